@@ -1,0 +1,36 @@
+# make demo   from raw text to a model that writes Japanese, in a few minutes on two CPU cores
+# make test   every fast test          make test-full   the slow ones too
+# make lint   ruff                     make clean       remove .venv and runs/demo
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo
+
+.PHONY: demo test test-full lint clean
+
+$(VENV)/installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/installed
+	rm -rf $(DEMO)
+	$(BIN)/jpllm data builtin --output_dir $(DEMO)/corpus
+	$(BIN)/jpllm tokenizer train --input $(DEMO)/corpus/documents.jsonl --vocab_size 4000 --output_dir $(DEMO)/tokenizer
+	$(BIN)/jpllm data pack --source $(DEMO)/corpus/documents.jsonl --tokenizer $(DEMO)/tokenizer --output_dir $(DEMO)/shards
+	$(BIN)/accelerate launch recipes/pretrain_scratch.py --config recipes/configs/pretrain_scratch/demo_cpu.yaml
+	$(BIN)/python recipes/evaluate.py --config recipes/configs/evaluate/demo_cpu.yaml
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-full: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) $(DEMO)

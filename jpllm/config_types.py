@@ -1,0 +1,255 @@
+"""The types of configuration keys: which values fit, the words for what does not, and the `--help` page.
+
+Values come as YAML nodes whose scalars are still as written. A scalar node without a mark is a text of the
+command line, where the shell has taken the quotes off.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import json
+import math
+import operator
+import re
+import shutil
+import textwrap
+import types
+import typing
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+TEXT_TAG = "tag:yaml.org,2002:str"
+_INTEGER = re.compile(r"[-+]?[0-9]+(_[0-9]+)*|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_MAX_DIGITS = 200  # an integer with more digits is read as a float; with fewer it always has one
+_MAX_EXACT_INTEGER = 2**53  # above it a float is no longer one integer
+_PYTHON_NONE = ("None", "none")  # YAML reads text, but the writer of an optional key means null
+_NAME_OF_TYPE = {
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+    bool: "true or false",
+    type(None): "null",
+}
+_LIMITS = {"minimum": ("at least", operator.ge), "above": ("above", operator.gt), "maximum": ("at most", operator.le)}
+_HOW_TO_SET = (
+    "Every key can be set in the YAML file (key: value) and on the command line (--key value), which wins. "
+    "A list takes any number of values. After a key that is true or false, true can be left out."
+)
+
+
+def keys_of(cls: type) -> dict[str, Key]:
+    """The keys that a configuration class declares, in order."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: Key(hints[field.name], field) for field in dataclasses.fields(cls)}
+
+
+def without_none(hint: object) -> tuple[object, bool]:
+    """`X, True` for `X | None`, else the type itself and False."""
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return hint, False
+    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+    assert len(kinds) == 1, f"{hint}: the only union is with None"
+    return kinds[0], True
+
+
+def describe(hint: object) -> str:
+    """What to write for a value of this type, as in "write an integer or null"."""
+    kind, optional = without_none(hint)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if optional:
+        comma = "," if origin in (list, dict) or dataclasses.is_dataclass(kind) else ""
+        return f"{describe(kind)}{comma} or null"
+    if origin is typing.Literal:
+        return f"one of {', '.join(str(choice) for choice in arguments)}"
+    if origin is list:
+        return f"a list, each item {describe(arguments[0])}"
+    if origin is dict:
+        return f"a mapping, each value {describe(arguments[1])}"
+    if dataclasses.is_dataclass(kind):
+        shorthand = f"its {kind.shorthand}, or " if hasattr(kind, "shorthand") else ""
+        return f"{shorthand}a mapping with {', '.join(keys_of(kind))}"
+    assert kind in _NAME_OF_TYPE, f"{hint}: a type that configuration keys cannot have"
+    return _NAME_OF_TYPE[kind]
+
+
+def suggest(name: str, candidates: Iterable[str]) -> str:
+    """`; did you mean 'x'?` with the candidate that is most like `name`, or an empty text if none is."""
+    candidates = list(candidates)
+    close = difflib.get_close_matches(name, candidates, n=1)
+    close = close or [candidate for candidate in candidates if name and candidate.startswith(name)]
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def parse_scalar(text: str) -> bool | int | float | str | None:
+    """Value of an unquoted scalar by the core schema of YAML 1.2, without nan and inf.
+
+    Two more forms are integers: `1_000_000`, and scientific notation of a whole number such as `2e8`.
+    """
+    if text in ("", "~", "null", "Null", "NULL"):
+        return None
+    if text in ("true", "True", "TRUE", "false", "False", "FALSE"):
+        return text.lower() == "true"
+    if len(text) <= _MAX_DIGITS and _INTEGER.fullmatch(text):
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    if not _FLOAT.fullmatch(text):
+        return text
+    number = float(text)
+    is_integer = "e" in text.lower() and number.is_integer() and abs(number) <= _MAX_EXACT_INTEGER
+    return int(number) if is_integer else number
+
+
+def needs_quotes(text: str) -> bool:
+    """Whether the text, unquoted in the file, is not that same text for every key that may hold text."""
+    return not isinstance(parse_scalar(text), str) or text in _PYTHON_NONE or not text.isprintable()
+
+
+def argument_node(texts: list[str], hint: object) -> yaml.Node:
+    """The node for the texts that follow a `--key`: a sequence if the type is a list or they are not one."""
+    kind, optional = without_none(hint)
+    scalars = [yaml.ScalarNode(TEXT_TAG, text) for text in texts or (["true"] if kind is bool else [])]
+    is_list = typing.get_origin(kind) is list and not (optional and texts in (["null"], ["none"]))
+    return scalars[0] if len(scalars) == 1 and not is_list else yaml.SequenceNode(TEXT_TAG, scalars)
+
+
+def scalar_value(node: yaml.Node, hint: object, field: dataclasses.Field) -> object:
+    """The value of the node for a scalar type, within the limits of the field.
+
+    Raises ValueError that says what to write instead.
+    """
+    kind, optional = without_none(hint)
+    value: object = node
+    if isinstance(node, yaml.ScalarNode):
+        is_text = kind in (str, Path) or node.value in typing.get_args(kind)
+        value = node.value if node.style or (is_text and _is_argument(node)) else parse_scalar(node.value)
+    is_python_none = optional and kind in (str, Path) and value in _PYTHON_NONE and not node.style
+    if is_python_none or not _fits(value, kind):
+        raise ValueError(f"write {describe(hint)}, not {_shown(node)}{_advice(node, kind)}")
+    for words, limit, holds in _limits_of(field):
+        if not holds(value, limit):
+            raise ValueError(f"must be {words} {limit}, not {node.value}")
+    return kind(value) if isinstance(kind, type) else value
+
+
+def means_none(node: yaml.Node) -> bool:
+    """Whether the node is None for a type that allows it: YAML's null, and `none` on the command line."""
+    if not isinstance(node, yaml.ScalarNode) or node.style:
+        return False
+    return node.value.lower() in ("null", "none") if _is_argument(node) else parse_scalar(node.value) is None
+
+
+def help_text(classes: Sequence[type], *, prog: str, description: str) -> str:
+    """The page that `--help` prints, as wide as the terminal."""
+    width = max(shutil.get_terminal_size().columns, 40)
+    parts = [f"usage: {prog} [--config FILE.yaml] [--key value ...]", description.strip()]
+    parts.append(textwrap.fill(_HOW_TO_SET, width))
+    for cls in classes:
+        parts.append(_group(cls, _title(cls), "--", width))
+        for name, key in keys_of(cls).items():
+            for entry in _entry_classes(key.hint):
+                parts.append(_group(entry, f"Each entry of {name}: {_title(entry)}", "", width))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _is_argument(node: yaml.Node) -> bool:
+    return node.start_mark is None
+
+
+def _limits_of(field: dataclasses.Field) -> Iterator[tuple[str, float, Callable[[float, float], bool]]]:
+    """Words, value and test of each limit, such as `("at least", 2, operator.ge)`."""
+    for name, (words, holds) in _LIMITS.items():
+        if field.metadata.get(name) is not None:
+            yield words, field.metadata[name], holds
+
+
+def _fits(value: object, kind: object) -> bool:
+    if typing.get_origin(kind) is typing.Literal:
+        return any(type(value) is type(choice) and value == choice for choice in typing.get_args(kind))
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is (str if kind is Path else kind)
+
+
+def _shown(node: yaml.Node) -> str:
+    if isinstance(node, yaml.SequenceNode):
+        return f"{len(node.value)} values" if _is_argument(node) else "a list"
+    if isinstance(node, yaml.MappingNode):
+        return "a mapping"
+    is_text = node.style or isinstance(parse_scalar(node.value), str)
+    return repr(node.value) if is_text else node.value or "an empty value"
+
+
+def _advice(node: yaml.Node, kind: object) -> str:
+    """How to turn the node into what is wanted, where that is easy to say."""
+    origin = typing.get_origin(kind)
+    if origin is dict or dataclasses.is_dataclass(kind):
+        return "; set it in the YAML file" if _is_argument(node) else ""
+    if not isinstance(node, yaml.ScalarNode):
+        return ""
+    if origin is list:
+        return f"; in brackets: [{node.value}]"
+    if kind in (str, Path):
+        return f'; quote it: "{node.value}"' if node.value else ""
+    half_width = unicodedata.normalize("NFKC", node.value)
+    if _fits(parse_scalar(half_width), kind):
+        return "; remove the quotes" if half_width == node.value else f"; in half-width characters: {half_width}"
+    return suggest(node.value, map(str, typing.get_args(kind)))
+
+
+def _title(cls: type) -> str:
+    return inspect.getdoc(cls).partition("\n")[0]
+
+
+def _group(cls: type, title: str, prefix: str, width: int) -> str:
+    lines = [textwrap.fill(title, width)]
+    for name, key in keys_of(cls).items():
+        limits = "".join(f", {words} {limit}" for words, limit, _ in _limits_of(key.field))
+        facts = f"{prefix}{name}: {describe(key.hint)}{limits}; {_default(key)}"
+        sentence = key.field.metadata.get("help", "")
+        lines += ["", _wrap(facts, 2, width), *([_wrap(sentence, 6, width)] if sentence else [])]
+    return "\n".join(lines)
+
+
+def _wrap(text: str, indent: int, width: int) -> str:
+    first, rest = " " * indent, " " * 6
+    return textwrap.fill(
+        text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _default(key: Key) -> str:
+    if key.is_required:
+        return "required"
+    made = key.field.default_factory is not dataclasses.MISSING
+    value = key.field.default_factory() if made else key.field.default
+    return f"default {json.dumps(value, ensure_ascii=False, default=_plain)}"
+
+
+def _plain(value: object) -> object:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else str(value)
+
+
+def _entry_classes(hint: object) -> Iterator[type]:
+    kind, _ = without_none(hint)
+    if dataclasses.is_dataclass(kind):
+        yield kind
+    for argument in typing.get_args(kind):
+        yield from _entry_classes(argument)
+
+
+class Key(typing.NamedTuple):
+    """One key of a configuration class: its resolved type, and the field with default, help and limits."""
+
+    hint: object
+    field: dataclasses.Field
+
+    @property
+    def is_required(self) -> bool:
+        missing = dataclasses.MISSING
+        return self.field.default is missing and self.field.default_factory is missing

@@ -1,0 +1,131 @@
+"""The texts of an experiment: training shards of each source, and held-out texts to evaluate on."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from jpllm.config import REQUIRED, option
+from jpllm.data.pack import Encoder, pack, text_rank
+from jpllm.data.shards import HELD_OUT_TEXT_NAME, TokenShards
+from jpllm.data.sources import SourceConfig, read_documents
+from jpllm.runtime import InputError
+
+
+@dataclass
+class DataConfig:
+    """Data"""
+
+    sources: list[SourceConfig] = option(REQUIRED, "Training texts: paths, or entries with the keys below.")
+    eval_sources: list[SourceConfig] = option(
+        default_factory=list, help="Texts to evaluate on, instead of documents held out of the sources."
+    )
+    held_out_fraction: float = option(
+        0.01, "Share of the documents kept out of training for evaluation; 0 with eval_sources.", minimum=0, maximum=0.5
+    )
+    held_out_bytes: int = option(500_000, "Most bytes of text used in an evaluation, whole documents.", minimum=1)
+    sequence_length: int = option(1024, "Tokens per training block; at most the model's positions.", minimum=2)
+    shards_dir: Path = option(Path("runs/shards"), "Folder of the token shards, shared by all runs.")
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """There are texts to train and texts to evaluate on, under different names."""
+        if not self.sources:
+            yield "sources", "name at least one source"
+        if not self.eval_sources and self.held_out_fraction == 0:
+            yield "held_out_fraction", "nothing would be left to evaluate on; give a share above 0, or eval_sources"
+        for key, sources in (("sources", self.sources), ("eval_sources", self.eval_sources)):
+            labels = [source.label for source in sources]
+            for label in sorted({label for label in labels if labels.count(label) > 1}):
+                yield key, f"two sources are called {label!r}; give one of them another name"
+
+
+@dataclass
+class EncodedText:
+    """A named evaluation text: its documents as given, and as token ids.
+
+    Attributes:
+        documents: the original texts.
+        token_ids: int64 (tokens,), documents one after another, each followed by one EOS.
+    """
+
+    name: str
+    documents: list[str]
+    token_ids: np.ndarray = field(repr=False)
+
+    @cached_property
+    def num_bytes(self) -> int:
+        """UTF-8 bytes of the documents as given, without anything between them."""
+        return sum(len(text.encode("utf-8")) for text in self.documents)
+
+    @cached_property
+    def num_characters(self) -> int:
+        """Unicode characters of the documents as given."""
+        return sum(len(text) for text in self.documents)
+
+
+def training_shards(config: DataConfig, encoder: Encoder) -> list[TokenShards]:
+    """The token shards of each source, built where they are not there yet."""
+    return [
+        TokenShards(pack(source, encoder, config.shards_dir, config.held_out_fraction)) for source in config.sources
+    ]
+
+
+def evaluation_texts(config: DataConfig, encoder: Encoder, shards: Sequence[TokenShards]) -> list[EncodedText]:
+    """At most `held_out_bytes` of whole documents of each evaluation source, or of each source's held-out documents.
+
+    Raises:
+        InputError: no document was held out.
+    """
+    if config.eval_sources:
+        named = {source.label: read_documents(source) for source in config.eval_sources}
+    else:
+        held_out = [SourceConfig(str(part.directory / HELD_OUT_TEXT_NAME)) for part in shards]
+        named = {s.label: read_documents(h) for s, h in zip(config.sources, held_out, strict=True)}
+    chosen = {name: choose_documents(documents, config.held_out_bytes) for name, documents in named.items()}
+    texts = [encode_text(name, documents, encoder) for name, documents in chosen.items() if documents]
+    if not texts:
+        raise InputError(
+            f"no document was held out for evaluation (held_out_fraction {config.held_out_fraction:g} of "
+            f"{sum(part.size.num_documents for part in shards):,} documents); raise held_out_fraction, "
+            "give eval_sources, or cut a .txt source into documents with document: paragraph"
+        )
+    return texts
+
+
+def choose_documents(documents: Iterable[str], max_bytes: int) -> list[str]:
+    """Documents of at most `max_bytes` together (at least one), picked by `text_rank` and left in their order.
+
+    One pass; keeps no more than the chosen ones in memory. Blank documents are left out.
+    """
+    heap: list[tuple[float, int, str]] = []  # the worst-ranked chosen document is on top
+    total_bytes = 0
+    for index, text in enumerate(documents):
+        if not text or text.isspace():
+            continue
+        heapq.heappush(heap, (-text_rank(text), index, text))
+        total_bytes += len(text.encode("utf-8"))
+        while total_bytes > max_bytes and len(heap) > 1:
+            total_bytes -= len(heapq.heappop(heap)[2].encode("utf-8"))
+    return [text for _, _, text in sorted(heap, key=lambda entry: entry[1])]
+
+
+def encode_text(name: str, documents: list[str], encoder: Encoder) -> EncodedText:
+    """Token ids of `documents`, each followed by one EOS. Raises InputError if there is no text."""
+    if not documents:
+        raise InputError(f"{name}: the text is empty")
+    pieces = [np.append(ids, encoder.eos_token_id) for ids in encoder.encode(documents)]
+    return EncodedText(name, documents, np.concatenate(pieces).astype(np.int64))
+
+
+def write_documents(texts: Sequence[EncodedText], file: Path) -> None:
+    """Write the evaluation texts as `.jsonl`, so that other models can be scored on exactly the same."""
+    with file.open("w", encoding="utf-8") as stream:
+        for text in texts:
+            for document in text.documents:
+                stream.write(json.dumps({"text": document, "source": text.name}, ensure_ascii=False) + "\n")

@@ -1,0 +1,151 @@
+"""Perplexity and bits per byte of a causal language model on a text.
+
+Bits per byte divide the information that the model needs for all tokens of a text by the UTF-8 bytes of that text as
+given, before any normalisation, so models with different tokenizers compare with each other and with a compressor.
+"""
+
+from __future__ import annotations
+
+import lzma
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jpllm.data.blocks import IGNORED_LABEL
+from jpllm.data.corpus import EncodedText
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class TextScore:
+    """What a model needs to predict a text; `nll_nats` is the negative log-likelihood of all tokens."""
+
+    name: str
+    num_tokens: int
+    num_bytes: int
+    num_characters: int
+    nll_nats: float
+
+    @property
+    def loss(self) -> float:
+        """Mean negative log-likelihood per token in nats."""
+        return self.nll_nats / self.num_tokens
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss), per token: comparable only between models with the same tokenizer."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per UTF-8 byte of the original text, EOS tokens included in the bits."""
+        return self.nll_nats / math.log(2) / self.num_bytes
+
+    @property
+    def bits_per_character(self) -> float:
+        """Bits per Unicode character of the original text."""
+        return self.nll_nats / math.log(2) / self.num_characters
+
+
+@dataclass(frozen=True)
+class Window:
+    """The model reads ids `start` to `stop` − 1 and is scored on those from `scored_from` on."""
+
+    start: int
+    stop: int
+    scored_from: int
+
+
+def windows(num_ids: int, context_length: int, stride: int | None = None) -> Iterator[Window]:
+    """Cover ids 1 … num_ids − 1 so that each is scored exactly once, with up to `context_length` ids in sight.
+
+    `stride` is the number of ids scored per window, at most context_length − 1 (the default: no id is read twice but
+    the one before each window). A smaller stride gives each scored id at least context_length − stride ids before it.
+    """
+    stride = stride or context_length - 1
+    if not 0 < stride < context_length:
+        raise ValueError(f"stride {stride} is not between 1 and {context_length - 1}")
+    for scored_from in range(1, num_ids, stride):
+        stop = min(scored_from + stride, num_ids)
+        yield Window(max(0, stop - context_length), stop, scored_from)
+
+
+def score(
+    model: torch.nn.Module,
+    texts: Sequence[EncodedText],
+    *,
+    eos_token_id: int,
+    context_length: int,
+    batch_size: int,
+    stride: int | None = None,
+    autocast: AbstractContextManager | None = None,
+    rank: int = 0,
+    num_ranks: int = 1,
+) -> list[TextScore]:
+    """Score each text with `model` (evaluation mode for the duration), one EOS standing before its first token.
+
+    With several processes each takes every `num_ranks`-th batch, and the sums are added over the default process group.
+    Negative log-likelihoods are computed from float32 logits and summed in float64.
+    """
+    import torch
+
+    sums = np.zeros(len(texts))
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), autocast or nullcontext():
+        for index, text in enumerate(texts):
+            ids = np.concatenate([[eos_token_id], text.token_ids])
+            todo = list(windows(len(ids), context_length, stride))
+            for start in range(rank * batch_size, len(todo), num_ranks * batch_size):
+                sums[index] += _nll_nats(model, ids, todo[start : start + batch_size])
+    model.train(was_training)
+    if num_ranks > 1:
+        total = torch.from_numpy(sums).to(next(model.parameters()).device)
+        torch.distributed.all_reduce(total)
+        sums = total.cpu().numpy()
+    return [
+        TextScore(text.name, len(text.token_ids), text.num_bytes, text.num_characters, float(nll_nats))
+        for text, nll_nats in zip(texts, sums, strict=True)
+    ]
+
+
+def total(scores: Sequence[TextScore], name: str = "total") -> TextScore:
+    """All texts as if they were one."""
+    counts = (sum(getattr(score, key) for score in scores) for key in ("num_tokens", "num_bytes", "num_characters"))
+    return TextScore(name, *counts, sum(score.nll_nats for score in scores))
+
+
+def xz_bits_per_byte(texts: Sequence[str]) -> float:
+    """Bits per byte of `xz -9` on the documents joined by newlines: what a general compressor makes of the text."""
+    data = "\n".join(texts).encode("utf-8")
+    return 8 * len(lzma.compress(data, preset=9)) / len(data)
+
+
+def _nll_nats(model: torch.nn.Module, ids: np.ndarray, batch: Sequence[Window]) -> float:
+    """Negative log-likelihood of the scored ids of a batch of windows."""
+    import torch
+
+    length = max(window.stop - window.start for window in batch)
+    input_ids = torch.zeros(len(batch), length, dtype=torch.int64)
+    labels = torch.full((len(batch), length), IGNORED_LABEL)
+    for row, window in enumerate(batch):
+        piece = torch.from_numpy(ids[window.start : window.stop])
+        input_ids[row, : len(piece)] = piece  # padding comes after the text, where a causal model cannot see it
+        first = window.scored_from - window.start
+        labels[row, first : len(piece)] = piece[first:]
+    device = next(model.parameters()).device
+    logits = model(input_ids=input_ids.to(device), use_cache=False).logits
+    targets = labels[:, 1:].to(device)
+    total = 0.0
+    for row_logits, row_targets in zip(logits[:, :-1], targets, strict=True):  # one row at a time bounds the memory
+        losses = torch.nn.functional.cross_entropy(
+            row_logits.float(), row_targets, ignore_index=IGNORED_LABEL, reduction="none"
+        )
+        total += losses.double().sum().item()
+    return total

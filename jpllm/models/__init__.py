@@ -1,0 +1,1 @@
+"""Models: presets, and building them from random weights for a tokenizer."""

@@ -1,0 +1,145 @@
+"""Build a causal language model with random weights for a tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jpllm.models.presets import ModelConfig, Shape
+from jpllm.runtime import InputError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def build_from_scratch(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    """A model of `config`'s shape with float32 random weights that depend on `seed` alone.
+
+    Raises:
+        InputError: the tokenizer has more ids than `config.vocab_size`.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(transformers_config(config, tokenizer), attn_implementation="sdpa")
+
+
+def transformers_config(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """The transformers configuration: sizes from the preset, vocabulary and special ids from the tokenizer."""
+    num_ids = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)  # ids may have gaps
+    vocab_size = config.vocab_size or num_ids
+    if vocab_size < num_ids:
+        raise InputError(
+            f"vocab_size: the tokenizer has {num_ids:,} ids, the model only {vocab_size:,}; remove vocab_size"
+        )
+    common = {
+        "vocab_size": vocab_size,
+        "bos_token_id": tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "tie_word_embeddings": config.shape.tie_embeddings,
+    }
+    return _ARCHITECTURES[config.shape.architecture](config.shape, config.dropout, common)
+
+
+def load_trained(name_or_path: str | Path) -> PreTrainedModel:
+    """A trained model in float32, on the GPU if there is one.
+
+    Raises:
+        InputError: there is no such model, or its weights are not whole.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if Path(name_or_path).exists() and not (Path(name_or_path) / "config.json").is_file():
+        raise InputError(f"{name_or_path}: no model folder: it holds no config.json")
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            name_or_path, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name_or_path}: no such folder, and no model of that name can be loaded from the Hub") from error
+    if info["missing_keys"] or info["unexpected_keys"]:
+        raise InputError(
+            f"{name_or_path}: the weights do not fit the model: missing {sorted(info['missing_keys'])[:3]}, "
+            f"unexpected {sorted(info['unexpected_keys'])[:3]}"
+        )
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def count_parameters(model: PreTrainedModel) -> int:
+    """Parameters, shared ones counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def describe(model: PreTrainedModel) -> str:
+    """Architecture, sizes and the true parameter count in one line."""
+    config = model.config
+    embedding = model.get_input_embeddings().weight.numel()
+    return (
+        f"{config.model_type}: {count_parameters(model):,} parameters ({embedding:,} in the input embedding), "
+        f"vocabulary {config.vocab_size:,}, {config.num_hidden_layers} layers × {config.hidden_size}, "
+        f"{config.num_attention_heads} heads, {config.max_position_embeddings:,} positions"
+    )
+
+
+def refuse_longer_than_model(sequence_length: int, model: PreTrainedModel) -> None:
+    """Raise InputError if `sequence_length` is beyond the model's positions."""
+    if sequence_length > model.config.max_position_embeddings:
+        raise InputError(
+            f"sequence_length: {sequence_length:,} tokens are more than the model's "
+            f"{model.config.max_position_embeddings:,} positions; lower sequence_length or raise max_positions"
+        )
+
+
+def _gpt2(shape: Shape, dropout: float, common: dict) -> PretrainedConfig:
+    from transformers import GPT2Config
+
+    return GPT2Config(
+        n_embd=shape.hidden_size,
+        n_layer=shape.num_layers,
+        n_head=shape.num_heads,
+        n_inner=shape.intermediate_size,
+        n_positions=shape.max_positions,
+        activation_function=shape.activation,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+        resid_pdrop=dropout,
+        **common,
+    )
+
+
+def _gpt_neox(shape: Shape, dropout: float, common: dict) -> PretrainedConfig:
+    from transformers import GPTNeoXConfig
+
+    return GPTNeoXConfig(
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        intermediate_size=shape.intermediate_size,
+        max_position_embeddings=shape.max_positions,
+        hidden_act=shape.activation,
+        hidden_dropout=dropout,
+        attention_dropout=dropout,
+        **common,
+    )
+
+
+def _llama(shape: Shape, dropout: float, common: dict) -> PretrainedConfig:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_heads,
+        intermediate_size=shape.intermediate_size,
+        max_position_embeddings=shape.max_positions,
+        hidden_act=shape.activation,
+        **common,
+    )
+
+
+_ARCHITECTURES = {"gpt2": _gpt2, "gpt_neox": _gpt_neox, "llama": _llama}

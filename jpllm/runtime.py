@@ -1,0 +1,132 @@
+"""What every command needs before it does any work: errors, ranks, seeds, logging, versions."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+EXIT_BAD_INPUT = 2
+
+
+class InputError(ValueError):
+    """Something that the user gave cannot be used.
+
+    The message names the file, line or key, the value, and the fix. Commands print it without a
+    traceback and exit with code 2 (see `run_command`).
+    """
+
+
+def run_command(command: Callable[[], object]) -> int:
+    """Run `command`; turn an `InputError` into one message on stderr and exit code 2.
+
+    Returns 0 when the command returns, 130 on Ctrl-C. Any other exception is a bug and propagates.
+    """
+    try:
+        command()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return EXIT_BAD_INPUT
+    except BrokenPipeError:  # the reader of our output went away, as in `jpllm … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def process_rank() -> int:
+    """Rank of this process among all that the launcher started (0 without a launcher)."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def num_processes() -> int:
+    """Number of processes that the launcher started on all machines together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """True in the one process that prints, writes metrics and saves."""
+    return process_rank() == 0
+
+
+def configure_logging() -> None:
+    """Log lines of the main process to stderr; other processes only report warnings."""
+    level = logging.INFO if is_main_process() else logging.WARNING
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING, force=True)
+    logging.getLogger("jpllm").setLevel(level)
+
+
+def announce(message: str) -> None:
+    """Print a result of the main process to stdout; progress and warnings go to stderr."""
+    if is_main_process():
+        print(message, flush=True)
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what the results depend on; absent packages are left out."""
+    import importlib.metadata
+    import platform
+
+    from jpllm import __version__
+
+    found = {"jpllm": __version__, "python": platform.python_version()}
+    for name in ("torch", "transformers", "accelerate", "deepspeed", "tokenizers", "sentencepiece", "datasets"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def use_all_cores() -> None:
+    """Give PyTorch the cores of this machine, shared by the processes that the launcher started on it.
+
+    `accelerate launch` sets OMP_NUM_THREADS=1 when it starts one process on a CPU, which leaves the other cores idle.
+    """
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+@contextmanager
+def progress_bar(description: str, *units: str) -> Iterator[Callable[..., None]]:
+    """Progress of long work: on a terminal a bar with counts, rate and time left; in a log one line at the end.
+
+    Yields `update(done, total, **counts)`: `done` of `total` (None when unknown) drives the bar, `counts` adds to the
+    number shown for each of `units`; the rate is that of the last unit.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    counted = dict.fromkeys(units, 0)
+    started = time.monotonic()
+
+    def summary() -> str:
+        seconds = max(time.monotonic() - started, 1e-9)
+        totals = ", ".join(f"{count:,} {unit}" for unit, count in counted.items())
+        return f"{totals}, {counted[units[-1]] / seconds:,.0f} {units[-1]}/s"
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[summary]}"))
+    with Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(description, total=None, summary="")
+        shown = 0.0
+
+        def update(done: float, total: float | None, **counts: int) -> None:
+            nonlocal shown
+            for unit, count in counts.items():
+                counted[unit] += count
+            if time.monotonic() - shown > 0.1:  # formatting for every document would cost more than reading it
+                shown = time.monotonic()
+                progress.update(task, completed=done, total=total, summary=summary())
+
+        yield update
+    logging.getLogger(__name__).info("%s: %s", description, summary())

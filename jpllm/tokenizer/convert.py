@@ -1,0 +1,270 @@
+"""Convert a SentencePiece model into a folder that `AutoTokenizer` loads, with the same ids.
+
+Two things keep a typed `</s>` or `<0x0A>` from becoming a control or byte id, which SentencePiece never does:
+the folder's default is `split_special_tokens`, and in a unigram vocabulary the reserved pieces score so low that
+spelling them out always wins. A caller that writes special tokens into its text, as chat templates do, passes
+`split_special_tokens=False`.
+
+Two harmless differences remain (`load.first_difference` knows them). SentencePiece adds scores in 32 bits, tokenizers
+in 64, so they may choose differently between segmentations of equal score, as in a long run of one character. And
+where a letter has several combining marks, tokenizers' NFKC sorts the marks, SentencePiece leaves them as typed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import tempfile
+import typing
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from jpllm.runtime import InputError
+from jpllm.tokenizer.load import MODEL_FILE_NAME, NASTY_STRINGS, first_difference
+
+if typing.TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
+    from tokenizers import Tokenizer
+
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
+_RESERVED = (_UNKNOWN, _CONTROL, _BYTE)
+_UNIGRAM, _BPE = 1, 2
+_NFKC_RULES = ("nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf")
+_NONCHARACTER = "\U0010fffe"
+_BATCH_TEXTS = 1000
+
+
+def convert(model_file: Path, output_dir: Path) -> None:
+    """Write a tokenizer folder with the model's ids; the model itself goes with it as `tokenizer.model`.
+
+    The folder appears complete or not at all, after `verify` on NASTY_STRINGS. Raises InputError when the file is
+    no SentencePiece model, the model uses what cannot be reproduced exactly, or `output_dir` is not empty.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise InputError(f"{output_dir}: already exists; remove it or name another output_dir")
+    model = _read_model(model_file)
+    if problems := list(_problems(model)):
+        raise InputError(f"{model_file}: cannot be converted exactly: {'; '.join(problems)}")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_backend(model),
+        split_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+        **model.special_tokens,
+    )
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.", dir=output_dir.parent))
+    try:
+        tokenizer.save_pretrained(unfinished)
+        _name_portable_class(unfinished / "tokenizer_config.json")
+        shutil.copyfile(model_file, unfinished / MODEL_FILE_NAME)
+        verify(unfinished, NASTY_STRINGS)
+        unfinished.chmod(0o755)  # mkdtemp's folder is for its owner only
+        unfinished.replace(output_dir)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def verify(folder: Path, texts: Iterable[str]) -> int:
+    """Number of texts for which AutoTokenizer gives the ids and the decoded text that SentencePiece gives.
+
+    Reads the folder afresh. Raises InputError at the first text that differs, with both lists of ids.
+    """
+    from sentencepiece import SentencePieceProcessor
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    reference = SentencePieceProcessor(model_file=str(folder / MODEL_FILE_NAME))
+    remaining = iter(texts)
+    num_texts = 0
+    while batch := list(islice(remaining, _BATCH_TEXTS)):
+        encoded = tokenizer(batch, add_special_tokens=False)["input_ids"]
+        if found := first_difference(reference, batch, encoded):
+            raise InputError(f"{folder}: the tokenizer is not SentencePiece's: {found}")
+        for text, ids in zip(batch, encoded, strict=True):
+            decoded, expected = tokenizer.decode(ids), reference.decode(ids)
+            if decoded != expected and reference.unk_id() not in ids:  # SentencePiece shows unknown as " ⁇ "
+                raise InputError(f"{folder}: {text!r}: {ids} decode to {decoded!r}, SentencePiece: {expected!r}")
+        num_texts += len(batch)
+    return num_texts
+
+
+def _problems(model: _Model) -> Iterator[str]:
+    """What the model uses that the conversion does not reproduce, a sentence for each."""
+    if model.algorithm not in (_UNIGRAM, _BPE):
+        yield "its model_type is not unigram or bpe"
+    if model.rule not in ("identity", *_NFKC_RULES):
+        yield f"its normalization rule {model.rule!r} is not one of identity, {', '.join(_NFKC_RULES)}"
+    if model.has_suffix_spaces or not model.escapes_spaces or model.has_denormalizer:
+        yield "it treats white space as a suffix, does not escape it, or has a denormalizer"
+    if any(piece.kind == _UNUSED for piece in model.pieces):
+        yield "it has unused pieces"
+    normalizer = _character_normalizer(model)
+    for piece in model.pieces:
+        if piece.kind == _USER_DEFINED:
+            is_plain = normalizer.normalize_str(piece.text) == piece.text and not set(piece.text) & set(" ▁")
+            if not is_plain or (model.algorithm == _BPE and len(piece.text) > 1):
+                yield f"its user-defined symbol {piece.text!r} would be normalized, or not be kept whole"
+    single = {piece.text for piece in model.pieces if piece.kind not in _RESERVED and len(piece.text) == 1}
+    if model.algorithm == _UNIGRAM:
+        for piece in model.pieces:
+            if missing := set(piece.text) - single:
+                yield f"its piece {piece.text!r} has {min(missing)!r}, which is no piece of its own"
+                return
+
+
+def _backend(model: _Model) -> Tokenizer:
+    """The model as a `tokenizers.Tokenizer`; its control pieces and unknown are special tokens."""
+    from tokenizers import Regex, Tokenizer, decoders, normalizers
+
+    backend = Tokenizer(_unigram(model) if model.algorithm == _UNIGRAM else _bpe(model))
+    rules = [_character_normalizer(model)]
+    if model.has_dummy_prefix:  # first of all: SentencePiece adds it even if every character is deleted later
+        rules.insert(0, normalizers.Prepend("▁"))
+    if model.removes_extra_spaces:
+        prefix = "▁" if model.has_dummy_prefix else ""
+        rules += [
+            normalizers.Replace(Regex(rf"\A{prefix} +"), prefix),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    rules.append(normalizers.Replace(" ", "▁"))
+    if model.removes_extra_spaces:  # after the escape: SentencePiece strips a "▁" that was typed, too
+        rules.append(normalizers.Replace(Regex(r"▁+\z"), ""))
+    backend.normalizer = normalizers.Sequence(rules)
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    if model.has_dummy_prefix or model.removes_extra_spaces:
+        max_leading_spaces = 2**31 if model.removes_extra_spaces else 1
+        steps.append(decoders.Strip(" ", max_leading_spaces, 0))
+    backend.decoder = decoders.Sequence(steps)
+    backend.add_special_tokens([piece.text for piece in model.pieces if piece.kind in (_UNKNOWN, _CONTROL)])
+    return backend
+
+
+def _character_normalizer(model: _Model):
+    """The part of SentencePiece's normalizer that maps characters.
+
+    `Precompiled` looks at one grapheme at a time and misses what spans more (カ and a half-width dakuten), so
+    NFKC comes first. The nmt rules keep the full-width tilde that NFKC would change.
+    """
+    from tokenizers import normalizers
+
+    if not model.charsmap:
+        return normalizers.Sequence([])
+    rules = [normalizers.NFKC(), normalizers.Precompiled(model.charsmap)]
+    if model.rule.startswith("nmt_"):
+        hide, show = (normalizers.Replace(*pair) for pair in (("～", _NONCHARACTER), (_NONCHARACTER, "～")))
+        rules = [hide, *rules, show]
+    return normalizers.Sequence(rules)
+
+
+def _unigram(model: _Model):
+    from tokenizers import models
+
+    normal_scores = [piece.score for piece in model.pieces if piece.kind == _NORMAL]
+    max_reserved_characters = max(len(piece.text) for piece in model.pieces if piece.kind in _RESERVED)
+    reserved_score = (max_reserved_characters + 1) * min(*normal_scores, -1.0)  # spelling it out scores more
+    vocabulary = []
+    for piece in model.pieces:
+        score = reserved_score if piece.kind in _RESERVED else piece.score
+        if piece.kind == _USER_DEFINED:  # the bonus that SentencePiece gives when it encodes
+            score = len(piece.text.encode()) * max(normal_scores) - 0.1
+        vocabulary.append((piece.text, score))
+    return models.Unigram(vocabulary, model.unk_id, byte_fallback=model.has_bytes)
+
+
+def _bpe(model: _Model):
+    """Any two neighbours whose union is a piece may merge, the union with the best score first."""
+    from tokenizers import models
+
+    scores = {piece.text: piece.score for piece in model.pieces if piece.kind == _NORMAL}
+    merges = [
+        (text[:middle], text[middle:])
+        for text in sorted(scores, key=scores.__getitem__, reverse=True)
+        for middle in range(1, len(text))
+        if text[:middle] in scores and text[middle:] in scores
+    ]
+    ids = {piece.text: index for index, piece in enumerate(model.pieces)}
+    unk_piece = model.pieces[model.unk_id].text
+    return models.BPE(ids, merges, unk_token=unk_piece, fuse_unk=True, byte_fallback=model.has_bytes)
+
+
+def _name_portable_class(config_file: Path) -> None:
+    """Name the class as transformers 4 knows it, too; 5 reads both names alike."""
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    config_file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _read_model(model_file: Path) -> _Model:
+    """Raises InputError when the file is missing or no SentencePiece model."""
+    from sentencepiece import SentencePieceProcessor
+
+    if not model_file.is_file():
+        raise InputError(f"{model_file}: no such file; name a SentencePiece model (.model)")
+    content = model_file.read_bytes()
+    try:
+        return _Model(content, SentencePieceProcessor(model_proto=content))
+    except (RuntimeError, struct.error, IndexError, ValueError, KeyError) as error:
+        raise InputError(f"{model_file}: not a SentencePiece model ({error})") from error
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | float | bytes]]:
+    """(number, value) of each field of a protocol buffer message.
+
+    Source: https://protobuf.dev/programming-guides/encoding/. SentencePiece's own reader of its format would need
+    the package protobuf.
+    """
+    position = 0
+
+    def varint() -> int:
+        nonlocal position
+        value = shift = 0
+        while True:
+            byte = message[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while position < len(message):
+        number, wire_type = divmod(varint(), 8)
+        if wire_type == 0:
+            yield number, varint()
+            continue
+        num_bytes = varint() if wire_type == 2 else {1: 8, 5: 4}[wire_type]
+        value = message[position : position + num_bytes]
+        position += num_bytes
+        yield number, struct.unpack("<f", value)[0] if wire_type == 5 else value
+
+
+class _Piece(typing.NamedTuple):
+    text: str
+    score: float
+    kind: int
+
+
+class _Model:
+    """What the conversion needs of a model; field numbers and defaults are those of sentencepiece_model.proto."""
+
+    def __init__(self, content: bytes, processor: SentencePieceProcessor) -> None:
+        messages: dict[int, list[dict]] = {1: [], 2: [{}], 3: [{}], 5: [{}]}
+        for number, value in _fields(content):
+            messages.setdefault(number, []).append(dict(_fields(value)))
+        trainer, normalizer, denormalizer = (messages[number][-1] for number in (2, 3, 5))
+        self.pieces = [_Piece(one[1].decode(), one.get(2, 0.0), one.get(3, _NORMAL)) for one in messages[1]]
+        self.algorithm = trainer.get(3, _UNIGRAM)
+        self.has_suffix_spaces = bool(trainer.get(24, 0))
+        self.charsmap = normalizer.get(2, b"")
+        self.rule = normalizer.get(1, b"").decode() if self.charsmap else "identity"
+        self.has_dummy_prefix = bool(normalizer.get(3, 1))
+        self.removes_extra_spaces = bool(normalizer.get(4, 1))
+        self.escapes_spaces = bool(normalizer.get(5, 1))
+        self.has_denormalizer = bool(denormalizer.get(2))
+        self.has_bytes = any(piece.kind == _BYTE for piece in self.pieces)
+        ids = {name: getattr(processor, f"{name}_id")() for name in ("unk", "bos", "eos", "pad")}
+        self.unk_id = ids["unk"]
+        self.special_tokens = {f"{name}_token": self.pieces[i].text for name, i in ids.items() if i >= 0}

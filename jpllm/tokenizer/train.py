@@ -1,0 +1,200 @@
+"""Train a SentencePiece model from a stream of documents.
+
+Only a sample of the lines is ever in memory: SentencePiece keeps `max_sentences` of them, drawn evenly from the
+whole stream. Its drawing has a fixed seed of its own, so there is no seed to set. The same documents with the same
+settings give the same bytes; a different `num_threads` adds numbers in a different order and gives other scores.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jpllm.config import option
+from jpllm.runtime import InputError
+
+# SentencePiece skips a line of more than 4192 bytes without a word; a character takes 4 bytes at most.
+MAX_LINE_CHARACTERS = 4192 // 4
+# Each character of these literals needs a piece of its own, whatever the corpus: only then can a converted
+# tokenizer spell out a `</s>` or `<0x0A>` that somebody typed, as SentencePiece does (see `convert`).
+RESERVED_LITERALS = "<unk> <pad> <s> </s> <0x0123456789ABCDEF>"
+# SentencePiece marks unknown characters with U+2585 while it trains and skips each line that has one.
+_DELETED_CHARACTERS = {0: None, 0x2585: None}
+_PROGRESS_INTERVAL_DOCUMENTS = 100
+
+_PUBLISHED_SETTINGS = {
+    "normalization_rule_name": "nfkc",
+    "remove_extra_whitespaces": True,
+    "add_dummy_prefix": True,
+    "byte_fallback": True,
+    "split_by_whitespace": False,
+    "split_by_number": False,
+    "split_by_unicode_script": False,
+    "unk_id": 0,
+    "pad_id": 1,
+    "bos_id": 2,
+    "eos_id": 3,
+}
+_PRESETS = {
+    "published": _PUBLISHED_SETTINGS,
+    "default": _PUBLISHED_SETTINGS
+    | {
+        "remove_extra_whitespaces": False,
+        "add_dummy_prefix": False,
+        "user_defined_symbols": ["\n", "\t"],
+    },
+}
+
+logger = logging.getLogger(__name__)
+
+
+def train(texts: Iterable[str], config: TokenizerConfig, model_file: Path) -> None:
+    """Train on a stream of documents and write the model to `model_file`, in one piece or not at all.
+
+    Control ids: unk 0, pad 1, bos 2, eos 3. Raises InputError when the texts are empty or do not fit
+    `vocab_size`; an exception of `texts` itself passes unchanged.
+    Source: Kudo 2018, https://arxiv.org/abs/1804.10959 (unigram); Kudo and Richardson 2018,
+    https://arxiv.org/abs/1808.06226 (SentencePiece).
+    """
+    import sentencepiece
+
+    errors: list[Exception | KeyboardInterrupt] = []
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_keep_errors(training_lines(_with_progress(texts)), errors),
+            model_writer=model,
+            model_type=config.model_type,
+            vocab_size=config.vocab_size,
+            character_coverage=config.character_coverage,
+            input_sentence_size=config.max_sentences,
+            max_sentence_length=MAX_LINE_CHARACTERS * 4,
+            num_threads=config.num_threads or os.cpu_count() or 1,
+            required_chars="".join(sorted(set(RESERVED_LITERALS) - {" "})),
+            minloglevel=2,  # errors only; they come as exceptions, too
+            **_PRESETS[config.preset],
+        )
+    except RuntimeError as error:
+        if errors:
+            raise errors[0] from None
+        raise _explained(error, config) from error
+    model_file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = model_file.with_name(f"{model_file.name}.{os.getpid()}.tmp")
+    unfinished.write_bytes(model.getvalue())
+    unfinished.replace(model_file)
+
+
+def training_lines(texts: Iterable[str]) -> Iterator[str]:
+    """The lines of the documents, without empty ones, in pieces of at most `MAX_LINE_CHARACTERS` characters.
+
+    A long line is cut after the last 。 that fits, or else at the limit. Characters that SentencePiece cannot
+    train on are deleted: NUL, U+2585 (▅) and lone surrogates.
+    """
+    for text in texts:
+        for line in without_surrogates(text).translate(_DELETED_CHARACTERS).split("\n"):
+            begin = 0
+            while len(line) - begin > MAX_LINE_CHARACTERS:
+                end = line.rfind("。", begin, begin + MAX_LINE_CHARACTERS) + 1 or begin + MAX_LINE_CHARACTERS
+                yield line[begin:end]
+                begin = end
+            if line[begin:].strip():
+                yield line[begin:]
+
+
+def without_surrogates(text: str) -> str:
+    """The text without lone surrogates: JSON can carry them (`"\\ud83d"`), UTF-8 and tokenizers cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "ignore").decode()
+    return text
+
+
+def _keep_errors(lines: Iterator[str], errors: list[Exception | KeyboardInterrupt]) -> Iterator[str]:
+    """The lines; an exception on the way is kept, because SentencePiece raises a RuntimeError in its place."""
+    try:
+        yield from lines
+    except (Exception, KeyboardInterrupt) as error:
+        errors.append(error)
+        raise
+
+
+def _with_progress(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, with a count of documents and characters on a terminal; it closes when the last one is read.
+
+    SentencePiece never lets Python run while it trains, so nothing can move on the screen after that.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    num_documents = num_characters = 0
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("reading: {task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("0 documents")
+        for text in texts:
+            yield text
+            num_documents += 1
+            num_characters += len(text)
+            if num_documents % _PROGRESS_INTERVAL_DOCUMENTS == 0:
+                count = f"{num_documents:,} documents, {num_characters:,} characters"
+                progress.update(task, description=count)
+    logger.info(
+        "read %s documents, %s characters; SentencePiece trains now, for minutes on a large sample",
+        f"{num_documents:,}",
+        f"{num_characters:,}",
+    )
+
+
+def _explained(error: RuntimeError, config: TokenizerConfig) -> Exception:
+    """The InputError that says what to change, or the error itself if it is not about the user's input."""
+    message = str(error)
+    if match := re.search(r"Vocabulary size too high \(\d+\)\. Please set it to a value <= (\d+)", message):
+        return InputError(
+            f"vocab_size: {config.vocab_size} is too large for this text; "
+            f"write {match[1]} or less, or train on more text"
+        )
+    if match := re.search(r"Vocabulary size is smaller than required_chars\. \d+ vs (\d+)", message):
+        return InputError(
+            f"vocab_size: {config.vocab_size} is too small: the characters of this text alone need {match[1]} "
+            f"pieces; write {match[1]} or more, or lower character_coverage ({config.character_coverage})"
+        )
+    if "sentences_.empty()" in message or "all_chars_count" in message:
+        return InputError("the training text is empty: no line has a character that can be trained on")
+    return error
+
+
+@dataclass
+class TokenizerConfig:
+    """Settings of SentencePiece's training."""
+
+    vocab_size: int = option(32_000, "Number of pieces, with 4 control and 256 byte pieces among them.", minimum=300)
+    preset: Literal["default", "published"] = option(
+        "default",
+        "default keeps newlines, tabs and indentation; published removes extra spaces and prefixes one, "
+        "as in the published experiments.",
+    )
+    model_type: Literal["unigram", "bpe"] = option(
+        "unigram", "How SentencePiece chooses pieces: by likelihood (unigram) or by merging (bpe)."
+    )
+    character_coverage: float = option(
+        0.9995,
+        "Share of the text's characters that get a piece of their own; the rest is spelled in bytes.",
+        minimum=0.98,
+        maximum=1.0,
+    )
+    max_sentences: int = option(
+        500_000,
+        "Number of lines to train on, drawn evenly from the whole text; unigram takes about 60 bytes of memory "
+        "per character of them: 500,000 lines of 80 characters take 2.4 GB.",
+        minimum=1,
+    )
+    num_threads: int = option(
+        0, "Number of threads, 0 for one per core; set it to get the same model on another machine.", minimum=0
+    )

@@ -1,0 +1,146 @@
+"""The training keys of a recipe, and Trainer's arguments made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from jpllm.config import REQUIRED, option
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+
+
+@dataclass
+class TrainingConfig:
+    """Training"""
+
+    renamed_keys: ClassVar[dict[str, str]] = {
+        "warmup_ratio": "write warmup_steps: a value below 1 is the share of all steps",
+        "num_train_epochs": "write epochs",
+        "max_steps": "write tokens (the budget) or epochs",
+        "fp16": "write precision: fp16",
+        "bf16": "write precision: bf16",
+        "no_cuda": "choose the hardware with accelerate: accelerate launch --cpu …",
+        "use_cpu": "choose the hardware with accelerate: accelerate launch --cpu …",
+        "evaluation_strategy": "write eval_steps: the number of steps between evaluations",
+        "eval_strategy": "write eval_steps: the number of steps between evaluations",
+        "save_strategy": "write save_steps: the number of steps between checkpoints, 0 for none",
+        "logging_dir": "metrics are written to output_dir",
+        "overwrite_output_dir": "a run is never overwritten: choose another output_dir",
+        "save_safetensors": "models are always saved as safetensors; remove it",
+        "gradient_checkpointing": "write activation_checkpointing",
+        "per_gpu_train_batch_size": "write per_device_train_batch_size",
+        "block_size": "write sequence_length",
+        "group_by_length": "blocks all have sequence_length tokens; remove it",
+    }
+
+    output_dir: Path = option(REQUIRED, "Folder of the run; must be empty or new.")
+    tokens: int | None = option(
+        None, "Budget in training tokens; rounded up to whole steps. Or give epochs.", minimum=1
+    )
+    epochs: float | None = option(None, "Budget in passes over the training texts. Or give tokens.", above=0)
+    per_device_train_batch_size: int = option(8, "Blocks per device and forward pass.", minimum=1)
+    gradient_accumulation_steps: int = option(1, "Forward passes per optimizer step.", minimum=1)
+    per_device_eval_batch_size: int = option(8, "Blocks per device and forward pass in evaluation.", minimum=1)
+    learning_rate: float = option(3e-4, "Peak learning rate.", above=0)
+    lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = option(
+        "cosine", "Shape of the learning rate after warm-up; cosine and linear end at 0."
+    )
+    warmup_steps: float = option(0.02, "Steps of linear warm-up; below 1 it is the share of all steps.", minimum=0)
+    weight_decay: float = option(0.1, "Decoupled weight decay of matrices and embeddings.", minimum=0)
+    adam_beta1: float = option(0.9, "Decay of AdamW's first moment.", minimum=0, maximum=0.9999)
+    adam_beta2: float = option(0.95, "Decay of AdamW's second moment.", minimum=0, maximum=0.99999)
+    max_grad_norm: float = option(1.0, "Gradients are scaled down to this norm; 0 is off.", minimum=0)
+    precision: Precision = option(
+        "auto", "Arithmetic of the forward and backward pass; auto takes what the hardware is fast at."
+    )
+    torch_compile: bool = option(False, "Compile the model first: about a minute more, then faster steps.")
+    activation_checkpointing: bool = option(
+        False, "Recompute activations in the backward pass: less memory, about a third more time."
+    )
+    logging_steps: int = option(10, "Optimizer steps between rows of metrics.jsonl.", minimum=1)
+    eval_steps: int = option(100, "Optimizer steps between evaluations with samples.", minimum=1)
+    save_steps: int = option(0, "Optimizer steps between checkpoints; 0 saves the final model only.", minimum=0)
+    save_total_limit: int = option(2, "Checkpoints kept; older ones are deleted.", minimum=1)
+    dataloader_num_workers: int = option(0, "Processes that read blocks ahead, per device.", minimum=0)
+    seed: int = option(0, "Seed of the weights, the order of the data and dropout.", minimum=0)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """One budget, no more and no less; a warm-up that is a share or a number of steps."""
+        if self.tokens is None and self.epochs is None:
+            yield "tokens", "give the budget: tokens or epochs"
+        if self.tokens is not None and self.epochs is not None:
+            yield "epochs", "tokens is given too; keep one of them"
+        if self.warmup_steps >= 1 and self.warmup_steps != int(self.warmup_steps):
+            yield "warmup_steps", f"{self.warmup_steps} is neither a share below 1 nor a whole number of steps"
+
+    def blocks_per_step(self, num_processes: int) -> int:
+        """Blocks that one optimizer step learns from, over all processes."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * num_processes
+
+
+def choose_precision(wanted: Precision) -> Precision:
+    """`wanted`, or for "auto" what this machine computes fastest without losing accuracy.
+
+    bf16 on a GPU of compute capability 8 or more (below it PyTorch emulates bf16, slower than fp32) and on a CPU with
+    AMX tiles; fp16 on older GPUs; fp32 on other CPUs, where AVX-512 runs bf16 products at half the speed of fp32.
+    """
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
+    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def num_steps(config: TrainingConfig, tokens_per_step: int, tokens_per_epoch: int) -> int:
+    """Optimizer steps that spend the budget: the next whole number, at least one."""
+    budget_tokens = config.tokens or config.epochs * tokens_per_epoch
+    return max(1, -int(-budget_tokens // tokens_per_step))
+
+
+def training_arguments(config: TrainingConfig, max_steps: int, precision: Precision) -> TrainingArguments:
+    """Trainer's arguments. Blocks come in the dataset's own order, which is already shuffled."""
+    import torch
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        output_dir=str(config.output_dir / "checkpoints"),
+        max_steps=max_steps,
+        per_device_train_batch_size=config.per_device_train_batch_size,
+        per_device_eval_batch_size=config.per_device_eval_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.lr_scheduler_type,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        adam_beta1=config.adam_beta1,
+        adam_beta2=config.adam_beta2,
+        max_grad_norm=config.max_grad_norm,
+        optim="adamw_torch_fused",
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        tf32=True if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8 else None,
+        torch_compile=config.torch_compile,
+        activation_checkpointing=config.activation_checkpointing,
+        train_sampling_strategy="sequential",
+        logging_steps=config.logging_steps,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,  # the filter writes a NaN step down as loss 0
+        eval_strategy="steps",
+        eval_steps=config.eval_steps,
+        eval_on_start=True,
+        save_strategy="steps" if config.save_steps else "no",
+        save_steps=config.save_steps or 500,
+        save_total_limit=config.save_total_limit,
+        seed=config.seed,
+        dataloader_num_workers=config.dataloader_num_workers,
+        remove_unused_columns=False,
+        report_to="none",
+    )

@@ -1,0 +1,102 @@
+"""What happens beside the training steps: metrics to a file, samples at every evaluation, a stop on NaN."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback
+
+from jpllm.runtime import InputError
+from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, append_row
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How steps convert: `tokens_per_step` over all processes, `tokens_per_epoch` of the training texts."""
+
+    tokens_per_step: int
+    tokens_per_epoch: int
+
+    def position(self, step: int) -> dict[str, float]:
+        """The columns that place a row of the metrics file."""
+        tokens = step * self.tokens_per_step
+        return {"step": step, "epoch": round(tokens / self.tokens_per_epoch, 6), "tokens": tokens}
+
+
+class MetricsRecorder(TrainerCallback):
+    """Writes a row to `metrics.jsonl` at every log and evaluation, and a line to the terminal.
+
+    Raises InputError when a loss or gradient norm is not finite: what follows would be noise.
+    """
+
+    def __init__(self, output_dir: Path, clock: Clock) -> None:
+        self._file, self._clock = output_dir / METRICS_NAME, clock
+        self._started = self._last_time = time.monotonic()
+        self._last_step = 0
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self._started = self._last_time = time.monotonic()
+        self._last_step = state.global_step
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        if not state.is_world_process_zero or not logs or "train_runtime" in logs:
+            return
+        row = {
+            **self._clock.position(state.global_step),
+            **{key: float(value) for key, value in logs.items() if key != "epoch"},
+            "seconds": round(time.monotonic() - self._started, 3),
+        }
+        if "loss" in row:
+            seconds = time.monotonic() - self._last_time
+            num_tokens = (state.global_step - self._last_step) * self._clock.tokens_per_step
+            row["tokens_per_second"] = round(num_tokens / seconds, 1)
+            self._last_time, self._last_step = time.monotonic(), state.global_step
+        append_row(self._file, row)
+        tqdm.write(_readable(row, state.max_steps), file=sys.stderr)
+        _refuse_not_finite(row)
+
+    def on_evaluate(self, args, state, control, **kwargs) -> None:
+        self._last_time = time.monotonic()  # the time of an evaluation is no training time
+
+
+class SampleWriter(TrainerCallback):
+    """Answers fixed prompts at every evaluation: to the terminal and to `samples.jsonl`."""
+
+    def __init__(self, output_dir: Path, clock: Clock, prompts: Sequence[str], answer: Callable) -> None:
+        """`answer`: (model, prompts) → one continuation per prompt."""
+        self._file, self._clock, self._prompts, self._answer = output_dir / SAMPLES_NAME, clock, prompts, answer
+
+    def on_evaluate(self, args, state, control, model=None, **kwargs) -> None:
+        if not state.is_world_process_zero or not self._prompts:
+            return
+        for prompt, text in zip(self._prompts, self._answer(model, self._prompts), strict=True):
+            append_row(self._file, {**self._clock.position(state.global_step), "prompt": prompt, "text": text})
+            tqdm.write(f"  {prompt}▸{text}".replace("\n", "⏎"), file=sys.stderr)
+
+
+def _readable(row: dict, max_steps: int) -> str:
+    parts = [f"step {row['step']:,}/{max_steps:,}", f"epoch {row['epoch']:.2f}"]
+    formats = {
+        "loss": "loss {:.4f}",
+        "eval_loss": "held-out loss {:.4f}",
+        "eval_bits_per_byte": "bits per byte {:.4f}",
+        "learning_rate": "lr {:.2e}",
+        "grad_norm": "grad {:.2f}",
+        "tokens_per_second": "{:,.0f} tokens/s",
+    }
+    return "  ".join(parts + [text.format(row[key]) for key, text in formats.items() if key in row])
+
+
+def _refuse_not_finite(row: dict) -> None:
+    bad = [key for key in ("loss", "eval_loss") if not math.isfinite(row.get(key, 0.0))]
+    if bad:
+        raise InputError(
+            f"step {row['step']}: {bad[0]} is {row[bad[0]]}, training has diverged; "
+            "lower learning_rate, lengthen warmup_steps, or use precision: fp32 (bf16 where the GPU has it)"
+        )

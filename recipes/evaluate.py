@@ -1,0 +1,85 @@
+"""Measure what a model knows of named texts, and let it write.
+
+  a run of ours      python recipes/evaluate.py --model runs/NAME/model --texts runs/NAME/held_out.jsonl
+  several texts      python recipes/evaluate.py --model runs/NAME/model --texts a.txt b.jsonl.gz --output_dir runs/NAME/eval
+  any model          python recipes/evaluate.py --model owner/name --texts a.txt --context_length 1024
+
+Prints perplexity per token, and bits per byte and per character of the text as given, which compare between
+tokenizers, beside those of `xz -9`. With --output_dir the table and all settings are kept as results.json and results.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jpllm import config, runtime
+from jpllm.config import REQUIRED, option
+from jpllm.data.sources import SourceConfig
+from jpllm.evaluation.generate import SamplingConfig
+
+Part = Literal["perplexity", "samples"]
+
+
+@dataclass
+class EvaluateConfig:
+    """Evaluation"""
+
+    model: str = option(REQUIRED, "Model folder, or name on the Hugging Face Hub.")
+    parts: list[Part] = option(default_factory=lambda: ["perplexity", "samples"], help="What to measure.")
+    texts: list[SourceConfig] = option(default_factory=list, help="Texts to score: paths, or entries with the keys below.")
+    max_bytes: int = option(10_000_000, "Most bytes of each text, whole documents chosen by their hash.", minimum=1)
+    context_length: int | None = option(None, "Tokens that the model sees at once; by default its positions.", minimum=2)
+    stride: int | None = option(None, "Tokens scored per window; by default context_length − 1.", minimum=1)
+    batch_size: int = option(8, "Windows per forward pass.", minimum=1)
+    prompts: list[str] = option(
+        default_factory=lambda: ["今日はどんな一日でしたか?", "吾輩は猫である", "むかし、"], help="Prompts to continue."
+    )
+    seed: int = option(0, "Seed of the sampling.", minimum=0)
+    output_dir: Path | None = option(None, "Folder for results.json and results.md.")
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Each part has what it needs, and the windows move."""
+        if "perplexity" in self.parts and not self.texts:
+            yield "texts", "name at least one text, or choose --parts samples"
+        if self.stride and self.context_length and self.stride >= self.context_length:
+            yield "stride", f"{self.stride} must be below context_length ({self.context_length})"
+
+
+def main() -> None:
+    evaluation, sampling = config.parse(
+        [EvaluateConfig, SamplingConfig], prog="recipes/evaluate.py", description=__doc__
+    )
+    runtime.configure_logging()
+    from jpllm.evaluation import report
+    from jpllm.evaluation.generate import generate
+    from jpllm.models.build import load_trained
+    from jpllm.tokenizer.load import corpus_encoder, load
+
+    runtime.use_all_cores()
+    model = load_trained(evaluation.model)
+    tokenizer = load(evaluation.model)
+    results = {"model": evaluation.model, "versions": runtime.versions()}
+    if "perplexity" in evaluation.parts:
+        results["perplexity"] = report.score_texts(
+            model,
+            corpus_encoder(tokenizer, evaluation.model),
+            evaluation.texts,
+            max_bytes=evaluation.max_bytes,
+            context_length=evaluation.context_length,
+            stride=evaluation.stride,
+            batch_size=evaluation.batch_size,
+        )
+    if "samples" in evaluation.parts:
+        answers = generate(model, tokenizer, evaluation.prompts, sampling, evaluation.seed)
+        results["samples"] = [
+            {"prompt": prompt, "text": text} for prompt, text in zip(evaluation.prompts, answers, strict=True)
+        ]
+    report.write(results, evaluation.output_dir)
+
+
+if __name__ == "__main__":
+    sys.exit(runtime.run_command(main))

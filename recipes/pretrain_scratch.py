@@ -1,0 +1,92 @@
+"""Train a new language model from random weights on raw text.
+
+  one GPU or CPU     accelerate launch recipes/pretrain_scratch.py --config CONFIG.yaml --output_dir runs/NAME
+  all GPUs           accelerate launch --config_file accelerate_configs/multi_gpu.yaml recipes/pretrain_scratch.py …
+  two minutes, CPU   python recipes/pretrain_scratch.py --config recipes/configs/pretrain_scratch/smoke_cpu.yaml
+
+The tokenizer comes from `jpllm tokenizer train`, or is any Hugging Face tokenizer with an EOS token. The run folder
+gets config.yaml, metrics.jsonl, samples.jsonl, held_out.jsonl, loss.png, results.json and model/.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+
+from jpllm import config, runtime
+from jpllm.config import REQUIRED, option
+from jpllm.data.corpus import DataConfig
+from jpllm.evaluation.generate import SamplingConfig
+from jpllm.models.presets import ModelConfig
+from jpllm.training.arguments import TrainingConfig
+
+
+@dataclass
+class RecipeConfig:
+    """Recipe"""
+
+    tokenizer: str = option(REQUIRED, "Tokenizer folder, or name on the Hugging Face Hub.")
+    sample_prompts: list[str] = option(
+        default_factory=lambda: ["今日はどんな一日でしたか?", "吾輩は猫である", "むかし、"],
+        help="Prompts that are continued at every evaluation.",
+    )
+
+
+def main() -> None:
+    recipe, data, model_config, training, sampling = config.parse(
+        [RecipeConfig, DataConfig, ModelConfig, TrainingConfig, SamplingConfig],
+        prog="recipes/pretrain_scratch.py",
+        description=__doc__,
+    )
+    runtime.configure_logging()
+
+    run_dir = training.output_dir
+
+    # Imported here, so that --help and a mistake in the configuration answer at once.
+    from jpllm.data.blocks import BlockDataset
+    from jpllm.data.corpus import evaluation_texts, training_shards
+    from jpllm.evaluation.generate import generate
+    from jpllm.models.build import build_from_scratch, describe, refuse_longer_than_model
+    from jpllm.tokenizer.load import corpus_encoder, load
+    from jpllm.training import run
+    from jpllm.training.arguments import choose_precision, num_steps, training_arguments
+    from jpllm.training.callbacks import Clock, MetricsRecorder, SampleWriter
+
+    run.refuse_used_output_dir(run_dir)
+    runtime.use_all_cores()
+    tokenizer = load(recipe.tokenizer)
+    model = build_from_scratch(model_config, tokenizer, training.seed)
+    refuse_longer_than_model(data.sequence_length, model)
+    runtime.announce(describe(model))
+
+    encoder = corpus_encoder(tokenizer, recipe.tokenizer)
+    shards = training_shards(data, encoder)
+    held_out = evaluation_texts(data, encoder, shards)
+    blocks = BlockDataset(shards, data.sequence_length, seed=training.seed)
+
+    blocks_per_step = training.blocks_per_step(runtime.num_processes())
+    clock = Clock(blocks_per_step * data.sequence_length, blocks.num_blocks * data.sequence_length)
+    max_steps = num_steps(training, clock.tokens_per_step, clock.tokens_per_epoch)
+    blocks.num_positions = max_steps * blocks_per_step
+    precision = choose_precision(training.precision)
+    runtime.announce(run.plan_line(clock, max_steps, precision, held_out))
+
+    run.write_inputs(run_dir, config.dump([recipe, data, model_config, training, sampling]), held_out)
+    trainer = run.CausalLMTrainer(
+        model=model,
+        args=training_arguments(training, max_steps, precision),
+        train_dataset=blocks,
+        held_out=held_out,
+        eos_token_id=tokenizer.eos_token_id,
+        context_length=data.sequence_length,
+        callbacks=[
+            MetricsRecorder(run_dir, clock),
+            SampleWriter(run_dir, clock, recipe.sample_prompts, partial(generate, tokenizer=tokenizer, sampling=sampling)),
+        ],
+    )
+    run.train_and_prove(trainer, tokenizer, run_dir, clock)
+
+
+if __name__ == "__main__":
+    sys.exit(runtime.run_command(main))

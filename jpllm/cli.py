@@ -10,7 +10,7 @@ from pathlib import Path
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, option
 from jpllm.data.pack import PackConfig
-from jpllm.data.sources import SourceConfig, read_documents
+from jpllm.data.sources import SourceConfig, read_documents, write_jsonl
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.runtime import InputError
 from jpllm.tokenizer.train import TokenizerConfig
@@ -54,10 +54,11 @@ class GenerateConfig:
 def tokenizer_train(argv: Sequence[str]) -> None:
     """Train a SentencePiece tokenizer and export it for Hugging Face, ids proved equal."""
     files, settings = _parse(argv, [TokenizerFiles, TokenizerConfig], tokenizer_train, "tokenizer train")
-    from jpllm.tokenizer.train import train_and_export
+    from jpllm.tokenizer.export import train_and_export
 
     texts = (text for source in files.input for text in read_documents(source))
-    runtime.announce(train_and_export(texts, settings, files.output_dir))
+    num_proved = train_and_export(texts, settings, files.output_dir)
+    runtime.announce(f"tokenizer {files.output_dir}: ids equal SentencePiece's on {num_proved:,} documents of the text")
 
 
 def tokenizer_convert(argv: Sequence[str]) -> None:
@@ -74,7 +75,8 @@ def data_pack(argv: Sequence[str]) -> None:
     (settings,) = _parse(argv, [PackConfig], data_pack, "data pack")
     from jpllm.data.pack import pack
     from jpllm.data.shards import TokenShards
-    from jpllm.tokenizer.load import corpus_encoder, load
+    from jpllm.tokenizer.encoder import corpus_encoder
+    from jpllm.tokenizer.load import load
 
     encoder = corpus_encoder(load(settings.tokenizer), settings.tokenizer)
     for source in settings.source:
@@ -97,7 +99,7 @@ def data_builtin(argv: Sequence[str]) -> None:
         "labels.jsonl": builtin.labelled_sentences(settings.seed, settings.num_rows),
     }
     for name, content in rows.items():
-        builtin.write_jsonl(content, settings.output_dir / name)
+        write_jsonl(content, settings.output_dir / name)
         runtime.announce(str(settings.output_dir / name))
 
 

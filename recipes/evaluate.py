@@ -1,11 +1,11 @@
 """Measure what a model knows of named texts, and let it write.
 
   a run of ours      python recipes/evaluate.py --model runs/NAME/model --texts runs/NAME/held_out.jsonl
-  several texts      python recipes/evaluate.py --model runs/NAME/model --texts a.txt b.jsonl.gz --output_dir runs/NAME/eval
+  several texts      python recipes/evaluate.py --model runs/NAME/model --texts a.txt b.jsonl.gz --output_dir runs/eval
   any model          python recipes/evaluate.py --model owner/name --texts a.txt --context_length 1024
 
 Prints perplexity per token, and bits per byte and per character of the text as given, which compare between
-tokenizers, beside those of `xz -9`. With --output_dir the table and all settings are kept as results.json and results.md.
+tokenizers, beside those of `xz -9`. With --output_dir table and settings are kept as results.json and results.md.
 """
 
 from __future__ import annotations
@@ -30,9 +30,13 @@ class EvaluateConfig:
 
     model: str = option(REQUIRED, "Model folder, or name on the Hugging Face Hub.")
     parts: list[Part] = option(default_factory=lambda: ["perplexity", "samples"], help="What to measure.")
-    texts: list[SourceConfig] = option(default_factory=list, help="Texts to score: paths, or entries with the keys below.")
+    texts: list[SourceConfig] = option(
+        default_factory=list, help="Texts to score: paths, or entries with the keys below."
+    )
     max_bytes: int = option(10_000_000, "Most bytes of each text, whole documents chosen by their hash.", minimum=1)
-    context_length: int | None = option(None, "Tokens that the model sees at once; by default its positions.", minimum=2)
+    context_length: int | None = option(
+        None, "Tokens that the model sees at once; by default its positions.", minimum=2
+    )
     stride: int | None = option(None, "Tokens scored per window; by default context_length − 1.", minimum=1)
     batch_size: int = option(8, "Windows per forward pass.", minimum=1)
     prompts: list[str] = option(
@@ -57,7 +61,8 @@ def main() -> None:
     from jpllm.evaluation import report
     from jpllm.evaluation.generate import generate
     from jpllm.models.build import load_trained
-    from jpllm.tokenizer.load import corpus_encoder, load
+    from jpllm.tokenizer.encoder import corpus_encoder
+    from jpllm.tokenizer.load import load
 
     runtime.use_all_cores()
     model = load_trained(evaluation.model)

@@ -48,7 +48,8 @@ def main() -> None:
     from jpllm.data.corpus import evaluation_texts, training_shards
     from jpllm.evaluation.generate import generate
     from jpllm.models.build import build_from_scratch, describe, refuse_longer_than_model
-    from jpllm.tokenizer.load import corpus_encoder, load
+    from jpllm.tokenizer.encoder import corpus_encoder
+    from jpllm.tokenizer.load import load, save
     from jpllm.training import run
     from jpllm.training.arguments import choose_precision, num_steps, training_arguments
     from jpllm.training.callbacks import Clock, MetricsRecorder, SampleWriter
@@ -72,6 +73,9 @@ def main() -> None:
     precision = choose_precision(training.precision)
     runtime.announce(run.plan_line(clock, max_steps, precision, held_out))
 
+    def answer(model, prompts: list[str]) -> list[str]:
+        return generate(model, tokenizer, prompts, sampling, training.seed)
+
     run.write_inputs(run_dir, config.dump([recipe, data, model_config, training, sampling]), held_out)
     trainer = run.CausalLMTrainer(
         model=model,
@@ -82,10 +86,10 @@ def main() -> None:
         context_length=data.sequence_length,
         callbacks=[
             MetricsRecorder(run_dir, clock),
-            SampleWriter(run_dir, clock, recipe.sample_prompts, partial(generate, tokenizer=tokenizer, sampling=sampling)),
+            SampleWriter(run_dir, clock, recipe.sample_prompts, answer),
         ],
     )
-    run.train_and_prove(trainer, tokenizer, run_dir, clock)
+    run.train_and_prove(trainer, partial(save, tokenizer, recipe.tokenizer), run_dir, clock)
 
 
 if __name__ == "__main__":

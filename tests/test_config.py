@@ -1,6 +1,5 @@
 """The configuration reader: exact values, exact messages, and the help page."""
 
-
 from __future__ import annotations
 
 import subprocess

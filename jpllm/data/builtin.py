@@ -19,7 +19,8 @@ from jpllm.data.builtin_words import inflect
 MIN_CHARACTERS = 80
 MAX_CHARACTERS = 900
 # Cumulative share of the kinds among the documents; stories are longer, so their share of bytes is larger.
-KIND_SHARES = (("story", 0.40), ("description", 0.60), ("arithmetic", 0.90), ("question", 1.0))
+KIND_SHARES = (("story", 0.37), ("description", 0.61), ("arithmetic", 0.91), ("question", 1.0))
+SKETCHES = ("diary", "profile", "town")
 SEASONS = ("春", "夏", "秋", "冬")
 
 ALTERNATIVES = re.compile(r"<([^<>]*)>")
@@ -27,7 +28,7 @@ SLOT = re.compile(r"\{(\w+)\}")
 INFLECTION = re.compile(r"\[([^\[\]/]+)/([^\[\]/]+)\]")
 
 # Each word that the synonym table lists, but not inside a longer word.
-SYNONYM = re.compile("|".join(line.split("=")[0] for line in tables.SYNONYM_TABLE.split()))
+SYNONYM = re.compile("|".join(line.rsplit("=", 1)[0] for line in tables.SYNONYM_TABLE.split()))
 
 Item = TypeVar("Item")
 
@@ -77,39 +78,6 @@ def labelled_sentences(seed: int = 0, count: int = 1000) -> Iterator[dict[str, s
         yield {"text": _opinion(rng, positive), "label": "positive" if positive else "negative"}
 
 
-@dataclass(frozen=True)
-class Scene:
-    """What the sentences of one document share: style, season and the words bound to slots."""
-
-    rng: random.Random
-    polite: bool
-    words: dict[str, str]
-
-    def fill(self, template: str) -> str:
-        """Return `template` with its alternatives chosen, its slots filled and its words inflected."""
-        template = SYNONYM.sub(lambda match: choose(self.rng, synonyms()[match[0]]), template)
-        while "<" in template or "{" in template:
-            template = ALTERNATIVES.sub(lambda match: choose(self.rng, match[1].split("|")), template)
-            template = SLOT.sub(lambda match: self._word(match[1]), template)
-        return INFLECTION.sub(lambda match: inflect(match[1], match[2], self.polite), template)
-
-    def _word(self, slot: str) -> str:
-        if slot in self.words:
-            return self.words[slot]
-        entries = word_table()
-        return choose(self.rng, entries.get(slot) or entries[f"{slot}_{self.words['season']}"])
-
-    def bind(self, binding: str) -> None:
-        """Bind the slots of `a=x|y`, `a={slot}` or `key,value=table` to words of this document."""
-        names, values = binding.split("=")
-        if "," not in names:
-            self.words[names] = self.fill(choose(self.rng, values.split("|")))
-            return
-        key, value = names.split(",")
-        self.words[key], entries = choose(self.rng, word_table()[values]).split(":", 1)
-        self.words[value] = choose(self.rng, entries.split(","))
-
-
 def choose(rng: random.Random, items: list[Item] | tuple[Item, ...] | str) -> Item | str:
     """Return one of `items`; `rng.choice` may draw differently in another version of Python."""
     return items[int(rng.random() * len(items))]
@@ -123,11 +91,18 @@ def between(rng: random.Random, low: int, high: int) -> int:
 def new_scene(rng: random.Random, polite: bool | None = None, **words: str) -> Scene:
     """Return a scene with a season, a town and a friend; the style is random where `polite` is None."""
     scene = Scene(rng, rng.random() < 0.5 if polite is None else polite, {"season": choose(rng, SEASONS)})
-    names = word_table()[choose(rng, ("surname", "female", "male"))]
-    first = int(rng.random() * len(names))
-    scene.words.update(who=f"{names[first]}さん", friend=names[(first + 1 + between(rng, 0, 20)) % len(names)])
-    scene.words.update(town=choose(rng, word_table()["town"]), **words)
+    names = [_full_name(rng, "surname"), _full_name(rng, "female"), _full_name(rng, "male")]
+    # Two of three names of different kinds are never the same.
+    first = int(rng.random() * 3)
+    scene.words.update(who=f"{names[first]}さん", friend=names[(first + between(rng, 1, 2)) % 3])
+    scene.words.update(town=scene.fill("{town_name}"), **words)
     return scene
+
+
+def _full_name(rng: random.Random, kind: str) -> str:
+    """Return a surname, or a given name (`kind` female or male) that half of the time follows one."""
+    name = choose(rng, word_table()[kind])
+    return name if kind == "surname" or rng.random() < 0.5 else choose(rng, word_table()["surname"]) + name
 
 
 @lru_cache(maxsize=1)
@@ -146,7 +121,7 @@ def word_table() -> dict[str, list[str]]:
 @lru_cache(maxsize=1)
 def synonyms() -> dict[str, list[str]]:
     """Return the words that may stand for each word of the synonym table, itself included."""
-    rows = (line.split("=") for line in tables.SYNONYM_TABLE.split())
+    rows = (line.rsplit("=", 1) for line in tables.SYNONYM_TABLE.split())
     return {re.sub(r"\(.*?\)", "", word): others.split("|") for word, others in rows}
 
 
@@ -198,7 +173,9 @@ def problem_table() -> list[tuple[str, str, str]]:
 
 def story(rng: random.Random) -> str:
     """Return a short story: one hero, one season and one place from beginning to end."""
-    kind, bindings, steps = choose(rng, story_table())
+    if rng.random() < 0.55:
+        return _sketch(rng, "diary")
+    kind, bindings, steps = choose(rng, [entry for entry in story_table() if entry[0] not in SKETCHES])
     scene = new_scene(rng)
     if kind != "fable":
         _cast(scene, choose(rng, ("child", "adult")) if kind == "any" else kind)
@@ -207,6 +184,26 @@ def story(rng: random.Random) -> str:
     chosen = [choose(rng, step) for step in steps]
     text = _paragraphs(rng, [scene.fill(template) for template in chosen if template != "-"])
     return _vary_subject(scene, text) if "hero" in scene.words else text
+
+
+def _sketch(rng: random.Random, kind: str) -> str:
+    """Return a text made of short facts: a day (`diary`), a person (`profile`) or a town (`town`)."""
+    bindings, steps = next(entry[1:] for entry in story_table() if entry[0] == kind)
+    scene = new_scene(rng)
+    facts = scene
+    if kind == "diary":
+        _cast(scene, "adult")
+    elif kind == "town":
+        name = scene.words["town_name"] = scene.fill("{town_name}")
+        # What is told of a town depends on its name alone, so that no two documents contradict each other.
+        facts = Scene(random.Random(int.from_bytes(name.encode(), "big")), scene.polite, scene.words)
+    else:
+        scene.words["full"] = scene.fill("{full}")
+    for binding in bindings:
+        facts.bind(binding)
+    chosen = [choose(rng, step) for step in steps]
+    text = _paragraphs(rng, [scene.fill(template) for template in chosen if template != "-"])
+    return _vary_subject(scene, text) if kind == "diary" else text
 
 
 def _cast(scene: Scene, age: str) -> None:
@@ -218,10 +215,16 @@ def _cast(scene: Scene, age: str) -> None:
     friend = _other(rng, choose(rng, ("female", "male")) if child else "surname", name)
     words["name"] = name + ("くん" if child and gender == "male" else "さん")
     words["hero"] = name if child and not scene.polite else name + "さん"
+    if rng.random() < 0.5:
+        words["full_hero"] = (
+            (choose(rng, word_table()["surname"]) + name) if child else name + choose(rng, word_table()[gender])
+        )
+        words["full_hero"] += words["hero"].removeprefix(name)
     words["pronoun"] = "彼" if gender == "male" else "彼女"
     if rng.random() < 0.3:
         words["hero"] = "僕" if gender == "male" and child else "私"
         words["pronoun"] = ""
+        words.pop("full_hero", None)
     words["friend"] = friend if child else friend + "さん"
     words["friend_intro"] = choose(rng, word_table()[f"role_{age}"]) + words["friend"]
     words["intro"] = choose(rng, word_table()[f"intro_{age}"])
@@ -242,12 +245,13 @@ def _vary_subject(scene: Scene, text: str) -> str:
         draw = scene.rng.random()
         if follows and draw < 0.55:
             parts[index] = rest
-        elif topic and index > 2 and draw > 0.75 and pronoun:
+        elif follows and draw > 0.8 and pronoun:
             parts[index] = f"{pronoun}は{rest}"
         elif topic and "、" not in rest[:12] and draw < 0.4:
             parts[index] = f"{hero}は、{rest}"
         mentioned = topic
-    return "".join(parts)
+    # The first mention may give the full name.
+    return "".join(parts).replace(hero, scene.words.get("full_hero", hero), 1)
 
 
 def _other(rng: random.Random, table: str, taken: str) -> str:
@@ -264,8 +268,11 @@ def _paragraphs(rng: random.Random, sentences: list[str]) -> str:
 
 def description(rng: random.Random) -> str:
     """Return a description of one or two subjects of one topic, or a few general facts."""
-    if rng.random() < 0.1:
+    draw = rng.random()
+    if draw < 0.08:
         return _general_facts(rng)
+    if draw < 0.6:
+        return _sketch(rng, "profile" if draw < 0.38 else "town")
     topic = choose(rng, topic_table())
     scene = new_scene(rng)
     first = int(rng.random() * len(topic[1]))
@@ -302,8 +309,8 @@ def _general_facts(rng: random.Random) -> str:
 
 def questions(rng: random.Random) -> str:
     """Return three to six questions with their answers, 質問 and 答え on lines of their own."""
-    pairs = [_question(rng) for _ in range(between(rng, 3, 6))]
-    # A repeated question would be no mistake, only waste.
+    pairs = [problem(rng, True) if rng.random() < 0.2 else _question(rng) for _ in range(between(rng, 3, 6))]
+    # The dict drops a question that was drawn twice.
     return "\n".join(f"質問：{asked}\n答え：{answer}" for asked, answer in dict(pairs).items())
 
 
@@ -330,7 +337,7 @@ def problem(rng: random.Random, polite: bool) -> tuple[str, str]:
     place, animal, animal_counter = choose(rng, word_table()["animals"]).split(":")
     scene = new_scene(rng, polite, item=item, c=counter)
     scene.words.update(animal_place=place, animal=animal, ac=animal_counter)
-    scene.words["friend2"] = _other(rng, "surname", scene.words["friend"])
+    scene.words["friend2"] = _other(rng, "female", scene.words["friend"])
     formulas, answer = _solve(rng, operation, question, scene.words)
     scene.words["result"] = scene.fill(answer or f"{scene.words['value']}{unit}")
     solution = [
@@ -339,7 +346,9 @@ def problem(rng: random.Random, polite: bool) -> tuple[str, str]:
         "計算すると{formulas}となり、答えは{result}[だ/ます]。",
     ]
     if len(formulas) == 2:
-        solution = ["まず、{first}[だ/ます]。次に、{second}[だ/ます]。<だから|したがって>、答えは{result}[だ/ます]。"]
+        solution = [
+            "まず、{first}と[なる/ます]。次に、{second}と[なる/ます]。<だから|したがって>、答えは{result}[だ/ます]。"
+        ]
     scene.words.update(formulas=formulas[0], first=formulas[0], second=formulas[-1])
     return scene.fill(question), scene.fill(choose(rng, solution))
 
@@ -349,7 +358,7 @@ def _solve(rng: random.Random, operation: str, question: str, words: dict[str, s
 
     The plain number, where the answer is one, goes to `words["value"]`.
     """
-    a, b = between(rng, 10, 99), between(rng, 2, 9)
+    a, b = between(rng, 12, 99), between(rng, 2, 9)
     formulas, answer = [], ""
     if operation in ("add", "sub"):
         b = between(rng, 3, 60) if operation == "add" else between(rng, 2, a - 1)
@@ -357,7 +366,7 @@ def _solve(rng: random.Random, operation: str, question: str, words: dict[str, s
         formulas = [f"{a}{'+' if operation == 'add' else '-'}{b}={value}"]
     elif operation in ("mul", "muladd", "change"):
         slot = next((slot for slot in ("p", "small", "walk") if f"{{{slot}}}" in question), "a")
-        highs = {"p": (3, 30, 10), "small": (2, 6, 1), "walk": (50, 80, 1), "a": (3, 15, 1)}
+        highs = {"p": (3, 30, 10), "small": (2, 6, 1), "walk": (50, 80, 1), "a": (3, 24, 1)}
         low, high, unit = highs[slot]
         a = between(rng, low, high) * unit
         words[slot] = str(a)
@@ -374,7 +383,7 @@ def _solve(rng: random.Random, operation: str, question: str, words: dict[str, s
             formulas.append(f"{paid}-{value}={paid - value}")
             value = paid - value
     elif operation in ("div", "rem"):
-        value, rest = between(rng, 2, 15), between(rng, 1, b - 1) if operation == "rem" else 0
+        value, rest = between(rng, 2, 25), between(rng, 1, b - 1) if operation == "rem" else 0
         a = value * b + rest
         formulas = [f"{a}÷{b}={value}" + (f"あまり{rest}" if rest else "")]
         share = "1人分は" if "1人分" in question else "1箱は"
@@ -386,7 +395,7 @@ def _solve(rng: random.Random, operation: str, question: str, words: dict[str, s
         words["d"] = str(gone)
         formulas = [f"{a}+{b}={a + b}", f"{a + b}-{gone}={value}"]
     elif operation == "clock":
-        hour, minute, minutes = between(rng, 7, 20), between(rng, 1, 11) * 5, between(rng, 2, 11) * 5
+        hour, minute, minutes = between(rng, 7, 20), between(rng, 1, 59), between(rng, 2, 59)
         words.update(h=str(hour), m=str(minute), dur=str(minutes))
         value = minute + minutes
         formulas = [f"{minute}+{minutes}={value}"]
@@ -522,3 +531,41 @@ BAD_VERDICTS = (
     "ほかの人には[すすめられ+る/ません]。",
     "<期待しただけに、|>がっかり[する/ました]。",
 )
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the sentences of one document share: style, season and the words bound to slots."""
+
+    rng: random.Random
+    polite: bool
+    words: dict[str, str]
+
+    def fill(self, template: str) -> str:
+        """Return `template` with its alternatives chosen, its slots filled and its words inflected."""
+        template = self._vary(template)
+        while "<" in template or "{" in template:
+            template = ALTERNATIVES.sub(lambda match: choose(self.rng, match[1].split("|")), template)
+            template = SLOT.sub(lambda match: self._word(match[1]), template)
+        return INFLECTION.sub(lambda match: inflect(match[1], match[2], self.polite), template)
+
+    def _word(self, slot: str) -> str:
+        if slot in self.words:
+            return self.words[slot]
+        entries = word_table()
+        entry = choose(self.rng, entries.get(slot) or entries[f"{slot}_{self.words['season']}"])
+        return self._vary(entry) if "[" in entry else entry
+
+    def _vary(self, template: str) -> str:
+        """Return `template` with words replaced by synonyms."""
+        return SYNONYM.sub(lambda match: choose(self.rng, synonyms()[match[0]]), template)
+
+    def bind(self, binding: str) -> None:
+        """Bind the slots of `a=x|y`, `a={slot}` or `key,value=table` to words of this document."""
+        names, values = binding.split("=")
+        if "," not in names:
+            self.words[names] = self.fill(choose(self.rng, values.split("|")))
+            return
+        key, value = names.split(",")
+        self.words[key], entries = choose(self.rng, word_table()[values]).split(":", 1)
+        self.words[value] = choose(self.rng, entries.split(","))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +13,7 @@ import numpy as np
 from jpllm.config import REQUIRED, option
 from jpllm.data.pack import Encoder, pack, text_rank
 from jpllm.data.shards import HELD_OUT_TEXT_NAME, TokenShards
-from jpllm.data.sources import SourceConfig, read_documents
+from jpllm.data.sources import SourceConfig, read_documents, write_jsonl
 from jpllm.runtime import InputError
 
 
@@ -125,7 +124,5 @@ def encode_text(name: str, documents: list[str], encoder: Encoder) -> EncodedTex
 
 def write_documents(texts: Sequence[EncodedText], file: Path) -> None:
     """Write the evaluation texts as `.jsonl`, so that other models can be scored on exactly the same."""
-    with file.open("w", encoding="utf-8") as stream:
-        for text in texts:
-            for document in text.documents:
-                stream.write(json.dumps({"text": document, "source": text.name}, ensure_ascii=False) + "\n")
+    rows = ({"text": document, "source": text.name} for text in texts for document in text.documents)
+    write_jsonl(rows, file)

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal
@@ -131,6 +131,15 @@ def content_hash(source: SourceConfig) -> str:
     return digest.hexdigest()
 
 
+def write_jsonl(rows: Iterable[dict], file: Path) -> None:
+    """Write one JSON object a line, atomically; the folder is made if need be."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(file.name + ".partial")
+    with partial.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    partial.replace(file)
+
+
 def _read_file(file: Path, source: SourceConfig, progress: ReadProgress) -> Iterator[str]:
     if file.name.endswith(".parquet"):
         yield from _read_parquet(file, source.text_column, progress)
@@ -232,8 +241,8 @@ def _numbered_lines(file: Path, progress: ReadProgress) -> Iterator[tuple[int, s
                 yield line_number, line.decode("utf-8")
         except UnicodeDecodeError as error:
             raise InputError(
-                f"{file}:{line_number}: invalid UTF-8 (byte 0x{error.object[error.start]:02x} at position {error.start} "
-                "of the line); convert the file to UTF-8, for example with `iconv -f CP932 -t UTF-8`"
+                f"{file}:{line_number}: invalid UTF-8: byte 0x{error.object[error.start]:02x} at position "
+                f"{error.start} of the line; convert the file to UTF-8, for example with `iconv -f CP932 -t UTF-8`"
             ) from None
         except (EOFError, OSError, zlib.error, _zstd_error()) as error:
             raise InputError(f"{file}:{line_number + 1}: damaged or incomplete compressed file ({error})") from None

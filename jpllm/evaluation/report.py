@@ -84,7 +84,9 @@ def write(results: dict, output_dir: Path | None) -> None:
     runtime.announce(text)
     if output_dir and runtime.is_main_process():
         output_dir.mkdir(parents=True, exist_ok=True)
-        (output_dir / RESULTS_NAME).write_text(json.dumps(results, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        (output_dir / RESULTS_NAME).write_text(
+            json.dumps(results, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
+        )
         (output_dir / TABLE_NAME).write_text(f"# {results['model']}\n\n{text}\n", encoding="utf-8")
 
 

@@ -56,11 +56,11 @@ def load_trained(name_or_path: str | Path) -> PreTrainedModel:
     if Path(name_or_path).exists() and not (Path(name_or_path) / "config.json").is_file():
         raise InputError(f"{name_or_path}: no model folder: it holds no config.json")
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            name_or_path, dtype=torch.float32, output_loading_info=True
-        )
+        model, info = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError) as error:
-        raise InputError(f"{name_or_path}: no such folder, and no model of that name can be loaded from the Hub") from error
+        raise InputError(
+            f"{name_or_path}: no such folder, and no model of that name can be loaded from the Hub"
+        ) from error
     if info["missing_keys"] or info["unexpected_keys"]:
         raise InputError(
             f"{name_or_path}: the weights do not fit the model: missing {sorted(info['missing_keys'])[:3]}, "
@@ -104,6 +104,7 @@ def _gpt2(shape: Shape, dropout: float, common: dict) -> PretrainedConfig:
         n_inner=shape.intermediate_size,
         n_positions=shape.max_positions,
         activation_function=shape.activation,
+        loss_type="ForCausalLM",  # which transformers derives from the class name, but not for GPT-2
         embd_pdrop=dropout,
         attn_pdrop=dropout,
         resid_pdrop=dropout,

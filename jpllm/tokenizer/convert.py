@@ -18,7 +18,7 @@ import struct
 import tempfile
 import typing
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from jpllm.runtime import InputError
@@ -26,26 +26,27 @@ from jpllm.tokenizer.load import MODEL_FILE_NAME, NASTY_STRINGS, first_differenc
 
 if typing.TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer, models
+    from tokenizers.normalizers import Normalizer
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 _RESERVED = (_UNKNOWN, _CONTROL, _BYTE)
 _UNIGRAM, _BPE = 1, 2
 _NFKC_RULES = ("nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf")
-_NONCHARACTER = "\U0010fffe"
+_HIDDEN_PREFIX, _HIDDEN_TILDE = "\U0001fffe", "\U0001ffff"  # noncharacters: no text has them
 _BATCH_TEXTS = 1000
 
 
-def convert(model_file: Path, output_dir: Path) -> None:
+def convert(model_file: Path, output_dir: Path, proof_texts: Iterable[str] = ()) -> None:
     """Write a tokenizer folder with the model's ids; the model itself goes with it as `tokenizer.model`.
 
-    The folder appears complete or not at all, after `verify` on NASTY_STRINGS. Raises InputError when the file is
-    no SentencePiece model, the model uses what cannot be reproduced exactly, or `output_dir` is not empty.
+    The folder appears complete or not at all, after `verify` on NASTY_STRINGS and `proof_texts`. Raises InputError
+    when the file is no SentencePiece model, the model uses what cannot be reproduced exactly, or `output_dir` is in
+    use.
     """
     from transformers import PreTrainedTokenizerFast
 
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise InputError(f"{output_dir}: already exists; remove it or name another output_dir")
+    refuse_used(output_dir)
     model = _read_model(model_file)
     if problems := list(_problems(model)):
         raise InputError(f"{model_file}: cannot be converted exactly: {'; '.join(problems)}")
@@ -61,11 +62,17 @@ def convert(model_file: Path, output_dir: Path) -> None:
         tokenizer.save_pretrained(unfinished)
         _name_portable_class(unfinished / "tokenizer_config.json")
         shutil.copyfile(model_file, unfinished / MODEL_FILE_NAME)
-        verify(unfinished, NASTY_STRINGS)
+        verify(unfinished, chain(NASTY_STRINGS, proof_texts))
         unfinished.chmod(0o755)  # mkdtemp's folder is for its owner only
         unfinished.replace(output_dir)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def refuse_used(output_dir: Path) -> None:
+    """Raises InputError unless `output_dir` is new or an empty folder."""
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise InputError(f"{output_dir}: already in use; remove it or name another output_dir")
 
 
 def verify(folder: Path, texts: Iterable[str]) -> int:
@@ -111,9 +118,9 @@ def _problems(model: _Model) -> Iterator[str]:
     single = {piece.text for piece in model.pieces if piece.kind not in _RESERVED and len(piece.text) == 1}
     if model.algorithm == _UNIGRAM:
         for piece in model.pieces:
-            if missing := set(piece.text) - single:
+            if piece.kind != _USER_DEFINED and (missing := set(piece.text) - single):
                 yield f"its piece {piece.text!r} has {min(missing)!r}, which is no piece of its own"
-                return
+                break
 
 
 def _backend(model: _Model) -> Tokenizer:
@@ -122,15 +129,18 @@ def _backend(model: _Model) -> Tokenizer:
 
     backend = Tokenizer(_unigram(model) if model.algorithm == _UNIGRAM else _bpe(model))
     rules = [_character_normalizer(model)]
+    prefix = ""
     if model.has_dummy_prefix:  # first of all: SentencePiece adds it even if every character is deleted later
-        rules.insert(0, normalizers.Prepend("▁"))
+        prefix = _HIDDEN_PREFIX if model.has_nmt_rule else "▁"  # the nmt rules map "▁" to a space
+        rules.insert(0, normalizers.Prepend(prefix))
     if model.removes_extra_spaces:
-        prefix = "▁" if model.has_dummy_prefix else ""
         rules += [
             normalizers.Replace(Regex(rf"\A{prefix} +"), prefix),
             normalizers.Replace(Regex(" {2,}"), " "),
         ]
     rules.append(normalizers.Replace(" ", "▁"))
+    if prefix == _HIDDEN_PREFIX:
+        rules.append(normalizers.Replace(prefix, "▁"))
     if model.removes_extra_spaces:  # after the escape: SentencePiece strips a "▁" that was typed, too
         rules.append(normalizers.Replace(Regex(r"▁+\z"), ""))
     backend.normalizer = normalizers.Sequence(rules)
@@ -143,7 +153,7 @@ def _backend(model: _Model) -> Tokenizer:
     return backend
 
 
-def _character_normalizer(model: _Model):
+def _character_normalizer(model: _Model) -> Normalizer:
     """The part of SentencePiece's normalizer that maps characters.
 
     `Precompiled` looks at one grapheme at a time and misses what spans more (カ and a half-width dakuten), so
@@ -154,13 +164,14 @@ def _character_normalizer(model: _Model):
     if not model.charsmap:
         return normalizers.Sequence([])
     rules = [normalizers.NFKC(), normalizers.Precompiled(model.charsmap)]
-    if model.rule.startswith("nmt_"):
-        hide, show = (normalizers.Replace(*pair) for pair in (("～", _NONCHARACTER), (_NONCHARACTER, "～")))
-        rules = [hide, *rules, show]
+    if model.has_nmt_rule:
+        split = normalizers.Replace("\r\n", "  ")  # one grapheme, of which `Precompiled` would keep one half
+        hide, show = normalizers.Replace("～", _HIDDEN_TILDE), normalizers.Replace(_HIDDEN_TILDE, "～")
+        rules = [split, hide, *rules, show]
     return normalizers.Sequence(rules)
 
 
-def _unigram(model: _Model):
+def _unigram(model: _Model) -> models.Unigram:
     from tokenizers import models
 
     normal_scores = [piece.score for piece in model.pieces if piece.kind == _NORMAL]
@@ -175,7 +186,7 @@ def _unigram(model: _Model):
     return models.Unigram(vocabulary, model.unk_id, byte_fallback=model.has_bytes)
 
 
-def _bpe(model: _Model):
+def _bpe(model: _Model) -> models.BPE:
     """Any two neighbours whose union is a piece may merge, the union with the best score first."""
     from tokenizers import models
 
@@ -206,6 +217,8 @@ def _read_model(model_file: Path) -> _Model:
         raise InputError(f"{model_file}: no such file; name a SentencePiece model (.model)")
     content = model_file.read_bytes()
     try:
+        if not content:
+            raise ValueError("it is empty")
         return _Model(content, SentencePieceProcessor(model_proto=content))
     except (RuntimeError, struct.error, IndexError, ValueError, KeyError) as error:
         raise InputError(f"{model_file}: not a SentencePiece model ({error})") from error
@@ -260,6 +273,7 @@ class _Model:
         self.has_suffix_spaces = bool(trainer.get(24, 0))
         self.charsmap = normalizer.get(2, b"")
         self.rule = normalizer.get(1, b"").decode() if self.charsmap else "identity"
+        self.has_nmt_rule = self.rule.startswith("nmt_")
         self.has_dummy_prefix = bool(normalizer.get(3, 1))
         self.removes_extra_spaces = bool(normalizer.get(4, 1))
         self.escapes_spaces = bool(normalizer.get(5, 1))

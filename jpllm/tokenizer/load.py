@@ -10,9 +10,11 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import typing
 import unicodedata
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
@@ -47,6 +49,7 @@ NASTY_STRINGS = (
 _FLOAT32_TOLERANCE = 1e-5
 _NUM_PROOF_CHARACTERS = 100_000
 _MAX_SHOWN = 200
+_DESCRIBING_FILES = ("config.json", "tokenizer_config.json", "tokenizer.json")
 _UNTYPABLE = "\U0010fffe"  # a noncharacter
 
 logger = logging.getLogger(__name__)
@@ -64,12 +67,11 @@ def load(path: str | Path) -> PreTrainedTokenizerFast:
     folder = Path(path)
     _refuse_missing_or_bare(folder)
     files = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
-    is_bare_gpt2 = {"vocab.json", "merges.txt"} <= files and "config.json" not in files
-    is_bare_gpt2 = is_bare_gpt2 and files.isdisjoint({"tokenizer.json", "tokenizer_config.json"})
+    is_bare_gpt2 = {"vocab.json", "merges.txt"} <= files and files.isdisjoint(_DESCRIBING_FILES)
     loader = GPT2TokenizerFast if is_bare_gpt2 else AutoTokenizer
     try:
         tokenizer = loader.from_pretrained(path, local_files_only=folder.is_dir())
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # tokenizers raises nothing narrower for a broken tokenizer.json
         raise InputError(f"{path}: no tokenizer can be loaded from it: {error}") from error
     if not tokenizer.is_fast:
         raise InputError(f"{path}: the tokenizer has no fast backend (tokenizer.json), which jpllm needs")
@@ -78,29 +80,25 @@ def load(path: str | Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def corpus_encoder(tokenizer: PreTrainedTokenizerFast, path: str | Path) -> Encode:
-    """A function from documents to one int32 array of ids each, without special tokens or typed control ids.
+def save(tokenizer: PreTrainedTokenizerFast, path: str | Path, folder: Path) -> None:
+    """Save a tokenizer that was loaded from `path` into `folder`, with the SentencePiece model where there is one."""
+    tokenizer.save_pretrained(folder)
+    if model_file := _sentencepiece_file(Path(path)):
+        shutil.copyfile(model_file, folder / MODEL_FILE_NAME)
+
+
+def corpus_encoder(tokenizer: PreTrainedTokenizerFast, path: str | Path) -> CorpusEncoder:
+    """The fastest encoder of documents that is proven to give the tokenizer's ids.
 
     `path` is what the tokenizer was loaded from. If it is a folder with a SentencePiece model whose ids equal
     the tokenizer's, on NASTY_STRINGS and on the first documents to encode, that model does the work.
     """
-    encode = _backend_encoder(tokenizer)
-    model_file = _sentencepiece_file(Path(path))
-    if model_file is None:
-        logger.info("encoding with tokenizers: %s holds no SentencePiece model", path)
-        return encode
-    from sentencepiece import SentencePieceProcessor
-
-    processor = SentencePieceProcessor(model_file=str(model_file))
-    added_words = [str(token) for token in tokenizer.added_tokens_decoder.values() if not token.special]
-    if added_words:  # no sample of text can prove that they never occur
-        found = f"the tokenizer has words that the model lacks: {added_words[0]!r}"
-    else:
-        found = first_difference(processor, NASTY_STRINGS, encode(list(NASTY_STRINGS)))
-    if found:
-        _log_fallback(model_file, found)
-        return encode
-    return _proven_on_first_documents(processor, encode, model_file)
+    return CorpusEncoder(
+        encode=_fastest_encode(tokenizer, path),
+        eos_token_id=tokenizer.eos_token_id,
+        vocab_size=len(tokenizer),
+        fingerprint=fingerprint(tokenizer),
+    )
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
@@ -121,7 +119,7 @@ def first_difference(
     """
     has_nfkc = reference.normalize("①").endswith("1")
     for text, ids in zip(texts, encoded, strict=True):
-        actual, expected = list(ids), reference.encode(text)
+        actual, expected = [int(index) for index in ids], reference.encode(text)
         if actual == expected or _is_tie(reference, actual, expected):
             continue
         sorted_marks = reference.encode(unicodedata.normalize("NFKC", text)) if has_nfkc else expected
@@ -132,7 +130,7 @@ def first_difference(
 
 def _is_tie(reference: SentencePieceProcessor, ids: list[int], others: list[int]) -> bool:
     """Whether both spell the same text with the same sum of scores, as far as 32 bits can tell."""
-    if reference.decode(ids) != reference.decode(others):
+    if max(*ids, *others, 0) >= len(reference) or reference.decode(ids) != reference.decode(others):
         return False
     score, other_score = (sum(map(reference.get_score, one)) for one in (ids, others))
     return abs(score - other_score) <= _FLOAT32_TOLERANCE * abs(score)
@@ -150,21 +148,45 @@ def _shown_difference(text: str, actual: list[int], expected: list[int]) -> str:
 
 
 def _refuse_missing_or_bare(path: Path) -> None:
-    is_model_file = path.is_file() and path.suffix == ".model"
-    is_local = path.is_absolute() or len(path.parts) > 2 or path.parts[:1] == ("..",) or path.exists()
-    if not path.is_dir() and not is_model_file and (is_local or _names_existing_parent(path)):
+    if path.is_dir():
+        models = [] if (path / "tokenizer.json").exists() else sorted(path.glob("*.model"))
+    elif path.suffix == ".model" and path.is_file():
+        models = [path]
+    elif _is_local(path):
         raise InputError(f"{path}: no such folder; name a tokenizer folder, or OWNER/NAME of a model on the Hub")
-    models = [path] if is_model_file else sorted(path.glob("*.model")) if path.is_dir() else []
-    if models and not (path / "tokenizer.json").exists():
+    else:
+        return
+    if models:
         raise InputError(
             f"{path}: a SentencePiece model alone would be loaded with wrong ids; convert it first: "
             f"jpllm tokenizer convert --input {models[0]} --output_dir DIR"
         )
 
 
-def _names_existing_parent(path: Path) -> bool:
-    """Whether `path` reads as a missing folder in a folder that is there, rather than a name on the Hub."""
-    return len(path.parts) > 1 and path.parent.is_dir()
+def _is_local(path: Path) -> bool:
+    """Whether a path that is no folder cannot be meant as NAME or OWNER/NAME on the Hub."""
+    is_in_a_folder = len(path.parts) == 2 and path.parent.is_dir()
+    return path.exists() or path.is_absolute() or len(path.parts) > 2 or is_in_a_folder
+
+
+def _fastest_encode(tokenizer: PreTrainedTokenizerFast, path: str | Path) -> Encode:
+    encode = _backend_encode(tokenizer)
+    model_file = _sentencepiece_file(Path(path))
+    if model_file is None:
+        logger.info("encoding with tokenizers: %s holds no SentencePiece model", path)
+        return encode
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor(model_file=str(model_file))
+    added_words = [str(token) for token in tokenizer.added_tokens_decoder.values() if not token.special]
+    if added_words:  # no sample of text can prove that they never occur
+        found = f"the tokenizer has words that the model lacks: {added_words[0]!r}"
+    else:
+        found = first_difference(processor, NASTY_STRINGS, encode(list(NASTY_STRINGS)))
+    if found:
+        _log_fallback(model_file, found)
+        return encode
+    return _proven_on_first_documents(processor, encode, model_file)
 
 
 def _sentencepiece_file(folder: Path) -> Path | None:
@@ -177,7 +199,6 @@ def _sentencepiece_file(folder: Path) -> Path | None:
 
 def _proven_on_first_documents(processor: SentencePieceProcessor, encode: Encode, model_file: Path) -> Encode:
     """Encoding with SentencePiece, if it agrees with `encode` on the first documents that come; else `encode`."""
-    import numpy as np
 
     def encode_with_sentencepiece(texts: list[str]) -> list[np.ndarray]:
         clean_texts = [without_surrogates(text) for text in texts]
@@ -215,7 +236,7 @@ def _log_fallback(model_file: Path, found: str) -> None:
     logger.warning("encoding with tokenizers, several times slower: %s differs: %s", model_file, found)
 
 
-def _backend_encoder(tokenizer: PreTrainedTokenizerFast) -> Encode:
+def _backend_encode(tokenizer: PreTrainedTokenizerFast) -> Encode:
     import numpy as np
 
     backend = _without_special_tokens(tokenizer.backend_tokenizer)
@@ -250,3 +271,24 @@ def _without_special_tokens(backend: Tokenizer) -> Tokenizer:
             if content not in needed and model["vocab"].get(content) == index:
                 model["vocab"][f"{_UNTYPABLE}{index}"] = model["vocab"].pop(content)
     return Tokenizer.from_str(json.dumps(state))
+
+
+@dataclass(frozen=True)
+class CorpusEncoder:
+    """Encodes documents; call it, or its `encode`.
+
+    Attributes:
+        encode: texts → one int32 array of ids each, without special tokens; what somebody typed never becomes a
+            control id, and lone surrogates are left out.
+        eos_token_id: id to write between documents.
+        vocab_size: ids are below it.
+        fingerprint: of the tokenizer; changes whenever an id would.
+    """
+
+    encode: Encode
+    eos_token_id: int
+    vocab_size: int
+    fingerprint: str
+
+    def __call__(self, texts: list[str]) -> list[np.ndarray]:
+        return self.encode(texts)

@@ -1,8 +1,8 @@
 """Train a SentencePiece model from a stream of documents.
 
-Only a sample of the lines is ever in memory: SentencePiece keeps `max_sentences` of them, drawn evenly from the
-whole stream. Its drawing has a fixed seed of its own, so there is no seed to set. The same documents with the same
-settings give the same bytes; a different `num_threads` adds numbers in a different order and gives other scores.
+Only `max_sentences` lines are ever in memory, drawn evenly from the whole stream. They are drawn here, because
+SentencePiece draws others in each process. The same documents with the same settings give the same bytes; a
+different `num_threads` adds numbers in a different order and gives other scores.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import logging
 import os
+import random
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +27,9 @@ MAX_LINE_CHARACTERS = 4192 // 4
 # tokenizer spell out a `</s>` or `<0x0A>` that somebody typed, as SentencePiece does (see `convert`).
 RESERVED_LITERALS = "<unk> <pad> <s> </s> <0x0123456789ABCDEF>"
 # SentencePiece marks unknown characters with U+2585 while it trains and skips each line that has one.
-_DELETED_CHARACTERS = {0: None, 0x2585: None}
+_UNKNOWN_MARK = "\u2585"
 _PROGRESS_INTERVAL_DOCUMENTS = 100
+_NUM_PROOF_TEXTS = 2000
 
 _PUBLISHED_SETTINGS = {
     "normalization_rule_name": "nfkc",
@@ -54,26 +57,46 @@ _PRESETS = {
 logger = logging.getLogger(__name__)
 
 
+def train_and_export(texts: Iterable[str], config: TokenizerConfig, output_dir: Path) -> str:
+    """Train, and write the folder that `AutoTokenizer` loads; returns a line that says what was proven.
+
+    The ids are compared with SentencePiece's on NASTY_STRINGS and on the beginnings of documents drawn from `texts`.
+    Raises InputError as `train` and `convert` do; before it reads anything, if `output_dir` is in use.
+    """
+    from jpllm.tokenizer.convert import NASTY_STRINGS, convert, refuse_used
+
+    refuse_used(output_dir)
+    proof_texts: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        model_file = Path(folder) / "tokenizer.model"
+        train(_keep_some(texts, proof_texts), config, model_file)
+        convert(model_file, output_dir, proof_texts)
+    num_texts = len(NASTY_STRINGS) + len(proof_texts)
+    return f"tokenizer {output_dir}: {config.vocab_size:,} ids, SentencePiece's own on {num_texts:,} texts"
+
+
 def train(texts: Iterable[str], config: TokenizerConfig, model_file: Path) -> None:
     """Train on a stream of documents and write the model to `model_file`, in one piece or not at all.
 
     Control ids: unk 0, pad 1, bos 2, eos 3. Raises InputError when the texts are empty or do not fit
-    `vocab_size`; an exception of `texts` itself passes unchanged.
+    `vocab_size`.
     Source: Kudo 2018, https://arxiv.org/abs/1804.10959 (unigram); Kudo and Richardson 2018,
     https://arxiv.org/abs/1808.06226 (SentencePiece).
     """
     import sentencepiece
 
-    errors: list[Exception | KeyboardInterrupt] = []
+    lines: list[str] = []
+    generator = random.Random(config.seed)
+    for index, line in enumerate(training_lines(_with_progress(texts))):
+        _draw(line, index, lines, config.max_sentences, generator)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_keep_errors(training_lines(_with_progress(texts)), errors),
+            sentence_iterator=iter(lines),
             model_writer=model,
             model_type=config.model_type,
             vocab_size=config.vocab_size,
             character_coverage=config.character_coverage,
-            input_sentence_size=config.max_sentences,
             max_sentence_length=MAX_LINE_CHARACTERS * 4,
             num_threads=config.num_threads or os.cpu_count() or 1,
             required_chars="".join(sorted(set(RESERVED_LITERALS) - {" "})),
@@ -81,8 +104,6 @@ def train(texts: Iterable[str], config: TokenizerConfig, model_file: Path) -> No
             **_PRESETS[config.preset],
         )
     except RuntimeError as error:
-        if errors:
-            raise errors[0] from None
         raise _explained(error, config) from error
     model_file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = model_file.with_name(f"{model_file.name}.{os.getpid()}.tmp")
@@ -97,7 +118,7 @@ def training_lines(texts: Iterable[str]) -> Iterator[str]:
     train on are deleted: NUL, U+2585 (▅) and lone surrogates.
     """
     for text in texts:
-        for line in without_surrogates(text).translate(_DELETED_CHARACTERS).split("\n"):
+        for line in without_surrogates(text).replace("\0", "").replace(_UNKNOWN_MARK, "").split("\n"):
             begin = 0
             while len(line) - begin > MAX_LINE_CHARACTERS:
                 end = line.rfind("。", begin, begin + MAX_LINE_CHARACTERS) + 1 or begin + MAX_LINE_CHARACTERS
@@ -116,13 +137,23 @@ def without_surrogates(text: str) -> str:
     return text
 
 
-def _keep_errors(lines: Iterator[str], errors: list[Exception | KeyboardInterrupt]) -> Iterator[str]:
-    """The lines; an exception on the way is kept, because SentencePiece raises a RuntimeError in its place."""
-    try:
-        yield from lines
-    except (Exception, KeyboardInterrupt) as error:
-        errors.append(error)
-        raise
+def _keep_some(texts: Iterable[str], kept: list[str]) -> Iterator[str]:
+    """The texts; the beginnings of some of them stay in `kept`."""
+    generator = random.Random(0)
+    for index, text in enumerate(texts):
+        yield text
+        _draw(without_surrogates(text[:MAX_LINE_CHARACTERS]), index, kept, _NUM_PROOF_TEXTS, generator)
+
+
+def _draw(item: str, index: int, drawn: list[str], max_items: int, generator: random.Random) -> None:
+    """Put the item with this index into `drawn`, or not, so that each one so far is there with equal probability.
+
+    Source: Vitter 1985, https://doi.org/10.1145/3147.3165, algorithm R.
+    """
+    if index < max_items:
+        drawn.append(item)
+    elif (place := int(generator.random() * (index + 1))) < max_items:
+        drawn[place] = item
 
 
 def _with_progress(texts: Iterable[str]) -> Iterator[str]:
@@ -195,6 +226,7 @@ class TokenizerConfig:
         "per character of them: 500,000 lines of 80 characters take 2.4 GB.",
         minimum=1,
     )
+    seed: int = option(0, "Another seed draws other lines, where there are more than max_sentences.", minimum=0)
     num_threads: int = option(
         0, "Number of threads, 0 for one per core; set it to get the same model on another machine.", minimum=0
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,8 @@ def training_arguments(config: TrainingConfig, max_steps: int, precision: Precis
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
         optim="adamw_torch_fused",
+        use_cpu=not torch.accelerator.is_available(),
+        dataloader_pin_memory=torch.accelerator.is_available(),
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         tf32=True if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8 else None,
@@ -143,4 +146,5 @@ def training_arguments(config: TrainingConfig, max_steps: int, precision: Precis
         dataloader_num_workers=config.dataloader_num_workers,
         remove_unused_columns=False,
         report_to="none",
+        disable_tqdm=not sys.stderr.isatty(),
     )

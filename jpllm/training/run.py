@@ -6,14 +6,14 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.utils import logging as logging_of_transformers
 
 from jpllm import runtime
 from jpllm.data.corpus import EncodedText, write_documents
@@ -22,9 +22,6 @@ from jpllm.models.build import load_trained
 from jpllm.runtime import InputError
 from jpllm.tracking import metrics, plot
 from jpllm.training.callbacks import Clock
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 MODEL_DIR_NAME = "model"
 RESULTS_NAME = "results.json"
@@ -49,7 +46,7 @@ class CausalLMTrainer(Trainer):
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Score the held-out texts; logs and returns loss and bits per byte, overall and of each text."""
-        scores = self.score(self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
+        scores = self.score(self.plain_model())
         total = perplexity.total(scores)
         row = {f"{metric_key_prefix}_loss": total.loss, f"{metric_key_prefix}_bits_per_byte": total.bits_per_byte}
         if len(scores) > 1:
@@ -57,6 +54,10 @@ class CausalLMTrainer(Trainer):
         self.log(dict(row))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, row)
         return row
+
+    def plain_model(self) -> torch.nn.Module:
+        """The model without the wrappers of compilation and data parallelism."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
     def score(self, model: torch.nn.Module) -> list[perplexity.TextScore]:
         """Scores of `model` on the held-out texts, in the arithmetic that the training uses."""
@@ -116,21 +117,26 @@ def write_inputs(output_dir: Path, resolved_config: str, held_out: Sequence[Enco
         write_documents(held_out, output_dir / HELD_OUT_NAME)
 
 
-def train_and_prove(trainer: CausalLMTrainer, tokenizer: PreTrainedTokenizerBase, output_dir: Path, clock: Clock) -> dict:
+def train_and_prove(
+    trainer: CausalLMTrainer, save_tokenizer: Callable[[Path], None], output_dir: Path, clock: Clock
+) -> dict:
     """Train, save to `output_dir/model`, reload, compare, plot; returns what `results.json` holds.
 
     Raises:
         InputError: the model read back from disk does not give the loss of the one in memory.
     """
+    logging_of_transformers.disable_progress_bar()  # for saving and loading: ours is the training's
     started = time.monotonic()
     trainer.train()
     hours = (time.monotonic() - started) / 3600
+    with suppress(OSError):  # not empty: there are checkpoints
+        Path(trainer.args.output_dir).rmdir()
     if not any(row["step"] == trainer.state.global_step and "eval_loss" in row for row in trainer.state.log_history):
         trainer.evaluate()
     final = next(row for row in reversed(trainer.state.log_history) if "eval_loss" in row)
 
     model_dir = output_dir / MODEL_DIR_NAME
-    _save(trainer, tokenizer, model_dir)
+    _save(trainer, save_tokenizer, model_dir)
     reloaded_loss = verify_saved_model(trainer, model_dir)
     if not runtime.is_main_process():
         return {}
@@ -150,7 +156,8 @@ def train_and_prove(trainer: CausalLMTrainer, tokenizer: PreTrainedTokenizerBase
     (output_dir / RESULTS_NAME).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     plot.plot_loss(metrics.read_rows(output_dir / metrics.METRICS_NAME), output_dir / PLOT_NAME, title=output_dir.name)
     runtime.announce(
-        f"held-out bits per byte {results['bits_per_byte']:.4f}  (xz -9 on the same text {results['xz_bits_per_byte']:.4f})\n"
+        f"held-out bits per byte {results['bits_per_byte']:.4f}, "
+        f"xz -9 on the same text {results['xz_bits_per_byte']:.4f}\n"
         f"model {model_dir}\nplot  {output_dir / PLOT_NAME}"
     )
     return results
@@ -161,7 +168,7 @@ def verify_saved_model(trainer: CausalLMTrainer, model_dir: Path) -> float:
 
     The trained model and the optimizer leave the device first, so one model at a time is there.
     """
-    in_memory = perplexity.total(trainer.score(trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)))
+    in_memory = perplexity.total(trainer.score(trainer.plain_model()))
     trainer.optimizer = None
     trainer.accelerator.free_memory()
     trainer.model.to("cpu")
@@ -177,13 +184,13 @@ def verify_saved_model(trainer: CausalLMTrainer, model_dir: Path) -> float:
     return reloaded.loss
 
 
-def _save(trainer: CausalLMTrainer, tokenizer: PreTrainedTokenizerBase, model_dir: Path) -> None:
+def _save(trainer: CausalLMTrainer, save_tokenizer: Callable[[Path], None], model_dir: Path) -> None:
     """Write weights and tokenizer to a temporary name, then rename: the folder is there whole or not at all."""
     partial = model_dir.with_name(model_dir.name + ".partial")
     trainer.save_model(str(partial))
     if runtime.is_main_process():
         (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle that holds paths and tokens of this machine
-        tokenizer.save_pretrained(partial)
+        save_tokenizer(partial)
         shutil.rmtree(model_dir, ignore_errors=True)
         partial.rename(model_dir)
     trainer.accelerator.wait_for_everyone()

@@ -1,0 +1,101 @@
+"""Every shipped YAML parses with its recipe, and every command in the documentation parses and names existing files."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jpllm import cli, config
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RECIPES = sorted((ROOT / "recipes").glob("*.py"))
+YAMLS = sorted((ROOT / "recipes" / "configs").rglob("*.yaml"))
+DOCUMENTS = [*RECIPES, *YAMLS, *sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "Makefile"]
+
+
+class Parsed(Exception):
+    """Raised in place of running a command once its configuration has been read."""
+
+
+def parse_only(monkeypatch, main, argv):
+    """Call a recipe's or verb's own main up to the end of config.parse; returns the parsed instances."""
+    real_parse = config.parse
+
+    def parse_and_stop(classes, given=None, **kwargs):
+        raise Parsed(real_parse(classes, argv if given is None else given, **kwargs))
+
+    monkeypatch.setattr(config, "parse", parse_and_stop)
+    with pytest.raises(Parsed) as parsed:
+        main()
+    return parsed.value.args[0]
+
+
+def load_recipe(path):
+    specification = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
+    module = importlib.util.module_from_spec(specification)
+    import sys
+
+    sys.modules[specification.name] = module  # dataclasses look their module up
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_there_is_a_smoke_config_for_the_training_recipe():
+    assert (ROOT / "recipes/configs/pretrain_scratch/smoke_cpu.yaml") in YAMLS
+
+
+@pytest.mark.parametrize("file", YAMLS, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_yaml_parses_with_its_recipe(monkeypatch, file):
+    recipe = load_recipe(ROOT / "recipes" / f"{file.parent.name}.py")
+    parsed = parse_only(monkeypatch, recipe.main, ["--config", str(file)])
+    keys = set(yaml.safe_load(file.read_text(encoding="utf-8")))
+    assert keys <= {key for part in parsed for key in vars(part)}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "accelerate_configs").glob("*.yaml")), ids=lambda file: file.stem)
+def test_accelerate_config_loads(file):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    loaded = load_config_from_file(str(file))
+    assert loaded.mixed_precision == "no"  # precision has one owner: the recipe
+    assert loaded.use_cpu == (file.stem == "cpu")
+
+
+def commands():
+    """(where, words) of each jpllm, accelerate launch and python recipes/… command in the documentation."""
+    for file in DOCUMENTS:
+        text = re.sub(r"\\\n\s*", " ", file.read_text(encoding="utf-8"))
+        text = text.replace("$(BIN)/", "").replace("$(DEMO)", "runs/demo")
+        for line in text.splitlines():
+            match = re.search(
+                r"(?<![\w/.`-])((?:jpllm (?:tokenizer|data|generate)|accelerate launch|python recipes/).*)", line
+            )
+            if match and "`" not in match[1]:
+                yield f"{file.relative_to(ROOT)}: {match[1]}", match[1]
+
+
+@pytest.mark.parametrize(("where", "command"), list(commands()), ids=lambda text: None)
+def test_documented_command(monkeypatch, where, command):
+    words = [word for word in shlex.split(command, comments=True) if word != "…"]
+    for word in words:
+        if re.match(r"(recipes|accelerate_configs|ds_configs)/", word):
+            assert (ROOT / word).is_file(), f"{where}: no {word}"
+    if words[0] == "jpllm":
+        if "…" in command or words[-1] == "--help":
+            return
+        monkeypatch.chdir(ROOT)
+        parse_only(monkeypatch, lambda: cli._dispatch(words[1:]), None)
+        return
+    script = next(index for index, word in enumerate(words) if word.startswith("recipes/"))
+    argv = words[script + 1 :]
+    if "…" in command or "CONFIG.yaml" in argv:
+        return
+    monkeypatch.chdir(ROOT)
+    parse_only(monkeypatch, load_recipe(ROOT / words[script]).main, argv)
+
+
+def test_commands_are_found():
+    assert len(list(commands())) > 12

@@ -1,0 +1,234 @@
+"""The built-in corpus: same bytes for a seed, right arithmetic, right forms, one style in a document."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from itertools import islice
+
+import pytest
+
+from jpllm.data.builtin import documents, instructions, labelled_documents, labelled_sentences
+from jpllm.data.builtin_words import inflect
+
+CORPUS = list(labelled_documents(seed=0, num_bytes=1_500_000))
+TEXTS = [text for _, text in CORPUS]
+QUOTED = re.compile(r"「[^「」]*」")
+FORMULA = re.compile(r"(\d+)([+\-×÷])(\d+)=(\d+)(?:あまり(\d+))?")
+GOLDEN = "a4682414161372c54b73ceab5b2419cbe52aa866ce397a2fea07389251c90019"
+
+FORMS = [
+    ("行く", "て", "行って"),
+    ("行く", "た", "行った"),
+    ("書く", "なかった", "書かなかった"),
+    ("書く", "て", "書いて"),
+    ("泳ぐ", "た", "泳いだ"),
+    ("話す", "ます", "話します"),
+    ("話す", "て", "話して"),
+    ("待つ", "て", "待って"),
+    ("死ぬ", "て", "死んで"),
+    ("遊ぶ", "た", "遊んだ"),
+    ("飲む", "ています", "飲んでいます"),
+    ("帰る", "ない", "帰らない"),
+    ("帰る", "た", "帰った"),
+    ("買う", "ない", "買わない"),
+    ("買う", "意向", "買おう"),
+    ("読む", "可能", "読め+る"),
+    ("読む", "ば", "読めば"),
+    ("食べ+る", "て", "食べて"),
+    ("食べ+る", "ませんでした", "食べませんでした"),
+    ("食べ+る", "ば", "食べれば"),
+    ("見+る", "意向", "見よう"),
+    ("見+る", "可能", "見られ+る"),
+    ("来る", "なかった", "来なかった"),
+    ("来る", "ました", "来ました"),
+    ("戻ってくる", "ました", "戻ってきました"),
+    ("戻ってくる", "ない", "戻ってこない"),
+    ("勉強する", "ない", "勉強しない"),
+    ("勉強する", "ていました", "勉強していました"),
+    ("勉強する", "可能", "勉強でき+る"),
+    ("勉強する", "ば", "勉強すれば"),
+    ("ある", "ない", "ない"),
+    ("木がある", "なかった", "木がなかった"),
+    ("ある", "ませんでした", "ありませんでした"),
+    ("いい", "た", "よかった"),
+    ("いい", "ない", "よくない"),
+    ("かわいい", "た", "かわいかった"),
+    ("高い", "ました", "高かったです"),
+    ("高い", "て", "高くて"),
+    ("高い", "ません", "高くありません"),
+    ("時間がない", "ました", "時間がありませんでした"),
+    ("静かな", "た", "静かだった"),
+    ("静かな", "連体", "静かな"),
+    ("静かな", "く", "静かに"),
+    ("静かな", "ませんでした", "静かではありませんでした"),
+    ("学生だ", "ない", "学生ではない"),
+    ("学生だ", "連体", "学生の"),
+    ("学生だ", "でしょう", "学生でしょう"),
+]
+
+
+@pytest.mark.parametrize(("word", "form", "expected"), FORMS)
+def test_inflect(word: str, form: str, expected: str) -> None:
+    assert inflect(word, form, polite=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "form", "expected"),
+    [
+        ("話す", "ます", "話す"),
+        ("高い", "ました", "高かった"),
+        ("静かな", "ません", "静かではない"),
+        ("行く", "ていました", "行っていた"),
+    ],
+)
+def test_a_polite_form_is_plain_in_a_plain_document(word: str, form: str, expected: str) -> None:
+    assert inflect(word, form, polite=False) == expected
+
+
+def test_an_unknown_form_is_refused() -> None:
+    with pytest.raises(KeyError):
+        inflect("書く", "命令")
+
+
+def test_a_seed_gives_the_same_bytes_everywhere() -> None:
+    text = "\n\n".join(islice(documents(seed=0), 200))
+    assert hashlib.sha256(text.encode()).hexdigest() == GOLDEN
+
+
+def test_another_seed_gives_another_text() -> None:
+    assert next(documents(seed=0)) != next(documents(seed=1))
+
+
+@pytest.mark.parametrize("num_bytes", [1, 5_000, 100_000])
+def test_the_stream_stops_at_the_document_that_reaches_the_size(num_bytes: int) -> None:
+    sizes = [len(text.encode()) for text in documents(seed=3, num_bytes=num_bytes)]
+    assert sum(sizes) >= num_bytes
+    assert sum(sizes[:-1]) < num_bytes
+
+
+def test_no_bytes_no_documents() -> None:
+    assert list(documents(seed=0, num_bytes=0)) == []
+
+
+def test_every_kind_is_there_and_lengths_are_bounded() -> None:
+    kinds = [kind for kind, _ in CORPUS]
+    for kind in ("story", "description", "arithmetic", "question"):
+        assert kinds.count(kind) / len(kinds) > 0.05
+    assert all(80 <= len(text) <= 900 for text in TEXTS)
+
+
+def test_documents_and_sentences_rarely_repeat() -> None:
+    assert len(set(TEXTS)) / len(TEXTS) > 0.999
+    sentences = [part for text in TEXTS for part in re.split(r"[。\n]", text) if part]
+    assert len(set(sentences)) / len(sentences) > 0.5
+
+
+def compute(left: int, operator: str, right: int) -> tuple[int, int]:
+    """Return the result and the remainder of one operation."""
+    if operator == "÷":
+        return divmod(left, right)
+    return {"+": left + right, "-": left - right, "×": left * right}[operator], 0
+
+
+def test_every_formula_is_right() -> None:
+    formulas = [found for text in TEXTS[:2000] for found in FORMULA.findall(text)]
+    assert len(formulas) > 800
+    for left, operator, right, result, rest in formulas:
+        assert compute(int(left), operator, int(right)) == (int(result), int(rest or 0))
+
+
+def test_the_answer_of_a_problem_is_the_result_of_its_last_formula() -> None:
+    checked = 0
+    for kind, text in CORPUS:
+        if kind != "arithmetic":
+            continue
+        for question, solution in zip(text.split("\n")[::2], text.split("\n")[1::2], strict=True):
+            result, rest = FORMULA.findall(solution)[-1][3:]
+            answer = solution.split("答えは")[1]
+            numbers = re.findall(r"\d+", answer.replace("1人分", "").replace("1箱", ""))
+            if "何時何分" in question:
+                hour, minute, minutes = map(int, re.findall(r"(\d+)時(\d+)分.*?(\d+)分", question)[0])
+                total = hour * 60 + minute + minutes
+                assert numbers == [str(part) for part in (total // 60, total % 60) if part]
+            else:
+                assert numbers == [result, rest] if rest else numbers == [result]
+            checked += 1
+    assert checked > 500
+
+
+def test_a_document_keeps_one_style() -> None:
+    # 覚ました is the plain past of 覚ます.
+    ending = re.compile(r"(?:です|ます|でした|(?<!覚)ました|ません|でしょう)か?$")
+    styles = set()
+    for kind, text in CORPUS:
+        # Questions stand beside answers, which may be formulas or names.
+        if kind == "question":
+            continue
+        sentences = [part for part in re.split(r"[。\n]", QUOTED.sub("", text)) if part]
+        polite = {bool(ending.search(sentence)) for sentence in sentences}
+        assert len(polite) == 1, text
+        styles |= polite
+    assert styles == {True, False}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"[{}\[\]<>|/]",
+        r"[^\d]\+|\+[^\d]",
+        "。。|、、|、。|。、|^、|\n、|\n\n|\n$",
+        "(?<!かっ)たです",
+        "をを|(?<!じゃ)がが|はは(?![ちじり虫])",
+        "するます|見ります|来る(?:た|ます)|行いて|いくた(?!め)|くった|よいかった",
+        "冬[^。]*せみ",
+    ],
+)
+def test_no_broken_text(pattern: str) -> None:
+    found = [text for text in TEXTS if re.search(pattern, text)]
+    assert found == []
+
+
+def test_quotation_marks_are_balanced() -> None:
+    for text in TEXTS:
+        assert not re.search("[「」]", QUOTED.sub("", text)), text
+
+
+def test_no_cicadas_in_winter() -> None:
+    for text in TEXTS:
+        if "せみが鳴" in text:
+            assert not re.search(r"雪が|(?<!\d)(?:12|1|2)月", text)
+
+
+def test_instructions() -> None:
+    rows = list(instructions(seed=0, count=1000))
+    assert len(rows) == 1000
+    assert rows == list(instructions(seed=0, count=1000))
+    assert all(list(row) == ["instruction", "input", "output"] for row in rows)
+    assert all(row["instruction"] and row["output"] for row in rows)
+    polite = [row for row in rows if row["instruction"].startswith("次の文をていねいな形")]
+    assert polite
+    assert all(row["output"].endswith(("ます。", "ました。")) for row in polite)
+    for row in rows:
+        for left, operator, right, result, rest in FORMULA.findall(row["output"]):
+            assert compute(int(left), operator, int(right)) == (int(result), int(rest or 0))
+
+
+def test_labelled_sentences() -> None:
+    rows = list(labelled_sentences(seed=0, count=1000))
+    assert len(rows) == 1000
+    assert {row["label"] for row in rows} == {"positive", "negative"}
+    assert sum(row["label"] == "positive" for row in rows) == 500
+    assert len({row["text"] for row in rows}) > 800
+    assert not any(re.search(r"[{}\[\]<>|/+]", row["text"]) for row in rows)
+
+
+def test_the_last_clause_decides_the_label() -> None:
+    rows = list(labelled_sentences(seed=1, count=4000))
+    high_price = {
+        row["label"] for row in rows if re.match(r"値段は(?:高|味のわりに高)[^。]*(?:が|けれど)", row["text"])
+    }
+    low_price = {
+        row["label"] for row in rows if re.match(r"値段は(?:安|良心的)[^。]*(?:が|けれど)、(?!実際)", row["text"])
+    }
+    assert (high_price, low_price) == ({"positive"}, {"negative"})

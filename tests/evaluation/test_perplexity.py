@@ -1,0 +1,113 @@
+import math
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+
+from jpllm.data.corpus import EncodedText, choose_documents, encode_text
+from jpllm.evaluation import perplexity
+from jpllm.evaluation.perplexity import TextScore, Window, windows
+from tests.models.test_build import tiny_model
+
+EOS = 0
+
+
+def test_every_id_is_scored_once_with_context():
+    assert list(windows(10, context_length=4)) == [Window(0, 4, 1), Window(3, 7, 4), Window(6, 10, 7)]
+    assert list(windows(6, context_length=4, stride=1)) == [
+        Window(0, 2, 1),
+        Window(0, 3, 2),
+        Window(0, 4, 3),
+        Window(1, 5, 4),
+        Window(2, 6, 5),
+    ]
+    for num_ids in range(2, 30):
+        for stride in (None, 1, 3, 7):
+            scored = [n for w in windows(num_ids, 8, stride) for n in range(w.scored_from, w.stop)]
+            assert scored == list(range(1, num_ids))
+            assert all(w.stop - w.start <= 8 for w in windows(num_ids, 8, stride))
+    with pytest.raises(ValueError, match="stride 4"):
+        list(windows(10, context_length=4, stride=4))
+
+
+@pytest.mark.parametrize("architecture", ["gpt2-tiny", "neox-tiny", "llama-tiny"])
+@pytest.mark.parametrize("stride", [None, 5])
+def test_score_equals_token_by_token_float64(architecture, stride):
+    """Each token predicted by its own forward pass in float64 on exactly the context that its window gives it."""
+    model = tiny_model(architecture)
+    rng = np.random.default_rng(0)
+    texts = [EncodedText("a", ["ab"], rng.integers(1, 50, 45)), EncodedText("b", ["日本"], rng.integers(1, 50, 3))]
+    scores = perplexity.score(model, texts, eos_token_id=EOS, context_length=16, batch_size=3, stride=stride)
+    exact = model.double()
+    for text, result in zip(texts, scores, strict=True):
+        ids = [EOS, *text.token_ids.tolist()]
+        expected = 0.0
+        for window in windows(len(ids), 16, stride):
+            for position in range(window.scored_from, window.stop):
+                with torch.no_grad():
+                    logits = exact(torch.tensor([ids[window.start : position]])).logits[0, -1]
+                expected -= logits.log_softmax(0)[ids[position]].item()
+        assert result.nll_nats == pytest.approx(expected, rel=1e-6)
+        assert result.num_tokens == len(text.token_ids)
+
+
+def test_batch_size_and_number_of_processes_do_not_matter(monkeypatch):
+    model = tiny_model("gpt2-tiny")
+    texts = [EncodedText("a", ["x"], np.random.default_rng(1).integers(1, 50, 200))]
+    settings = {"eos_token_id": EOS, "context_length": 16}
+    (whole,) = perplexity.score(model, texts, batch_size=100, **settings)
+    (single,) = perplexity.score(model, texts, batch_size=1, **settings)
+    assert single.nll_nats == pytest.approx(whole.nll_nats, rel=1e-6)
+    parts = []
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: parts.append(tensor.clone()))
+    for rank in range(3):
+        perplexity.score(model, texts, batch_size=4, rank=rank, num_ranks=3, **settings)
+    assert sum(parts).item() == pytest.approx(whole.nll_nats, rel=1e-6)
+
+
+def test_units_from_known_probabilities():
+    """1,000 tokens of probability 1/2 each on a text of 500 bytes and 250 characters."""
+    score = TextScore("coin", 1000, 500, 250, nll_nats=1000 * math.log(2))
+    assert score.loss == pytest.approx(math.log(2))
+    assert score.perplexity == pytest.approx(2)
+    assert score.bits_per_byte == pytest.approx(2)
+    assert score.bits_per_character == pytest.approx(4)
+
+
+def test_total_is_one_text():
+    total = perplexity.total([TextScore("a", 1, 2, 3, 4.0), TextScore("b", 10, 20, 30, 40.0)])
+    assert total == TextScore("total", 11, 22, 33, 44.0)
+
+
+def test_training_mode_is_restored():
+    model = tiny_model("gpt2-tiny").train()
+    perplexity.score(model, [EncodedText("a", ["x"], np.array([1]))], eos_token_id=0, context_length=4, batch_size=1)
+    assert model.training
+
+
+def test_xz_equals_the_command(tmp_path):
+    texts = ["吾輩は猫である。" * 50, "名前はまだ無い。" * 30]
+    file = tmp_path / "text"
+    file.write_text("\n".join(texts), encoding="utf-8")
+    try:
+        compressed = subprocess.run(["xz", "-9", "--stdout", file], capture_output=True, check=True).stdout
+    except FileNotFoundError:
+        pytest.skip("no xz command")
+    # The command and Python's lzma may choose another integrity check: 4 against 8 bytes at two places.
+    assert perplexity.xz_bits_per_byte(texts) == pytest.approx(8 * len(compressed) / file.stat().st_size, rel=0.05)
+
+
+def test_encoded_text_counts_the_text_as_given(encoder):
+    text = encode_text("t", ["ａ！", "が"], encoder)
+    assert (text.num_bytes, text.num_characters) == (9, 3)
+    assert text.token_ids.tolist() == [*(b + 1 for b in "ａ！".encode()), 0, *(b + 1 for b in "が".encode()), 0]
+
+
+def test_choose_documents_keeps_order_and_the_limit():
+    documents = [f"{n:03d}" * 10 for n in range(50)] + ["", "  "]
+    chosen = choose_documents(iter(documents), max_bytes=100)
+    assert len(chosen) == 3
+    assert chosen == sorted(chosen)
+    assert choose_documents(reversed(documents), 100) == chosen[::-1]  # which ones does not depend on their order
+    assert len(choose_documents(documents, 1)) == 1

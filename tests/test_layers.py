@@ -1,0 +1,102 @@
+"""The structure that docs/architecture.md promises, read off the imports."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYERS = {
+    "config": 0,
+    "config_types": 0,
+    "runtime": 0,
+    "tokenizer": 1,
+    "data": 1,
+    "models": 1,
+    "evaluation": 2,
+    "tracking": 2,
+    "training": 2,
+    "cli": 3,
+    "recipes": 3,
+}
+HEAVY = ("torch", "transformers", "datasets", "accelerate", "sentencepiece", "tokenizers", "matplotlib", "pyarrow")
+ONE_OWNER = ("deepspeed", "lm_eval", "wandb")
+
+
+def modules():
+    yield from sorted((ROOT / "jpllm").rglob("*.py"))
+    yield from sorted((ROOT / "recipes").glob("*.py"))
+
+
+def unit(module: str) -> str | None:
+    """`data` for jpllm.data.pack, `config` for jpllm.config, `recipes` for a recipe."""
+    parts = module.split(".")
+    if parts[0] == "jpllm":
+        return parts[1] if len(parts) > 1 and parts[1] in LAYERS else None
+    return "recipes" if parts[0] == "recipes" else None
+
+
+def imports(tree: ast.AST):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def parse(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def dotted(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("file", modules(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_point_down(file):
+    own = unit(dotted(file))
+    for target in filter(None, map(unit, imports(parse(file)))):
+        if target == own:
+            continue
+        assert target != "recipes", f"{file} imports a recipe"
+        below = LAYERS[target] < LAYERS[own] or (LAYERS[own] in (0, 2) and LAYERS[target] == LAYERS[own])
+        assert below, f"{file} ({own}) imports {target}: imports point down, and packages of layer 1 stay apart"
+
+
+def test_layer_2_has_no_circle():
+    """training may use evaluation and tracking; these two use neither it nor each other."""
+    for package in ("evaluation", "tracking"):
+        for file in (ROOT / "jpllm" / package).glob("*.py"):
+            used = {unit(name) for name in imports(parse(file))} - {package, None}
+            assert not used & {"evaluation", "tracking", "training"}, file
+
+
+@pytest.mark.parametrize("library", ONE_OWNER)
+def test_optional_libraries_have_one_owner(library):
+    users = [file for file in modules() if any(name.split(".")[0] == library for name in imports(parse(file)))]
+    assert len(users) <= 1
+    for file in users:
+        top_level = ast.Module(
+            [node for node in parse(file).body if isinstance(node, (ast.Import, ast.ImportFrom))], []
+        )
+        assert library not in {name.split(".")[0] for name in imports(top_level)}
+
+
+@pytest.mark.parametrize(
+    "file", ["jpllm/cli.py", *sorted(str(f.relative_to(ROOT)) for f in (ROOT / "recipes").glob("*.py"))]
+)
+def test_help_needs_no_heavy_import(file):
+    code = f"import runpy, sys; sys.argv = ['x', '--help']\ntry: runpy.run_path({file!r}, run_name='__main__')\n"
+    code += "except SystemExit as stop: assert not stop.code, stop.code\n"
+    code += f"print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "--help" in done.stdout or "usage" in done.stdout
+
+
+def test_no_catch_all_modules():
+    names = {file.name for file in modules()}
+    assert not names & {"utils.py", "common.py", "helpers.py", "misc.py"}

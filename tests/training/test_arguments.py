@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from jpllm.training.arguments import TrainingConfig, choose_precision, num_steps, training_arguments
+
+
+def config(**settings):
+    return TrainingConfig(**{"output_dir": "x", **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [({"tokens": 1}, 1), ({"tokens": 100}, 1), ({"tokens": 101}, 2), ({"epochs": 2}, 20), ({"epochs": 0.05}, 1)],
+)
+def test_budget_is_rounded_up_to_whole_steps(settings, expected):
+    assert num_steps(config(**settings), tokens_per_step=100, tokens_per_epoch=1000) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({}, ("tokens", "give the budget: tokens or epochs")),
+        ({"tokens": 5, "epochs": 1}, ("epochs", "tokens is given too; keep one of them")),
+        (
+            {"tokens": 5, "warmup_steps": 2.5},
+            ("warmup_steps", "2.5 is neither a share below 1 nor a whole number of steps"),
+        ),
+    ],
+)
+def test_check(settings, problem):
+    assert list(config(**settings).check()) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("capability", "amx", "expected"),
+    [
+        ((9, 0), False, "bf16"),
+        ((8, 0), False, "bf16"),
+        ((7, 5), False, "fp16"),
+        (None, True, "bf16"),
+        (None, False, "fp32"),
+    ],
+)
+def test_precision_for_the_hardware(monkeypatch, capability, amx, expected):
+    """A T4 is 7.5: PyTorch says that it supports bf16, but only emulates it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert choose_precision("auto") == expected
+    assert choose_precision("fp32") == "fp32"
+
+
+def test_every_key_reaches_trainer(tmp_path):
+    settings = config(output_dir=tmp_path, tokens=5, learning_rate=0.5, warmup_steps=0.25, adam_beta2=0.9, save_steps=7)
+    arguments = training_arguments(settings, max_steps=8, precision="bf16")
+    assert (arguments.learning_rate, arguments.adam_beta2, arguments.max_steps) == (0.5, 0.9, 8)
+    assert arguments.get_warmup_steps(8) == 2
+    assert (arguments.bf16, arguments.fp16, arguments.save_steps) == (True, False, 7)
+    assert arguments.logging_nan_inf_filter is False

@@ -114,7 +114,7 @@ def test_a_tokenizer_without_eos_is_refused(folder: Path, tmp_path: Path) -> Non
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.eos_token = None
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="has no EOS token; set eos_token in tokenizer_config.json"):
+    with pytest.raises(InputError, match="has no EOS token; set eos_token in"):
         load(tmp_path)
 
 

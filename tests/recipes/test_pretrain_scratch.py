@@ -1,0 +1,192 @@
+"""The main job as typed, on a small corpus; and every kind of bad input."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.configs.test_configs import ROOT, load_recipe
+
+RECIPE = ROOT / "recipes" / "pretrain_scratch.py"
+SMALL = ["--model", "gpt2-tiny", "--sequence_length", "64", "--tokens", "3000", "--per_device_train_batch_size", "4"]
+SMALL += ["--held_out_fraction", "0.05", "--held_out_bytes", "5000", "--max_new_tokens", "8", "--eval_steps", "6"]
+SMALL += ["--precision", "fp32", "--learning_rate", "3e-3", "--logging_steps", "2", "--sample_prompts", "むかし、"]
+
+
+@pytest.fixture(scope="module")
+def finished_run(corpus_file, tokenizer_dir, tmp_path_factory):
+    """The command as a user types it, in its own process."""
+    folder = tmp_path_factory.mktemp("runs")
+    command = ["accelerate.commands.launch", str(RECIPE), *SMALL, "--sources", str(corpus_file)]
+    command += [
+        "--tokenizer",
+        str(tokenizer_dir),
+        "--shards_dir",
+        str(folder / "shards"),
+        "--output_dir",
+        str(folder / "run"),
+    ]
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder / "run", done.stdout
+
+
+def test_run_folder(finished_run):
+    run, stdout = finished_run
+    assert sorted(path.name for path in run.iterdir()) == [
+        *("config.yaml", "held_out.jsonl", "loss.png", "metrics.jsonl", "model", "results.json", "samples.jsonl"),
+    ]
+    results = json.loads((run / "results.json").read_text())
+    assert (results["step"], results["tokens"]) == (12, 12 * 4 * 64)
+    assert results["reloaded_loss"] == pytest.approx(results["loss"], abs=1e-6)
+    assert f"held-out bits per byte {results['bits_per_byte']:.4f}" in stdout
+    assert f"{results['num_parameters']:,} parameters" in stdout
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < losses[0] - 0.5
+    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["prompt"]) for row in samples] == [(0, "むかし、"), (6, "むかし、"), (12, "むかし、")]
+
+
+def test_evaluate_gives_the_same_number(finished_run, tmp_path, capsys, monkeypatch):
+    """The second command, from the saved folder alone, measures what the run measured."""
+    run, _ = finished_run
+    argv = ["--model", str(run / "model"), "--texts", str(run / "held_out.jsonl"), "--context_length", "64"]
+    argv += ["--output_dir", str(tmp_path), "--max_new_tokens", "5"]
+    assert call_recipe(monkeypatch, ROOT / "recipes" / "evaluate.py", argv) == 0
+    (row,) = json.loads((tmp_path / "results.json").read_text())["perplexity"]
+    results = json.loads((run / "results.json").read_text())
+    for key in ("bits_per_byte", "xz_bits_per_byte", "loss"):
+        assert row[key] == pytest.approx(results[key], rel=1e-5)
+    texts = [json.loads(line)["text"] for line in (run / "held_out.jsonl").open(encoding="utf-8")]
+    assert row["num_bytes"] == sum(len(text.encode()) for text in texts)
+    assert "| held_out |" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "results.json").read_text())["samples"]) == 3
+
+
+def test_saved_model_loads_like_any_other(finished_run):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run, _ = finished_run
+    model, tokenizer = (kind.from_pretrained(run / "model") for kind in (AutoModelForCausalLM, AutoTokenizer))
+    assert model.config.eos_token_id == tokenizer.eos_token_id == 3
+    assert (run / "model" / "tokenizer.model").exists()
+
+
+def test_resolved_configuration_is_a_configuration(finished_run, monkeypatch, capsys):
+    run, _ = finished_run
+    assert call_recipe(monkeypatch, RECIPE, ["--config", str(run / "config.yaml")]) == 2
+    assert "already holds config.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(finished_run, corpus_file, tokenizer_dir, tmp_path):
+    """Two processes of half the batch: the same losses, shards built once, metrics and model written once."""
+    command = [*("torchrun", "--standalone", "--nproc_per_node", "2", str(RECIPE)), *SMALL]
+    command += ["--per_device_eval_batch_size", "4", "--sources", str(corpus_file), "--tokenizer", str(tokenizer_dir)]
+    command += ["--shards_dir", str(tmp_path / "shards"), "--output_dir", str(tmp_path / "run")]
+    command[command.index("--per_device_train_batch_size") + 1] = "2"
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    rows, expected = (
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (tmp_path / "run", finished_run[0])
+    )
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["device"].startswith("2 × cpu")
+    for key in ("loss", "eval_loss", "grad_norm", "learning_rate", "tokens", "step"):
+        values, wanted = ([row[key] for row in table if key in row] for table in (rows, expected))
+        assert values == pytest.approx(wanted, rel=1e-4), key
+
+
+def call_recipe(monkeypatch, recipe, argv):
+    """Run a recipe's main in this process; returns its exit code."""
+    from jpllm import runtime
+
+    monkeypatch.setattr(sys, "argv", [str(recipe), *argv])
+    monkeypatch.setattr(runtime, "use_all_cores", lambda: None)
+    return runtime.run_command(load_recipe(recipe).main)
+
+
+@pytest.fixture
+def bad_input(monkeypatch, capsys, corpus_file, tokenizer_dir, tmp_path):
+    """Call the recipe with some settings replaced; returns the message, after checking code and leftovers."""
+
+    def call(**changes):
+        settings = {"tokenizer": tokenizer_dir, "sources": corpus_file, "output_dir": tmp_path / "run"}
+        settings |= {"shards_dir": tmp_path / "shards"} | changes
+        argv = [*SMALL]
+        for key, value in settings.items():
+            if f"--{key}" in argv:
+                at = argv.index(f"--{key}")
+                del argv[at : at + 2]
+            argv += [f"--{key}", str(value)]
+        assert call_recipe(monkeypatch, RECIPE, argv) == 2
+        if changes.get("output_dir") is None:
+            assert not (tmp_path / "run").exists()
+        partial = list(tmp_path.rglob("*.partial"))
+        assert partial == []
+        return capsys.readouterr().err
+
+    return call
+
+
+def write(path, content):
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.jsonl", b"", r"empty.jsonl: the source holds no text"),
+        ("short.jsonl", b'{"text": "\xe7\x8c\xab"}\n' * 40, r"no document was held out|fewer than one block"),
+        ("column.jsonl", b'{"body": "a"}\n', r"column.jsonl:1: no column 'text'; the row has body"),
+        ("utf8.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', r"utf8.jsonl:2: invalid UTF-8: byte 0xff"),
+        ("text.csv", b"a,b\n", r"text.csv: unknown file type"),
+    ],
+)
+def test_bad_sources(bad_input, tmp_path, name, content, message):
+    assert re.search(message, bad_input(sources=write(tmp_path / name, content)))
+
+
+def test_corpus_smaller_than_a_block(bad_input, tmp_path):
+    texts = "".join(json.dumps({"text": f"文{n}"}, ensure_ascii=False) + "\n" for n in range(30))
+    small = write(tmp_path / "small.jsonl", texts.encode())
+    message = bad_input(sources=small, held_out_fraction="0.3", sequence_length="128")
+    assert "fewer than one block: lower sequence_length (128) or add text" in message
+
+
+def test_missing_source(bad_input, tmp_path):
+    assert "gone.jsonl: no such file or folder" in bad_input(sources=tmp_path / "gone.jsonl")
+
+
+def test_unknown_key_wrong_type_and_old_name_in_one_message(bad_input, tmp_path):
+    file = write(tmp_path / "bad.yaml", b"learnin_rate: 1e-3\nlogging_steps: 1.5\nwarmup_ratio: 0.1\n")
+    message = bad_input(config=file)
+    assert f"{file}:1: learnin_rate: unknown key; did you mean 'learning_rate'?" in message
+    assert f"{file}:2: logging_steps: write an integer, not 1.5" in message or "logging_steps" in message
+    assert f"{file}:3: warmup_ratio: unknown key; write warmup_steps: a value below 1 is the share" in message
+
+
+def test_sequence_longer_than_the_model(bad_input):
+    assert "sequence_length: 129 tokens are more than the model's 128 positions" in bad_input(sequence_length="129")
+
+
+def test_vocabulary_larger_than_the_model(bad_input):
+    assert "vocab_size: the tokenizer has 1,200 ids, the model only 1,000" in bad_input(vocab_size="1000")
+
+
+def test_used_output_dir(bad_input, tmp_path):
+    (tmp_path / "used").mkdir()
+    write(tmp_path / "used" / "config.yaml", b"")
+    assert "already holds config.yaml; name a new folder" in bad_input(output_dir=tmp_path / "used")
+    assert [path.name for path in (tmp_path / "used").iterdir()] == ["config.yaml"]
+
+
+def test_missing_tokenizer(bad_input, tmp_path):
+    assert "no such folder" in bad_input(tokenizer=tmp_path / "gone")

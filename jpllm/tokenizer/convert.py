@@ -5,7 +5,7 @@ the folder's default is `split_special_tokens`, and in a unigram vocabulary the 
 spelling them out always wins. A caller that writes special tokens into its text, as chat templates do, passes
 `split_special_tokens=False`.
 
-Two harmless differences remain (`load.first_difference` knows them). SentencePiece adds scores in 32 bits, tokenizers
+Two harmless differences remain (`proof.first_difference` knows them). SentencePiece adds scores in 32 bits, tokenizers
 in 64, so they may choose differently between segmentations of equal score, as in a long run of one character. And
 where a letter has several combining marks, tokenizers' NFKC sorts the marks, SentencePiece leaves them as typed.
 """
@@ -22,7 +22,9 @@ from itertools import chain, islice
 from pathlib import Path
 
 from jpllm.runtime import InputError
-from jpllm.tokenizer.load import MODEL_FILE_NAME, NASTY_STRINGS, first_difference
+from jpllm.tokenizer.load import MODEL_FILE_NAME
+from jpllm.tokenizer.proof import NASTY_STRINGS, first_difference
+from jpllm.tokenizer.train import without_surrogates
 
 if typing.TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -78,14 +80,15 @@ def refuse_used(output_dir: Path) -> None:
 def verify(folder: Path, texts: Iterable[str]) -> int:
     """Number of texts for which AutoTokenizer gives the ids and the decoded text that SentencePiece gives.
 
-    Reads the folder afresh. Raises InputError at the first text that differs, with both lists of ids.
+    Reads the folder afresh, and each text without its lone surrogates. Raises InputError at the first text that
+    differs, with both lists of ids.
     """
     from sentencepiece import SentencePieceProcessor
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     reference = SentencePieceProcessor(model_file=str(folder / MODEL_FILE_NAME))
-    remaining = iter(texts)
+    remaining = map(without_surrogates, texts)
     num_texts = 0
     while batch := list(islice(remaining, _BATCH_TEXTS)):
         encoded = tokenizer(batch, add_special_tokens=False)["input_ids"]

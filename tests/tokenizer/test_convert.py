@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 
 from jpllm.runtime import InputError
 from jpllm.tokenizer.convert import NASTY_STRINGS, convert, verify
-from jpllm.tokenizer.load import first_difference
+from jpllm.tokenizer.proof import first_difference
 from jpllm.tokenizer.train import RESERVED_LITERALS, TokenizerConfig, train
 
 SPELLABLE = "".join(sorted(set(RESERVED_LITERALS) - {" "}))
@@ -210,6 +210,10 @@ def test_proof_texts_that_differ_leave_no_folder(folders, tmp_path: Path, monkey
     with pytest.raises(InputError, match="not SentencePiece's: made up"):
         convert(folders["default"] / "tokenizer.model", tmp_path / "tok")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_counts_texts_and_reads_them_without_lone_surrogates(folders: dict[str, Path]) -> None:
+    assert verify(folders["default"], iter(["山\ud83d", "", "川"] * 1000)) == 3000
 
 
 def test_verify_shows_text_and_both_lists_of_ids(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -18,12 +18,13 @@ from tokenizers import Tokenizer, models
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from jpllm.runtime import InputError
-from jpllm.tokenizer import load as load_module
+from jpllm.tokenizer import encoder as encoder_module
 from jpllm.tokenizer.convert import NASTY_STRINGS, convert
-from jpllm.tokenizer.load import corpus_encoder, fingerprint, load
+from jpllm.tokenizer.encoder import corpus_encoder
+from jpllm.tokenizer.load import fingerprint, load
 from jpllm.tokenizer.train import TokenizerConfig, train
 
-LOG = "jpllm.tokenizer.load"
+LOG = "jpllm.tokenizer.encoder"
 
 
 def japanese_text(num_lines: int = 600) -> str:
@@ -126,10 +127,10 @@ def test_gpt2_files_alone_are_gpt2(gpt2_folder: Path) -> None:
 
 def test_sentencepiece_encodes_where_it_is_proven(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, LOG)
-    encoder = corpus_encoder(load(folder), folder)
+    encoder = corpus_encoder(load(folder), folder).encode
     reference = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     texts = [*NASTY_STRINGS, japanese_text()]
-    arrays = encoder.encode(texts)
+    arrays = encoder(texts)
     assert [array.tolist() for array in arrays] == [reference.encode(text) for text in texts]
     assert {array.dtype for array in arrays} == {np.dtype("int32")}
     assert "encoding with SentencePiece" in caplog.text
@@ -137,46 +138,42 @@ def test_sentencepiece_encodes_where_it_is_proven(folder: Path, caplog: pytest.L
 
 def test_tokenizers_encodes_the_same_without_the_model(folder_without_model: Path, folder: Path, caplog) -> None:
     caplog.set_level(logging.INFO, LOG)
-    encoder = corpus_encoder(load(folder_without_model), folder_without_model)
+    encoder = corpus_encoder(load(folder_without_model), folder_without_model).encode
     reference = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     texts = ["山は</s>", "<pad><s>\n\t<0x0A>", "", "𠮷", *japanese_text().split("\n")]
-    arrays = encoder.encode(texts)
+    arrays = encoder(texts)
     assert [array.tolist() for array in arrays] == [reference.encode(text) for text in texts]
     assert {array.dtype for array in arrays} == {np.dtype("int32")}
     assert "holds no SentencePiece model" in caplog.text
 
 
-def test_encoder_says_what_packing_needs(folder: Path) -> None:
-    tokenizer = load(folder)
-    encoder = corpus_encoder(tokenizer, folder)
-    assert (encoder.eos_token_id, encoder.vocab_size) == (3, 600)
-    assert encoder.fingerprint == fingerprint(tokenizer)
-    assert encoder(["山"])[0].tolist() == encoder.encode(["山"])[0].tolist()
-    assert encoder.encode([]) == []
+def test_no_documents_give_no_arrays(folder: Path, folder_without_model: Path) -> None:
+    for path in (folder, folder_without_model):
+        assert corpus_encoder(load(path), path).encode([]) == []
 
 
 def test_another_model_in_the_folder_is_noticed_and_not_used(folder: Path, tmp_path: Path, caplog) -> None:
     shutil.copytree(folder, tmp_path / "tok")
     train([japanese_text()], TokenizerConfig(vocab_size=500, num_threads=1), tmp_path / "tok" / "tokenizer.model")
-    encoder = corpus_encoder(load(folder), tmp_path / "tok")
+    encoder = corpus_encoder(load(folder), tmp_path / "tok").encode
     expected = load(folder).encode("山は海である。")
-    assert encoder.encode(["山は海である。"])[0].tolist() == expected
+    assert encoder(["山は海である。"])[0].tolist() == expected
     assert "encoding with tokenizers, several times slower" in caplog.text
 
 
 def test_a_difference_in_the_first_documents_is_noticed(folder: Path, caplog, monkeypatch) -> None:
     """Nothing but the documents tells the two apart: the nasty strings are none here."""
-    monkeypatch.setattr(load_module, "NASTY_STRINGS", ())
+    monkeypatch.setattr(encoder_module, "NASTY_STRINGS", ())
     tokenizer = load(folder)
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state["model"]["vocab"] = [[piece, score - 50.0 * (len(piece) > 1)] for piece, score in state["model"]["vocab"]]
     other = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), eos_token="</s>")
-    encoder = corpus_encoder(other, folder)
+    encoder = corpus_encoder(other, folder).encode
     text = japanese_text(3)
-    first = encoder.encode([text])[0].tolist()
+    first = encoder([text])[0].tolist()
     assert first == other.encode(text, split_special_tokens=True)
     assert first != tokenizer.encode(text)
-    assert encoder.encode([text])[0].tolist() == first
+    assert encoder([text])[0].tolist() == first
     assert caplog.text.count("encoding with tokenizers, several times slower") == 1
 
 
@@ -210,7 +207,7 @@ def test_no_eos_is_appended_by_a_post_processor(real_data: Path) -> None:
     assert tokenizer.encode("日本")[-1] == tokenizer.eos_token_id == 7
     texts = ["日本", "", "日本<EOD|LLM-jp></s|LLM-jp>"]
     with_model = [array.tolist() for array in corpus_encoder(tokenizer, path).encode(texts)]
-    with_tokenizers = [array.tolist() for array in load_module._backend_encode(tokenizer)(texts)]
+    with_tokenizers = [array.tolist() for array in encoder_module._backend_encode(tokenizer)(texts)]
     (model_file,) = path.glob("*.model")
     reference = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
     assert with_model == with_tokenizers == [reference.encode(text) for text in texts]
@@ -257,7 +254,7 @@ def test_fingerprint_is_stable(folder: Path, tmp_path: Path) -> None:
     assert fingerprint(load(tmp_path)) == expected
     program = f"from jpllm.tokenizer.load import fingerprint, load; print(fingerprint(load({str(folder)!r})))"
     environment = {
-        "PYTHONPATH": str(Path(load_module.__file__).parents[2]),
+        "PYTHONPATH": str(Path(encoder_module.__file__).parents[2]),
         "PYTHONHASHSEED": "7",
         "PATH": os.environ.get("PATH", ""),
     }
@@ -284,6 +281,6 @@ def test_modules_import_nothing_heavy() -> None:
         "import sys, jpllm.tokenizer.train, jpllm.tokenizer.convert, jpllm.tokenizer.load; "
         "print(sorted({'numpy', 'sentencepiece', 'tokenizers', 'torch', 'transformers'} & set(sys.modules)))"
     )
-    environment = {"PYTHONPATH": str(Path(load_module.__file__).parents[2])}
+    environment = {"PYTHONPATH": str(Path(encoder_module.__file__).parents[2])}
     output = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)
     assert output.stdout.decode().strip() == "[]"

@@ -13,13 +13,11 @@ import sentencepiece
 
 from jpllm.runtime import InputError
 from jpllm.tokenizer import train as train_module
-from jpllm.tokenizer.convert import NASTY_STRINGS
 from jpllm.tokenizer.train import (
     MAX_LINE_CHARACTERS,
     RESERVED_LITERALS,
     TokenizerConfig,
     train,
-    train_and_export,
     training_lines,
 )
 
@@ -211,26 +209,6 @@ def test_an_error_of_the_stream_passes_unchanged(tmp_path: Path, error: BaseExce
         trained(tmp_path, stream())
     assert caught.value is error
     assert list(tmp_path.iterdir()) == []
-
-
-def test_train_and_export_proves_the_ids_on_the_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "_NUM_PROOF_TEXTS", 7)
-    line = train_and_export(documents(), TokenizerConfig(vocab_size=600, num_threads=1), tmp_path / "tok")
-    expected = f"600 ids, SentencePiece's own on {len(NASTY_STRINGS) + 7} texts"
-    assert line == f"tokenizer {tmp_path / 'tok'}: {expected}"
-    names = {file.name for file in (tmp_path / "tok").iterdir()}
-    assert names == {"tokenizer.json", "tokenizer.model", "tokenizer_config.json"}
-
-
-def test_train_and_export_refuses_a_used_folder_before_it_reads(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-
-    def stream():
-        raise AssertionError("read")
-        yield ""
-
-    with pytest.raises(InputError, match="already in use"):
-        train_and_export(stream(), TokenizerConfig(), tmp_path)
 
 
 def test_limit_is_in_characters_of_four_bytes() -> None:

@@ -76,7 +76,7 @@ def main() -> None:
     def answer(model, prompts: list[str]) -> list[str]:
         return generate(model, tokenizer, prompts, sampling, training.seed)
 
-    run.write_inputs(run_dir, config.dump([recipe, data, model_config, training, sampling]), held_out)
+    run.write_inputs(run_dir, [recipe, data, model_config, training, sampling], held_out)
     trainer = run.CausalLMTrainer(
         model=model,
         args=training_arguments(training, max_steps, precision),

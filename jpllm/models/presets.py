@@ -41,7 +41,7 @@ PRESETS: dict[str, Shape] = {
     "neox-160m": Shape("gpt_neox", 768, 12, 12, 3072, 2048, "gelu", False),
     "llama-160m": Shape("llama", 768, 12, 12, 2048, 2048, "silu", False),
     # For a CPU: minutes of training, and seconds in a test.
-    "llama-tiny": Shape("llama", 256, 6, 4, 768, 512, "silu", True),
+    "llama-tiny": Shape("llama", 256, 3, 4, 704, 512, "silu", False),
     "gpt2-tiny": Shape("gpt2", 64, 2, 2, 256, 128, "gelu_new", True),
     "neox-tiny": Shape("gpt_neox", 64, 2, 2, 256, 128, "gelu", False),
 }

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as logging_of_transformers
 
-from jpllm import runtime
+from jpllm import config, runtime
 from jpllm.data.corpus import EncodedText, write_documents
 from jpllm.evaluation import perplexity
 from jpllm.models.build import load_trained
@@ -109,11 +109,10 @@ def plan_line(clock: Clock, max_steps: int, precision: str, held_out: Sequence[E
     )
 
 
-def write_inputs(output_dir: Path, resolved_config: str, held_out: Sequence[EncodedText]) -> None:
+def write_inputs(output_dir: Path, configuration: Iterable[object], held_out: Sequence[EncodedText]) -> None:
     """Create the run folder with the resolved configuration and the held-out texts."""
     if runtime.is_main_process():
-        output_dir.mkdir(parents=True, exist_ok=True)
-        (output_dir / CONFIG_NAME).write_text(resolved_config, encoding="utf-8")
+        config.write_resolved(configuration, output_dir / CONFIG_NAME)
         write_documents(held_out, output_dir / HELD_OUT_NAME)
 
 

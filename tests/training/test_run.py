@@ -45,7 +45,7 @@ def make_trainer(output_dir: Path, preset: str = "gpt2-tiny", num_steps: int = 2
     blocks = BlockDataset([Blocks()], LENGTH, num_positions=num_steps * blocks_per_step)
     clock = Clock(blocks_per_step * LENGTH, blocks.num_blocks * LENGTH)
     held_out = [EncodedText("text", ["あ" * 20], np.random.default_rng(1).integers(1, 50, 40))]
-    run.write_inputs(output_dir, "", held_out)
+    run.write_inputs(output_dir, [config], held_out)
     return run.CausalLMTrainer(
         model=tiny_model(preset),
         args=training_arguments(config, num_steps, "fp32"),

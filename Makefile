@@ -1,5 +1,5 @@
 # make demo   from raw text to a model that writes Japanese, in a few minutes on two CPU cores
-# make test   every fast test          make test-full   the slow ones too
+# make test   every test (make test-full too, as long as all of them fit)
 # make lint   ruff                     make clean       remove .venv and runs/demo
 PYTHON ?= python3
 VENV := .venv
@@ -21,12 +21,13 @@ demo: $(VENV)/installed
 	$(BIN)/jpllm data pack --source $(DEMO)/corpus/documents.jsonl --tokenizer $(DEMO)/tokenizer --output_dir $(DEMO)/shards
 	$(BIN)/accelerate launch recipes/pretrain_scratch.py --config recipes/configs/pretrain_scratch/demo_cpu.yaml
 	$(BIN)/python recipes/evaluate.py --config recipes/configs/evaluate/demo_cpu.yaml
+	@echo "model $(DEMO)/run/model"
+	@echo "plot  $(DEMO)/run/loss.png"
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2
 
-test-full: $(VENV)/installed
-	$(BIN)/python -m pytest
+test-full: test
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -58,7 +58,9 @@ def tokenizer_train(argv: Sequence[str]) -> None:
 
     texts = (text for source in files.input for text in read_documents(source))
     num_proved = train_and_export(texts, settings, files.output_dir)
-    runtime.announce(f"tokenizer {files.output_dir}: ids equal SentencePiece's on {num_proved:,} documents of the text")
+    runtime.announce(
+        f"tokenizer {files.output_dir}: ids equal SentencePiece's on the beginnings of {num_proved:,} documents"
+    )
 
 
 def tokenizer_convert(argv: Sequence[str]) -> None:

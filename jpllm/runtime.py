@@ -8,6 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 EXIT_BAD_INPUT = 2
 
@@ -21,7 +25,7 @@ class InputError(ValueError):
 
 
 def run_command(command: Callable[[], object]) -> int:
-    """Run `command`; turn an `InputError` into one message on stderr and exit code 2.
+    """Run `command`; turn an `InputError`, or a file that cannot be used, into one message and exit code 2.
 
     Returns 0 when the command returns, 130 on Ctrl-C. Any other exception is a bug and propagates.
     """
@@ -33,6 +37,11 @@ def run_command(command: Callable[[], object]) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in `jpllm … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if not error.filename:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
+        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -81,6 +90,14 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def device() -> torch.device:
+    """Where this process computes: its CUDA GPU, or the CPU (also when the launcher asked for it)."""
+    import torch
+
+    wants_cpu = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes")
+    return torch.device("cuda" if torch.cuda.is_available() and not wants_cpu else "cpu")
 
 
 def use_all_cores() -> None:

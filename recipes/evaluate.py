@@ -5,7 +5,7 @@
   any model          python recipes/evaluate.py --model owner/name --texts a.txt --context_length 1024
 
 Prints perplexity per token, and bits per byte and per character of the text as given, which compare between
-tokenizers, beside those of `xz -9`. With --output_dir table and settings are kept as results.json and results.md.
+tokenizers, beside those of `xz -9`. With --output_dir table and settings are kept as evaluation.json and .md.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class EvaluateConfig:
     )
     max_bytes: int = option(10_000_000, "Most bytes of each text, whole documents chosen by their hash.", minimum=1)
     context_length: int | None = option(
-        None, "Tokens that the model sees at once; by default its positions.", minimum=2
+        None, "Tokens that the model sees at once; by default the length it was trained on, at most 2,048.", minimum=2
     )
     stride: int | None = option(None, "Tokens scored per window; by default context_length − 1.", minimum=1)
     batch_size: int = option(8, "Windows per forward pass.", minimum=1)
@@ -43,14 +43,12 @@ class EvaluateConfig:
         default_factory=lambda: ["今日はどんな一日でしたか?", "吾輩は猫である", "むかし、"], help="Prompts to continue."
     )
     seed: int = option(0, "Seed of the sampling.", minimum=0)
-    output_dir: Path | None = option(None, "Folder for results.json and results.md.")
+    output_dir: Path | None = option(None, "Folder for evaluation.json and evaluation.md.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Each part has what it needs, and the windows move."""
+        """Each part has what it needs."""
         if "perplexity" in self.parts and not self.texts:
             yield "texts", "name at least one text, or choose --parts samples"
-        if self.stride and self.context_length and self.stride >= self.context_length:
-            yield "stride", f"{self.stride} must be below context_length ({self.context_length})"
 
 
 def main() -> None:

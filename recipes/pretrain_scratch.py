@@ -1,7 +1,7 @@
 """Train a new language model from random weights on raw text.
 
   one GPU or CPU     accelerate launch recipes/pretrain_scratch.py --config CONFIG.yaml --output_dir runs/NAME
-  all GPUs           accelerate launch --config_file accelerate_configs/multi_gpu.yaml recipes/pretrain_scratch.py …
+  several GPUs       accelerate launch --config_file accelerate_configs/multi_gpu.yaml recipes/pretrain_scratch.py …
   two minutes, CPU   python recipes/pretrain_scratch.py --config recipes/configs/pretrain_scratch/smoke_cpu.yaml
 
 The tokenizer comes from `jpllm tokenizer train`, or is any Hugging Face tokenizer with an EOS token. The run folder
@@ -46,8 +46,8 @@ def main() -> None:
     # Imported here, so that --help and a mistake in the configuration answer at once.
     from jpllm.data.blocks import BlockDataset
     from jpllm.data.corpus import evaluation_texts, training_shards
-    from jpllm.evaluation.generate import generate
-    from jpllm.models.build import build_from_scratch, describe, refuse_longer_than_model
+    from jpllm.evaluation.generate import generate, refuse_long_prompts
+    from jpllm.models.build import build_from_scratch, describe, record_trained_length
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load, save
     from jpllm.training import run
@@ -58,7 +58,8 @@ def main() -> None:
     runtime.use_all_cores()
     tokenizer = load(recipe.tokenizer)
     model = build_from_scratch(model_config, tokenizer, training.seed)
-    refuse_longer_than_model(data.sequence_length, model)
+    record_trained_length(model, data.sequence_length)
+    refuse_long_prompts(model, tokenizer, recipe.sample_prompts)
     runtime.announce(describe(model))
 
     encoder = corpus_encoder(tokenizer, recipe.tokenizer)
@@ -71,6 +72,7 @@ def main() -> None:
     max_steps = num_steps(training, clock.tokens_per_step, clock.tokens_per_epoch)
     blocks.num_positions = max_steps * blocks_per_step
     precision = choose_precision(training.precision)
+    arguments = training_arguments(training, max_steps, precision)
     runtime.announce(run.plan_line(clock, max_steps, precision, held_out))
 
     def answer(model, prompts: list[str]) -> list[str]:
@@ -79,14 +81,14 @@ def main() -> None:
     run.write_inputs(run_dir, [recipe, data, model_config, training, sampling], held_out)
     trainer = run.CausalLMTrainer(
         model=model,
-        args=training_arguments(training, max_steps, precision),
+        args=arguments,
         train_dataset=blocks,
         held_out=held_out,
         eos_token_id=tokenizer.eos_token_id,
         context_length=data.sequence_length,
         callbacks=[
-            MetricsRecorder(run_dir, clock),
             SampleWriter(run_dir, clock, recipe.sample_prompts, answer),
+            MetricsRecorder(run_dir, clock),
         ],
     )
     run.train_and_prove(trainer, partial(save, tokenizer, recipe.tokenizer), run_dir, clock)

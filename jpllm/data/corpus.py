@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jpllm.config import REQUIRED, option
-from jpllm.data.pack import Encoder, pack, text_rank
+from jpllm.data.pack import DEFAULT_HELD_OUT_FRACTION, Encoder, pack, text_rank
 from jpllm.data.shards import HELD_OUT_TEXT_NAME, TokenShards
 from jpllm.data.sources import SourceConfig, read_documents, write_jsonl
 from jpllm.runtime import InputError
@@ -25,10 +25,13 @@ class DataConfig:
     eval_sources: list[SourceConfig] = option(
         default_factory=list, help="Texts to evaluate on, instead of documents held out of the sources."
     )
-    held_out_fraction: float = option(
-        0.01, "Share of the documents kept out of training for evaluation; 0 with eval_sources.", minimum=0, maximum=0.5
+    held_out_fraction: float | None = option(
+        None,
+        "Share of the documents kept out of training for evaluation; 0.01, or 0 where there are eval_sources.",
+        minimum=0,
+        maximum=0.5,
     )
-    held_out_bytes: int = option(500_000, "Most bytes of text used in an evaluation, whole documents.", minimum=1)
+    held_out_bytes: int = option(500_000, "Most bytes of each source's text in an evaluation.", minimum=1)
     sequence_length: int = option(1024, "Tokens per training block; at most the model's positions.", minimum=2)
     shards_dir: Path = option(Path("runs/shards"), "Folder of the token shards, shared by all runs.")
 
@@ -38,10 +41,19 @@ class DataConfig:
             yield "sources", "name at least one source"
         if not self.eval_sources and self.held_out_fraction == 0:
             yield "held_out_fraction", "nothing would be left to evaluate on; give a share above 0, or eval_sources"
+        if self.eval_sources and self.held_out_fraction:
+            yield "held_out_fraction", "documents would be kept out and not used: eval_sources are evaluated on"
         for key, sources in (("sources", self.sources), ("eval_sources", self.eval_sources)):
             labels = [source.label for source in sources]
             for label in sorted({label for label in labels if labels.count(label) > 1}):
                 yield key, f"two sources are called {label!r}; give one of them another name"
+
+    @property
+    def effective_held_out_fraction(self) -> float:
+        """`held_out_fraction`, or its default."""
+        if self.held_out_fraction is not None:
+            return self.held_out_fraction
+        return 0.0 if self.eval_sources else DEFAULT_HELD_OUT_FRACTION
 
 
 @dataclass
@@ -71,7 +83,8 @@ class EncodedText:
 def training_shards(config: DataConfig, encoder: Encoder) -> list[TokenShards]:
     """The token shards of each source, built where they are not there yet."""
     return [
-        TokenShards(pack(source, encoder, config.shards_dir, config.held_out_fraction)) for source in config.sources
+        TokenShards(pack(source, encoder, config.shards_dir, config.effective_held_out_fraction))
+        for source in config.sources
     ]
 
 
@@ -90,7 +103,7 @@ def evaluation_texts(config: DataConfig, encoder: Encoder, shards: Sequence[Toke
     texts = [encode_text(name, documents, encoder) for name, documents in chosen.items() if documents]
     if not texts:
         raise InputError(
-            f"no document was held out for evaluation (held_out_fraction {config.held_out_fraction:g} of "
+            f"no document was held out for evaluation (held_out_fraction {config.effective_held_out_fraction:g} of "
             f"{sum(part.size.num_documents for part in shards):,} documents); raise held_out_fraction, "
             "give eval_sources, or cut a .txt source into documents with document: paragraph"
         )

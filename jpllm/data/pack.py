@@ -20,6 +20,7 @@ from jpllm.data.sources import ReadProgress, SourceConfig, content_hash, find_fi
 from jpllm.runtime import InputError
 
 BATCH_CHARACTERS = 1 << 20
+DEFAULT_HELD_OUT_FRACTION = 0.01
 logger = logging.getLogger(__name__)
 
 
@@ -31,12 +32,15 @@ class PackConfig:
     tokenizer: str = option(REQUIRED, "Tokenizer folder, or name on the Hugging Face Hub.")
     output_dir: Path = option(Path("runs/shards"), "Folder of the token shards; give it to a recipe as shards_dir.")
     held_out_fraction: float = option(
-        0.01, "Share of the documents kept out of training; the same as in the recipe.", minimum=0, maximum=0.5
+        DEFAULT_HELD_OUT_FRACTION,
+        "Share of the documents kept out of training; the same as in the recipe.",
+        minimum=0,
+        maximum=0.5,
     )
 
 
 class Encoder(Protocol):
-    """What packing needs of a tokenizer (`jpllm.tokenizer.load.CorpusEncoder`).
+    """What packing needs of a tokenizer (`jpllm.tokenizer.encoder.CorpusEncoder`).
 
     Attributes:
         eos_token_id: written once after each document.
@@ -52,7 +56,9 @@ class Encoder(Protocol):
         """One id array per text, no special tokens added."""
 
 
-def pack(source: SourceConfig, encoder: Encoder, shards_dir: str | Path, held_out_fraction: float = 0.01) -> Path:
+def pack(
+    source: SourceConfig, encoder: Encoder, shards_dir: str | Path, held_out_fraction: float = DEFAULT_HELD_OUT_FRACTION
+) -> Path:
     """The finished shard folder of `source` below `shards_dir`; built first if it is not there yet.
 
     Which documents are held out depends on their text alone, so copies of one document land on the same side, and

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -136,15 +135,6 @@ class TokenShards:
                 break
             pieces.append(file[max(start - file_start, 0) : stop - file_start])
         return np.concatenate(pieces).astype(np.int64) if pieces else np.zeros(0, dtype=np.int64)
-
-    def document_tokens(self, index: int) -> np.ndarray:
-        """Ids of one document, its EOS included."""
-        stops = self._document_stops
-        return self.tokens(int(stops[index] - self.documents[index, 0]), int(stops[index]))
-
-    @cached_property
-    def _document_stops(self) -> np.ndarray:
-        return np.cumsum(self.documents[:, 0])
 
     def _map(self, name: str, dtype: np.dtype) -> np.ndarray:
         try:

@@ -15,10 +15,13 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Literal
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Literal
 
 from jpllm.config import REQUIRED, option
 from jpllm.runtime import InputError
+
+if TYPE_CHECKING:
+    import pyarrow
 
 HUB_PREFIX = "hf://"
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt", ".txt.gz", ".txt.zst")
@@ -45,7 +48,9 @@ class SourceConfig:
     revision: str | None = option(None, "Commit or tag of the Hub dataset; name one to make a run reproducible.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Hub settings on a local path would be ignored, so they are an error."""
+        """A name that is no file name, and Hub settings on a local path, which would be ignored."""
+        if "/" in self.label:
+            yield "name", f"{self.label!r} is used as a file name and cannot have a /; give the source another name"
         if not self.is_hub:
             for key, value, default in (
                 ("subset", self.subset, None),
@@ -201,13 +206,22 @@ def _read_parquet(file: Path, column: str, progress: ReadProgress) -> Iterator[s
             raise InputError(f"{file}: no column {column!r}; it has {', '.join(parquet.schema_arrow.names)}")
         size_bytes, num_rows, row_number = file.stat().st_size, max(parquet.metadata.num_rows, 1), 0
         start_bytes = progress.bytes_read
-        for batch in parquet.iter_batches(batch_size=256, columns=[column]):
+        for batch in _readable_batches(parquet, column, file):
             for text in batch.column(0).to_pylist():
                 row_number += 1
                 if not isinstance(text, str):
                     raise InputError(f"{file}: row {row_number}: column {column!r} holds {text!r:.40}, not a text")
                 yield text
             progress.bytes_read = start_bytes + size_bytes * row_number // num_rows
+
+
+def _readable_batches(parquet: pyarrow.parquet.ParquetFile, column: str, file: Path) -> Iterator[pyarrow.RecordBatch]:
+    import pyarrow
+
+    try:
+        yield from parquet.iter_batches(batch_size=256, columns=[column])
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{file}: damaged Parquet file ({error})") from None
 
 
 def _read_hub(source: SourceConfig) -> Iterator[str]:
@@ -244,7 +258,7 @@ def _numbered_lines(file: Path, progress: ReadProgress) -> Iterator[tuple[int, s
                 f"{file}:{line_number}: invalid UTF-8: byte 0x{error.object[error.start]:02x} at position "
                 f"{error.start} of the line; convert the file to UTF-8, for example with `iconv -f CP932 -t UTF-8`"
             ) from None
-        except (EOFError, OSError, zlib.error, _zstd_error()) as error:
+        except (EOFError, OSError, zlib.error) as error:
             raise InputError(f"{file}:{line_number + 1}: damaged or incomplete compressed file ({error})") from None
 
 
@@ -252,18 +266,12 @@ def _decompressed(file: Path, stream: BinaryIO) -> BinaryIO:
     if file.suffix == ".gz":
         return gzip.open(stream)
     if file.suffix == ".zst":
-        import zstandard
+        import pyarrow
 
-        return io.BufferedReader(
-            zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True), _HASH_CHUNK_BYTES
-        )
+        # Unlike the zstandard package it notices a stream that was cut off.
+        decompressed = pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, mode="r"), "zstd")
+        return io.BufferedReader(decompressed, _HASH_CHUNK_BYTES)
     return io.BufferedReader(stream, _HASH_CHUNK_BYTES)
-
-
-def _zstd_error() -> type[Exception]:
-    import zstandard
-
-    return zstandard.ZstdError
 
 
 class _CountingReader(io.RawIOBase):

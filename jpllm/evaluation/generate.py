@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jpllm.config import option
+from jpllm.models.build import context_length
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def generate(
     """
     import torch
 
+    refuse_long_prompts(model, tokenizer, prompts)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -46,12 +48,7 @@ def generate(
         for prompt in prompts:
             torch.manual_seed(seed)
             prompt_ids = encode_prompt(tokenizer, prompt)
-            room = model.config.max_position_embeddings - len(prompt_ids)
-            if room < 1:
-                raise InputError(
-                    f"the prompt {prompt[:20]!r}… has {len(prompt_ids)} tokens; the model reads at most "
-                    f"{model.config.max_position_embeddings} together with the answer"
-                )
+            room = context_length(model) - len(prompt_ids)
             output = model.generate(
                 torch.tensor([prompt_ids], device=device),
                 attention_mask=torch.ones(1, len(prompt_ids), dtype=torch.int64, device=device),
@@ -61,6 +58,17 @@ def generate(
             answers.append(tokenizer.decode(answer_ids, skip_special_tokens=True))
     model.train(was_training)
     return answers
+
+
+def refuse_long_prompts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> None:
+    """Raise InputError for a prompt that leaves no room for an answer."""
+    for prompt in prompts:
+        num_tokens = len(encode_prompt(tokenizer, prompt))
+        if num_tokens >= context_length(model):
+            raise InputError(
+                f"the prompt {prompt[:20]!r}… has {num_tokens:,} tokens; the model reads at most "
+                f"{context_length(model):,} together with the answer"
+            )
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:

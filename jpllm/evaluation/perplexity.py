@@ -143,9 +143,9 @@ def _nll_nats(model: torch.nn.Module, ids: np.ndarray, batch: Sequence[Window]) 
     logits = model(input_ids=input_ids.to(device), use_cache=False).logits
     targets = labels[:, 1:].to(device)
     total = 0.0
-    for row_logits, row_targets in zip(logits[:, :-1], targets, strict=True):  # one row at a time bounds the memory
+    for row_logits, row_targets in zip(logits[:, :-1], targets, strict=True):  # softmax of one row at a time
         losses = torch.nn.functional.cross_entropy(
             row_logits.float(), row_targets, ignore_index=IGNORED_LABEL, reduction="none"
         )
-        total += losses.double().sum().item()
+        total += losses.cpu().double().sum().item()
     return total

@@ -11,6 +11,7 @@ from jpllm import runtime
 from jpllm.data.corpus import choose_documents, encode_text
 from jpllm.data.sources import SourceConfig, read_documents
 from jpllm.evaluation import perplexity
+from jpllm.models import build
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
     from jpllm.data.pack import Encoder
 
-RESULTS_NAME = "results.json"
-TABLE_NAME = "results.md"
+RESULTS_NAME = "evaluation.json"
+TABLE_NAME = "evaluation.md"
+MAX_DEFAULT_CONTEXT = 2048
 COLUMNS = {
     "text": "text",
     "num_tokens": "tokens",
@@ -44,8 +46,11 @@ def score_texts(
 ) -> list[dict]:
     """One row per text, and where there are several their average: each text counts the same, whatever its length."""
     positions = model.config.max_position_embeddings
-    if context_length and context_length > positions:
-        raise InputError(f"context_length: {context_length:,} is more than the model's {positions:,} positions")
+    length = context_length or min(build.context_length(model), MAX_DEFAULT_CONTEXT)
+    if length > positions:
+        raise InputError(f"context_length: {length:,} is more than the model's {positions:,} positions")
+    if stride and stride >= length:
+        raise InputError(f"stride: {stride:,} must be below the context length ({length:,})")
     rows = []
     for source in sources:
         documents = choose_documents(read_documents(source), max_bytes)
@@ -54,7 +59,7 @@ def score_texts(
             model,
             [text],
             eos_token_id=encoder.eos_token_id,
-            context_length=context_length or positions,
+            context_length=length,
             stride=stride,
             batch_size=batch_size,
         )
@@ -74,7 +79,7 @@ def markdown_table(rows: Sequence[dict]) -> str:
 
 
 def write(results: dict, output_dir: Path | None) -> None:
-    """Print the results; with `output_dir` also keep them as `results.json` and `results.md`."""
+    """Print the results; with `output_dir` also keep them as `evaluation.json` and `evaluation.md`."""
     parts = []
     if "perplexity" in results:
         parts.append(markdown_table(results["perplexity"]))

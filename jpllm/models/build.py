@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jpllm.models.presets import ModelConfig, Shape
-from jpllm.runtime import InputError
+from jpllm.runtime import InputError, device
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+TRAINED_LENGTH_KEY = "trained_sequence_length"
 
 
 def build_from_scratch(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
@@ -51,13 +53,14 @@ def load_trained(name_or_path: str | Path) -> PreTrainedModel:
         InputError: there is no such model, or its weights are not whole.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     if Path(name_or_path).exists() and not (Path(name_or_path) / "config.json").is_file():
         raise InputError(f"{name_or_path}: no model folder: it holds no config.json")
     try:
         model, info = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"{name_or_path}: no such folder, and no model of that name can be loaded from the Hub"
         ) from error
@@ -66,12 +69,7 @@ def load_trained(name_or_path: str | Path) -> PreTrainedModel:
             f"{name_or_path}: the weights do not fit the model: missing {sorted(info['missing_keys'])[:3]}, "
             f"unexpected {sorted(info['unexpected_keys'])[:3]}"
         )
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def count_parameters(model: PreTrainedModel) -> int:
-    """Parameters, shared ones counted once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    return model.eval().to(device())
 
 
 def describe(model: PreTrainedModel) -> str:
@@ -79,19 +77,28 @@ def describe(model: PreTrainedModel) -> str:
     config = model.config
     embedding = model.get_input_embeddings().weight.numel()
     return (
-        f"{config.model_type}: {count_parameters(model):,} parameters ({embedding:,} in the input embedding), "
+        f"{config.model_type}: {model.num_parameters():,} parameters ({embedding:,} in the input embedding), "
         f"vocabulary {config.vocab_size:,}, {config.num_hidden_layers} layers × {config.hidden_size}, "
         f"{config.num_attention_heads} heads, {config.max_position_embeddings:,} positions"
     )
 
 
-def refuse_longer_than_model(sequence_length: int, model: PreTrainedModel) -> None:
-    """Raise InputError if `sequence_length` is beyond the model's positions."""
+def context_length(model: PreTrainedModel) -> int:
+    """Tokens that the model can make sense of: the length it was trained on where that is recorded, else its positions.
+
+    A model trained on shorter sequences than it has positions knows nothing of the later ones.
+    """
+    return getattr(model.config, TRAINED_LENGTH_KEY, None) or model.config.max_position_embeddings
+
+
+def record_trained_length(model: PreTrainedModel, sequence_length: int) -> None:
+    """Note the training length in the model's configuration. Raises InputError if it is beyond the positions."""
     if sequence_length > model.config.max_position_embeddings:
         raise InputError(
             f"sequence_length: {sequence_length:,} tokens are more than the model's "
             f"{model.config.max_position_embeddings:,} positions; lower sequence_length or raise max_positions"
         )
+    setattr(model.config, TRAINED_LENGTH_KEY, sequence_length)
 
 
 def _gpt2(shape: Shape, dropout: float, common: dict) -> PretrainedConfig:
@@ -104,7 +111,7 @@ def _gpt2(shape: Shape, dropout: float, common: dict) -> PretrainedConfig:
         n_inner=shape.intermediate_size,
         n_positions=shape.max_positions,
         activation_function=shape.activation,
-        loss_type="ForCausalLM",  # which transformers derives from the class name, but not for GPT-2
+        loss_type="ForCausalLM",  # not derived from the name of GPT-2's class; without it there is a warning
         embd_pdrop=dropout,
         attn_pdrop=dropout,
         resid_pdrop=dropout,

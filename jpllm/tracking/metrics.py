@@ -18,7 +18,7 @@ def append_row(file: Path, row: dict) -> None:
 def read_rows(file: Path) -> list[dict]:
     """All complete rows; a last line cut off by a crash is left out."""
     rows = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

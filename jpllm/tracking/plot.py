@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def plot_loss(rows: Sequence[dict], file: Path, title: str) -> None:
-    """Draw training and validation loss: epochs below, tokens seen above. `rows` are those of `metrics.jsonl`."""
+def plot_loss(rows: Sequence[dict], tokens_per_epoch: int, file: Path, title: str) -> None:
+    """Draw training and held-out loss: epochs below, tokens seen above. `rows` are those of `metrics.jsonl`."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    train = [(row["epoch"], row["loss"]) for row in rows if "loss" in row]
-    held_out = [(row["epoch"], row["eval_loss"]) for row in rows if "eval_loss" in row]
-    last = next(row for row in reversed(rows) if row["epoch"])
-    tokens_per_epoch = last["tokens"] / last["epoch"]
+    train = [(row["tokens"] / tokens_per_epoch, row["loss"]) for row in rows if "loss" in row]
+    held_out = [(row["tokens"] / tokens_per_epoch, row["eval_loss"]) for row in rows if "eval_loss" in row]
 
     figure, axes = plt.subplots(figsize=(8, 4.8), dpi=120, layout="constrained")
     if train:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jpllm.config import REQUIRED, option
+from jpllm.runtime import InputError, device
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -93,9 +95,12 @@ def choose_precision(wanted: Precision) -> Precision:
     """
     import torch
 
+    on_gpu = device().type == "cuda"
+    if wanted == "fp16" and not on_gpu:
+        raise InputError("precision: fp16 needs a GPU; write auto or fp32")
     if wanted != "auto":
         return wanted
-    if torch.cuda.is_available():
+    if on_gpu:
         return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
     return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
 
@@ -107,11 +112,17 @@ def num_steps(config: TrainingConfig, tokens_per_step: int, tokens_per_epoch: in
 
 
 def training_arguments(config: TrainingConfig, max_steps: int, precision: Precision) -> TrainingArguments:
-    """Trainer's arguments. Blocks come in the dataset's own order, which is already shuffled."""
+    """Trainer's arguments. Blocks come in the dataset's own order, which is already shuffled.
+
+    Raises InputError if one process would use several GPUs.
+    """
     import torch
     from transformers import TrainingArguments
 
-    return TrainingArguments(
+    on_gpu = device().type == "cuda"
+    # accelerate hands its own setting down here; precision belongs to the recipe.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = {"fp32": "no"}.get(precision, precision)
+    arguments = TrainingArguments(
         output_dir=str(config.output_dir / "checkpoints"),
         max_steps=max_steps,
         per_device_train_batch_size=config.per_device_train_batch_size,
@@ -125,11 +136,11 @@ def training_arguments(config: TrainingConfig, max_steps: int, precision: Precis
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
         optim="adamw_torch_fused",
-        use_cpu=not torch.accelerator.is_available(),
-        dataloader_pin_memory=torch.accelerator.is_available(),
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
-        tf32=True if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8 else None,
+        tf32=True if on_gpu and torch.cuda.get_device_capability()[0] >= 8 else None,
         torch_compile=config.torch_compile,
         activation_checkpointing=config.activation_checkpointing,
         train_sampling_strategy="sequential",
@@ -148,3 +159,9 @@ def training_arguments(config: TrainingConfig, max_steps: int, precision: Precis
         report_to="none",
         disable_tqdm=not sys.stderr.isatty(),
     )
+    if arguments.n_gpu > 1:  # Trainer would split each batch over them, and every count of tokens would be wrong
+        raise InputError(
+            f"one process sees {arguments.n_gpu} GPUs: launch one process for each with "
+            "accelerate_configs/multi_gpu.yaml, or choose one with CUDA_VISIBLE_DEVICES=0"
+        )
+    return arguments

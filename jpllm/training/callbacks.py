@@ -32,17 +32,29 @@ class Clock:
 class MetricsRecorder(TrainerCallback):
     """Writes a row to `metrics.jsonl` at every log and evaluation, and a line to the terminal.
 
-    Raises InputError when a loss or gradient norm is not finite: what follows would be noise.
+    Raises InputError when a loss is not finite: what follows would be noise. Stands last among the callbacks, so that
+    the time of the others does not count as training.
     """
 
     def __init__(self, output_dir: Path, clock: Clock) -> None:
         self._file, self._clock = output_dir / METRICS_NAME, clock
-        self._started = self._last_time = time.monotonic()
-        self._last_step = 0
+        self._mark = time.monotonic()
+        self._training_seconds = self._logged_seconds = 0.0
+        self._logged_step = 0
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        self._started = self._last_time = time.monotonic()
-        self._last_step = state.global_step
+        self._mark = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        now = time.monotonic()
+        self._training_seconds += now - self._mark
+        self._mark = now
+
+    def on_evaluate(self, args, state, control, **kwargs) -> None:
+        self._mark = time.monotonic()  # evaluating and sampling is no training
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        self._mark = time.monotonic()
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         if not state.is_world_process_zero or not logs or "train_runtime" in logs:
@@ -50,19 +62,15 @@ class MetricsRecorder(TrainerCallback):
         row = {
             **self._clock.position(state.global_step),
             **{key: float(value) for key, value in logs.items() if key != "epoch"},
-            "seconds": round(time.monotonic() - self._started, 3),
+            "training_seconds": round(self._training_seconds, 3),
         }
         if "loss" in row:
-            seconds = time.monotonic() - self._last_time
-            num_tokens = (state.global_step - self._last_step) * self._clock.tokens_per_step
-            row["tokens_per_second"] = round(num_tokens / seconds, 1)
-            self._last_time, self._last_step = time.monotonic(), state.global_step
+            num_tokens = (state.global_step - self._logged_step) * self._clock.tokens_per_step
+            row["tokens_per_second"] = round(num_tokens / (self._training_seconds - self._logged_seconds), 1)
+            self._logged_seconds, self._logged_step = self._training_seconds, state.global_step
         append_row(self._file, row)
         tqdm.write(_readable(row, state.max_steps), file=sys.stderr)
         _refuse_not_finite(row)
-
-    def on_evaluate(self, args, state, control, **kwargs) -> None:
-        self._last_time = time.monotonic()  # the time of an evaluation is no training time
 
 
 class SampleWriter(TrainerCallback):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -135,25 +134,33 @@ def train_and_prove(
     final = next(row for row in reversed(trainer.state.log_history) if "eval_loss" in row)
 
     model_dir = output_dir / MODEL_DIR_NAME
-    _save(trainer, save_tokenizer, model_dir)
-    reloaded_loss = verify_saved_model(trainer, model_dir)
+    unproved = model_dir.with_name(model_dir.name + ".unproved")
+    trainer.save_model(str(unproved))
+    if runtime.is_main_process():
+        (unproved / "training_args.bin").unlink(missing_ok=True)  # a pickle that holds paths of this machine
+        save_tokenizer(unproved)
+    trainer.accelerator.wait_for_everyone()
+    reloaded_loss = verify_saved_model(trainer, unproved, final["eval_loss"])
     if not runtime.is_main_process():
         return {}
-    texts = [document for text in trainer.eval_dataset for document in text.documents]
+    unproved.rename(model_dir)
+    rows = metrics.read_rows(output_dir / metrics.METRICS_NAME)
+    training_seconds = max(row["training_seconds"] for row in rows)
+    position = clock.position(trainer.state.global_step)
     results = {
-        **clock.position(trainer.state.global_step),
+        **position,
         "loss": final["eval_loss"],
         "reloaded_loss": reloaded_loss,
         "bits_per_byte": final["eval_bits_per_byte"],
-        "xz_bits_per_byte": perplexity.xz_bits_per_byte(texts),
+        "xz_bits_per_byte": perplexity.xz_bits_per_byte([d for text in trainer.eval_dataset for d in text.documents]),
         "num_parameters": trainer.model.num_parameters(),
         "hours": round(hours, 4),
-        "tokens_per_second": round(clock.position(trainer.state.global_step)["tokens"] / hours / 3600, 1),
+        "tokens_per_second": round(position["tokens"] / training_seconds, 1),
         "device": _device_name(trainer.args),
         "versions": runtime.versions(),
     }
     (output_dir / RESULTS_NAME).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    plot.plot_loss(metrics.read_rows(output_dir / metrics.METRICS_NAME), output_dir / PLOT_NAME, title=output_dir.name)
+    plot.plot_loss(rows, clock.tokens_per_epoch, output_dir / PLOT_NAME, title=output_dir.name)
     runtime.announce(
         f"held-out bits per byte {results['bits_per_byte']:.4f}, "
         f"xz -9 on the same text {results['xz_bits_per_byte']:.4f}\n"
@@ -162,37 +169,26 @@ def train_and_prove(
     return results
 
 
-def verify_saved_model(trainer: CausalLMTrainer, model_dir: Path) -> float:
-    """Held-out loss of the model read back from `model_dir`; it must equal that of the trained one in memory.
+def verify_saved_model(trainer: CausalLMTrainer, model_dir: Path, trained_loss: float) -> float:
+    """Held-out loss of the model read back from `model_dir`; raises InputError if it is not `trained_loss`.
 
     The trained model and the optimizer leave the device first, so one model at a time is there.
     """
-    in_memory = perplexity.total(trainer.score(trainer.plain_model()))
-    trainer.optimizer = None
+    trainer.optimizer = trainer.lr_scheduler = None
+    trainer.callback_handler.optimizer = trainer.callback_handler.lr_scheduler = None
+    trainer.model_wrapped = trainer.model
     trainer.accelerator.free_memory()
     trainer.model.to("cpu")
-    if torch.cuda.is_available():
+    if trainer.args.device.type == "cuda":
         torch.cuda.empty_cache()
     reloaded = perplexity.total(trainer.score(load_trained(model_dir)))
-    if not abs(reloaded.loss - in_memory.loss) <= RELOAD_TOLERANCE_NATS:
+    if not abs(reloaded.loss - trained_loss) <= RELOAD_TOLERANCE_NATS:
         raise InputError(
             f"{model_dir}: the saved model is not the trained one: held-out loss {reloaded.loss:.4f} after loading, "
-            f"{in_memory.loss:.4f} in memory"
+            f"{trained_loss:.4f} in memory"
         )
-    logger.info("%s read back: held-out loss %.6f, in memory %.6f", model_dir, reloaded.loss, in_memory.loss)
+    logger.info("the saved model, read back: held-out loss %.6f, in memory %.6f", reloaded.loss, trained_loss)
     return reloaded.loss
-
-
-def _save(trainer: CausalLMTrainer, save_tokenizer: Callable[[Path], None], model_dir: Path) -> None:
-    """Write weights and tokenizer to a temporary name, then rename: the folder is there whole or not at all."""
-    partial = model_dir.with_name(model_dir.name + ".partial")
-    trainer.save_model(str(partial))
-    if runtime.is_main_process():
-        (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle that holds paths and tokens of this machine
-        save_tokenizer(partial)
-        shutil.rmtree(model_dir, ignore_errors=True)
-        partial.rename(model_dir)
-    trainer.accelerator.wait_for_everyone()
 
 
 def _device_name(arguments: TrainingArguments) -> str:

@@ -6,10 +6,14 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-import zstandard
 
 from jpllm.data.sources import ReadProgress, SourceConfig, content_hash, find_files, read_documents, write_jsonl
 from jpllm.runtime import InputError
+
+
+def zstd(data: bytes) -> bytes:
+    return pyarrow.compress(data, codec="zstd", asbytes=True)
+
 
 TEXTS = ["一つ目。\n　二行目。", "二つ目", "", "𠮷野家\t🍺"]
 JSONL = "".join(json.dumps({"text": text, "n": 1}, ensure_ascii=False) + "\n" for text in TEXTS).encode()
@@ -24,7 +28,7 @@ def read(path: Path, **settings: str) -> list[str]:
     [
         ("a.jsonl", bytes),
         ("a.jsonl.gz", gzip.compress),
-        ("a.jsonl.zst", lambda b: zstandard.ZstdCompressor().compress(b)),
+        ("a.jsonl.zst", lambda b: zstd(b)),
     ],
 )
 def test_jsonl_plain_and_compressed(tmp_path, name, pack):
@@ -33,7 +37,7 @@ def test_jsonl_plain_and_compressed(tmp_path, name, pack):
 
 
 def test_zstd_of_several_frames_is_read_to_the_end(tmp_path):
-    frames = [zstandard.ZstdCompressor().compress(line + b"\n") for line in JSONL.splitlines()]
+    frames = [zstd(line + b"\n") for line in JSONL.splitlines()]
     (tmp_path / "a.jsonl.zst").write_bytes(b"".join(frames))
     assert read(tmp_path / "a.jsonl.zst") == TEXTS
 
@@ -84,6 +88,7 @@ def test_progress_counts_the_bytes_on_disk(tmp_path):
         ("a.txt", b"abc\n\xff\n", "a.txt:2: invalid UTF-8: byte 0xff at position 0"),
         ("a.jsonl.gz", gzip.compress(JSONL)[:-20], "a.jsonl.gz:"),
         ("a.jsonl.gz", b"no gzip", "a.jsonl.gz:1: damaged or incomplete compressed file"),
+        ("a.jsonl.zst", zstd(JSONL)[:-9], "a.jsonl.zst:"),
         ("a.jsonl.zst", b"no zstd", "a.jsonl.zst:1: damaged or incomplete compressed file"),
         ("a.parquet", b"no parquet", "a.parquet: not a readable Parquet file"),
         ("a.csv", b"text\na\n", "a.csv: unknown file type; readable are .jsonl"),
@@ -125,6 +130,11 @@ def test_hub_settings_on_a_path_are_refused():
     problems = dict(SourceConfig("a.txt", subset="ja", revision="v1").check())
     assert list(problems) == ["subset", "revision"]
     assert "no effect" in problems["subset"]
+
+
+def test_name_that_is_no_file_name_is_refused():
+    ((key, message),) = SourceConfig("a.txt", name="wiki/ja").check()
+    assert (key, message[:10]) == ("name", "'wiki/ja' ")
 
 
 def test_content_hash_follows_the_bytes_and_not_the_name(tmp_path):

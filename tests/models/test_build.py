@@ -1,4 +1,3 @@
-import re
 from types import SimpleNamespace
 
 import pytest
@@ -6,10 +5,10 @@ import torch
 
 from jpllm.models.build import (
     build_from_scratch,
-    count_parameters,
+    context_length,
     describe,
     load_trained,
-    refuse_longer_than_model,
+    record_trained_length,
     transformers_config,
 )
 from jpllm.models.presets import PRESETS, ModelConfig
@@ -39,9 +38,8 @@ def parameters_on_meta(vocab_size: int, **settings: object) -> int:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        return count_parameters(
-            AutoModelForCausalLM.from_config(transformers_config(ModelConfig(**settings), FakeTokenizer(vocab_size)))
-        )
+        config = transformers_config(ModelConfig(**settings), FakeTokenizer(vocab_size))
+        return sum(parameter.numel() for parameter in AutoModelForCausalLM.from_config(config).parameters())
 
 
 @pytest.mark.parametrize(
@@ -113,12 +111,16 @@ def test_vocabulary_larger_than_the_model():
     assert tiny_model("gpt2-tiny", 50, vocab_size=64).config.vocab_size == 64
 
 
-def test_sequence_longer_than_the_model():
-    refuse_longer_than_model(128, tiny_model("gpt2-tiny"))
-    with pytest.raises(
-        InputError, match=re.escape("sequence_length: 129 tokens are more than the model's 128 positions")
-    ):
-        refuse_longer_than_model(129, tiny_model("gpt2-tiny"))
+def test_trained_length_is_recorded(tmp_path):
+    model = tiny_model("gpt2-tiny")
+    assert context_length(model) == 128
+    record_trained_length(model, 100)
+    model.save_pretrained(tmp_path)
+    assert context_length(load_trained(tmp_path)) == 100
+    record_trained_length(model, 128)
+    message = "sequence_length: 129 tokens are more than the model's 128 positions"
+    with pytest.raises(InputError, match=message):
+        record_trained_length(model, 129)
 
 
 def test_describe_prints_the_true_count():

@@ -55,17 +55,17 @@ def test_run_folder(finished_run):
 def test_evaluate_gives_the_same_number(finished_run, tmp_path, capsys, monkeypatch):
     """The second command, from the saved folder alone, measures what the run measured."""
     run, _ = finished_run
-    argv = ["--model", str(run / "model"), "--texts", str(run / "held_out.jsonl"), "--context_length", "64"]
+    argv = ["--model", str(run / "model"), "--texts", str(run / "held_out.jsonl")]
     argv += ["--output_dir", str(tmp_path), "--max_new_tokens", "5"]
     assert call_recipe(monkeypatch, ROOT / "recipes" / "evaluate.py", argv) == 0
-    (row,) = json.loads((tmp_path / "results.json").read_text())["perplexity"]
+    (row,) = json.loads((tmp_path / "evaluation.json").read_text())["perplexity"]
     results = json.loads((run / "results.json").read_text())
     for key in ("bits_per_byte", "xz_bits_per_byte", "loss"):
         assert row[key] == pytest.approx(results[key], rel=1e-5)
     texts = [json.loads(line)["text"] for line in (run / "held_out.jsonl").open(encoding="utf-8")]
     assert row["num_bytes"] == sum(len(text.encode()) for text in texts)
     assert "| held_out |" in capsys.readouterr().out
-    assert len(json.loads((tmp_path / "results.json").read_text())["samples"]) == 3
+    assert len(json.loads((tmp_path / "evaluation.json").read_text())["samples"]) == 3
 
 
 def test_saved_model_loads_like_any_other(finished_run):
@@ -179,6 +179,10 @@ def test_sequence_longer_than_the_model(bad_input):
 
 def test_vocabulary_larger_than_the_model(bad_input):
     assert "vocab_size: the tokenizer has 1,200 ids, the model only 1,000" in bad_input(vocab_size="1000")
+
+
+def test_prompt_longer_than_the_model(bad_input):
+    assert "tokens; the model reads at most 64 together with the answer" in bad_input(sample_prompts="漢字" * 100)
 
 
 def test_used_output_dir(bad_input, tmp_path):

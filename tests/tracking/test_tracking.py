@@ -24,7 +24,7 @@ def test_rows_survive_a_cut_last_line(tmp_path):
 def test_plot_shows_both_curves_with_epochs_below_and_tokens_above(tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(plt, "close", lambda figure: drawn.update(figure=figure))
-    plot_loss(ROWS, tmp_path / "loss.png", "a run")
+    plot_loss(ROWS, 2000, tmp_path / "loss.png", "a run")
     axes = drawn["figure"].axes[0]
     training, held_out = axes.lines
     assert training.get_xydata().tolist() == [[0.5, 8.0], [1.0, 7.0]]

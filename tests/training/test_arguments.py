@@ -1,6 +1,8 @@
 import pytest
 import torch
+from transformers import TrainingArguments
 
+from jpllm.runtime import InputError
 from jpllm.training.arguments import TrainingConfig, choose_precision, num_steps, training_arguments
 
 
@@ -49,6 +51,24 @@ def test_precision_for_the_hardware(monkeypatch, capability, amx, expected):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert choose_precision("auto") == expected
     assert choose_precision("fp32") == "fp32"
+    if capability is None:
+        with pytest.raises(InputError, match="precision: fp16 needs a GPU"):
+            choose_precision("fp16")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")  # accelerate launch --cpu on a machine with a GPU
+    assert choose_precision("auto") == ("bf16" if amx else "fp32")
+
+
+def test_one_process_with_several_gpus_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(TrainingArguments, "n_gpu", 2)
+    with pytest.raises(InputError, match="one process sees 2 GPUs"):
+        training_arguments(config(output_dir=tmp_path, tokens=5), max_steps=8, precision="fp32")
+
+
+def test_the_recipe_owns_the_precision(monkeypatch, tmp_path):
+    """`accelerate launch` hands down the precision of its own configuration file in the environment."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    arguments = training_arguments(config(output_dir=tmp_path, tokens=5), max_steps=8, precision="fp32")
+    assert (arguments.bf16, arguments.fp16) == (False, False)
 
 
 def test_every_key_reaches_trainer(tmp_path):

@@ -105,7 +105,7 @@ def test_metrics_rows(tmp_path):
     last = rows[-2]
     assert (last["tokens"], last["epoch"]) == (4 * 2 * LENGTH, 0.5)
     assert set(last) == {
-        *("step", "epoch", "tokens", "loss", "grad_norm", "learning_rate", "seconds", "tokens_per_second"),
+        *("step", "epoch", "tokens", "loss", "grad_norm", "learning_rate", "training_seconds", "tokens_per_second"),
     }
     first = rows[0]
     assert first["eval_loss"] == pytest.approx(math.log(50), abs=0.1)  # random weights know nothing
@@ -126,6 +126,7 @@ def test_saved_model_is_proved_to_be_the_trained_one(tmp_path, preset):
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
         *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json"),
     ]
+    assert trainer.lr_scheduler is trainer.callback_handler.optimizer is None  # nothing holds the optimizer's memory
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -136,6 +137,7 @@ def test_a_saved_model_that_is_not_the_trained_one_is_an_error(tmp_path, monkeyp
         InputError, match=r"the saved model is not the trained one: held-out loss \d\.\d+ after loading"
     ):
         run.train_and_prove(trainer, save_tokenizer, tmp_path, Clock(8 * LENGTH, 16 * LENGTH))
+    assert not (tmp_path / "model").exists()
 
 
 def test_divergence_stops_the_run(tmp_path):

@@ -89,6 +89,7 @@ def _generation_config(tokenizer: PreTrainedTokenizerBase, sampling: SamplingCon
         "max_new_tokens": max_new_tokens,
         "repetition_penalty": sampling.repetition_penalty,
         "no_repeat_ngram_size": sampling.no_repeat_ngram_size,
+        "use_cache": True,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
     }

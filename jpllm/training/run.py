@@ -135,6 +135,7 @@ def train_and_prove(
 
     model_dir = output_dir / MODEL_DIR_NAME
     unproved = model_dir.with_name(model_dir.name + ".unproved")
+    trainer.model.config.use_cache = True  # Trainer switches the cache off; who loads the model generates with it
     trainer.save_model(str(unproved))
     if runtime.is_main_process():
         (unproved / "training_args.bin").unlink(missing_ok=True)  # a pickle that holds paths of this machine

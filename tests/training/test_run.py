@@ -122,6 +122,7 @@ def test_saved_model_is_proved_to_be_the_trained_one(tmp_path, preset):
     results = run.train_and_prove(trainer, save_tokenizer, tmp_path, Clock(8 * LENGTH, 16 * LENGTH))
     assert results["reloaded_loss"] == pytest.approx(results["loss"], abs=1e-6)
     assert results == json.loads((tmp_path / "results.json").read_text())
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["use_cache"] is True
     assert (results["step"], results["tokens"], results["epoch"]) == (3, 3 * 8 * LENGTH, 1.5)
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
         *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json"),

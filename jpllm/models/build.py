@@ -25,7 +25,9 @@ def build_from_scratch(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, 
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(transformers_config(config, tokenizer), attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(transformers_config(config, tokenizer), attn_implementation="sdpa")
+    model.loss_type = "ForCausalLM"  # not derived from the name of GPT-2's class; without it there is a warning
+    return model
 
 
 def transformers_config(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
@@ -111,7 +113,6 @@ def _gpt2(shape: Shape, dropout: float, common: dict) -> PretrainedConfig:
         n_inner=shape.intermediate_size,
         n_positions=shape.max_positions,
         activation_function=shape.activation,
-        loss_type="ForCausalLM",  # not derived from the name of GPT-2's class; without it there is a warning
         embd_pdrop=dropout,
         attn_pdrop=dropout,
         resid_pdrop=dropout,

@@ -154,3 +154,25 @@ def test_write_jsonl_leaves_nothing_half_written(tmp_path):
     assert not (tmp_path / "a.jsonl").exists()
     write_jsonl([{"text": "あ"}], tmp_path / "a.jsonl")
     assert (tmp_path / "a.jsonl").read_text(encoding="utf-8") == '{"text": "あ"}\n'
+
+
+def test_hub_dataset_is_streamed(monkeypatch):
+    import datasets
+
+    calls = []
+
+    def load_dataset(*args, **kwargs):
+        calls.append((args, kwargs))
+        return datasets.Dataset.from_dict({"body": TEXTS}).to_iterable_dataset()
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    source = SourceConfig("hf://owner/name", subset="ja", split="test", revision="v1", text_column="body")
+    assert list(read_documents(source)) == TEXTS
+    assert calls == [(("owner/name", "ja"), {"split": "test", "revision": "v1", "streaming": True})]
+    with pytest.raises(InputError, match=r"hf://owner/name: row 1: no text in column 'text'; the columns are body"):
+        list(read_documents(SourceConfig("hf://owner/name")))
+
+
+def test_hub_dataset_out_of_reach():
+    with pytest.raises(InputError, match=r"hf://owner/no-such-name: the Hub dataset cannot be read: "):
+        list(read_documents(SourceConfig("hf://owner/no-such-name")))

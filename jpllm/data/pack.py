@@ -127,10 +127,12 @@ def _build(source: SourceConfig, encoder: Encoder, held_out_fraction: float, dir
         for texts in _batches(read_documents(source, progress)):
             kept = [text for text in texts if text and not text.isspace()]
             counts["num_blank_documents"] += len(texts) - len(kept)
-            held_out = [text for text in kept if is_held_out(text, held_out_fraction)]
+            held_out: list[str] = []
+            training: list[str] = []
+            for text in kept:
+                (held_out if is_held_out(text, held_out_fraction) else training).append(text)
             counts["num_held_out_documents"] += len(held_out)
             held_out_file.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in held_out)
-            training = [text for text in kept if not is_held_out(text, held_out_fraction)]
             for text, token_ids in zip(training, encoder.encode(training), strict=True):
                 writer.append(np.append(token_ids, encoder.eos_token_id), text)
                 update(progress.bytes_read, progress.total_bytes, documents=1, tokens=len(token_ids) + 1)

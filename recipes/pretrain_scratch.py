@@ -48,6 +48,7 @@ def main() -> None:
     from jpllm.data.corpus import evaluation_texts, training_shards
     from jpllm.evaluation.generate import generate, refuse_long_prompts
     from jpllm.models.build import build_from_scratch, describe, record_trained_length
+    from jpllm.models.chunked_loss import use_chunked_loss
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load, save
     from jpllm.training import run
@@ -60,6 +61,8 @@ def main() -> None:
     model = build_from_scratch(model_config, tokenizer, training.seed)
     record_trained_length(model, data.sequence_length)
     refuse_long_prompts(model, tokenizer, recipe.sample_prompts)
+    if training.chunked_loss:
+        use_chunked_loss(model)
     runtime.announce(describe(model))
 
     encoder = corpus_encoder(tokenizer, recipe.tokenizer)

@@ -66,6 +66,9 @@ class TrainingConfig:
     activation_checkpointing: bool = option(
         False, "Recompute activations in the backward pass: less memory, about a third more time."
     )
+    chunked_loss: bool = option(
+        True, "Compute the loss a few hundred tokens at a time: the same loss in less memory, and faster on a CPU."
+    )
     logging_steps: int = option(10, "Optimizer steps between rows of metrics.jsonl.", minimum=1)
     eval_steps: int = option(100, "Optimizer steps between evaluations with samples.", minimum=1)
     save_steps: int = option(0, "Optimizer steps between checkpoints; 0 saves the final model only.", minimum=0)

@@ -1,0 +1,142 @@
+"""Cross-entropy of a causal language model without holding the logits of a whole batch.
+
+The logits of a batch, tokens × vocabulary, are the largest tensor of a small model: transformers keeps them in float32
+with their softmax and their gradient. Here a chunk of tokens at a time goes through the output layer, its loss and its
+gradients are computed together, and its logits are dropped, so the backward pass has nothing left to recompute (the
+order of work of Hsu et al. 2024, "Liger Kernel").
+"""
+
+from __future__ import annotations
+
+import functools
+from types import MethodType
+from typing import TYPE_CHECKING
+
+import torch
+
+from jpllm.runtime import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+IGNORED_LABEL = -100
+# Logits of one chunk: 8 MiB of float32 stay in a CPU's cache, 128 MiB keep a GPU busy.
+CHUNK_LOGITS_CPU = 2**21
+CHUNK_LOGITS_GPU = 2**25
+_PROBE_TOLERANCE_NATS = 1e-3
+
+
+def use_chunked_loss(model: PreTrainedModel) -> None:
+    """Make `model(…, labels=…)` return the loss alone, computed in chunks; without labels nothing changes.
+
+    Raises:
+        InputError: the loss is not the model's own (on a few tokens), as where logits are scaled or capped after the
+            output layer, or have a bias.
+    """
+    whole_forward = model.forward
+
+    @functools.wraps(whole_forward)  # Trainer reads the signature
+    def forward(self, *args, labels=None, num_items_in_batch=None, logits_to_keep=0, **kwargs):
+        if labels is None:
+            return whole_forward(*args, logits_to_keep=logits_to_keep, **kwargs)
+        from transformers.modeling_outputs import CausalLMOutput
+
+        kwargs["return_dict"] = True
+        hidden = self.base_model(*args, **kwargs).last_hidden_state
+        return CausalLMOutput(
+            loss=causal_loss(hidden, self.get_output_embeddings().weight, labels, num_items_in_batch), logits=None
+        )
+
+    _refuse_other_losses(model, MethodType(forward, model))
+    model.forward = MethodType(forward, model)
+
+
+def causal_loss(
+    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+) -> torch.Tensor:
+    """Mean cross-entropy in nats of predicting each label from the position before it.
+
+    Args:
+        hidden: (batch, length, width), what the output layer reads.
+        weight: (vocabulary, width) of the output layer.
+        labels: (batch, length), `IGNORED_LABEL` where nothing is to be learned.
+        num_items_in_batch: divisor of the sum; the number of labels here that count if None.
+    """
+    targets = labels[:, 1:].flatten()
+    if num_items_in_batch is None:
+        num_items_in_batch = (targets != IGNORED_LABEL).sum()
+    elif isinstance(num_items_in_batch, torch.Tensor):
+        num_items_in_batch = num_items_in_batch.to(hidden.device)
+    return _ChunkedCrossEntropy.apply(hidden[:, :-1].flatten(0, 1), weight, targets) / num_items_in_batch
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of the cross-entropies of `hidden @ weight.T`, in float32 whatever the products are computed in."""
+
+    @staticmethod
+    @torch.compiler.disable
+    def forward(ctx, hidden, weight, targets):
+        product_dtype = weight.dtype
+        if torch.is_autocast_enabled(hidden.device.type):
+            product_dtype = torch.get_autocast_dtype(hidden.device.type)
+        with torch.autocast(hidden.device.type, enabled=False):
+            loss, *gradients = _sum_and_gradients(
+                hidden, weight, targets, product_dtype, ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+            )
+        ctx.save_for_backward(*gradients)
+        return loss
+
+    @staticmethod
+    @torch.compiler.disable
+    def backward(ctx, scale):
+        return *(None if gradient is None else gradient.mul_(scale) for gradient in ctx.saved_tensors), None
+
+
+def _sum_and_gradients(hidden, weight, targets, product_dtype, for_hidden: bool, for_weight: bool):
+    """The summed loss, and its gradients for the inputs that want one."""
+    limit = CHUNK_LOGITS_CPU if hidden.device.type == "cpu" else CHUNK_LOGITS_GPU
+    rows = max(1, min(limit // weight.shape[0], len(hidden)))
+    product_weight = weight.to(product_dtype)
+    loss = hidden.new_zeros((), dtype=torch.float32)
+    hidden_gradient = torch.empty_like(hidden) if for_hidden else None
+    weight_gradient = torch.zeros_like(weight) if for_weight else None
+    products = hidden.new_empty(rows, weight.shape[0], dtype=product_dtype)
+    for start in range(0, len(hidden), rows):
+        piece = hidden[start : start + rows].to(product_dtype)
+        target = targets[start : start + rows, None]
+        counts = target != IGNORED_LABEL
+        target = target.where(counts, 0)
+        logits = torch.mm(piece, product_weight.t(), out=products[: len(piece)]).float()
+        highest, at = logits.max(1, keepdim=True)
+        own = logits.gather(1, target)
+        probabilities = torch.softmax(logits, 1, out=logits)
+        # log-sum-exp = highest − log softmax(highest): one pass over the vocabulary less, and never the log of zero
+        loss += (highest - probabilities.gather(1, at).log() - own).where(counts, 0).sum()
+        if not (for_hidden or for_weight):
+            continue
+        probabilities.scatter_add_(1, target, probabilities.new_full((len(piece), 1), -1.0))
+        if not counts.all():
+            probabilities.mul_(counts)
+        logits_gradient = probabilities.to(product_dtype)
+        if for_hidden:
+            hidden_gradient[start : start + rows] = logits_gradient @ product_weight
+        if for_weight and product_dtype == weight.dtype:
+            weight_gradient.addmm_(logits_gradient.t(), piece)
+        elif for_weight:
+            weight_gradient += logits_gradient.t() @ piece
+    return loss, hidden_gradient, weight_gradient
+
+
+def _refuse_other_losses(model: PreTrainedModel, chunked_forward) -> None:
+    """Compare both losses on 16 ids spread over the vocabulary; raise InputError if they differ."""
+    ids = torch.arange(16, device=model.device).reshape(2, 8) * (model.config.vocab_size // 16)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        whole, chunked = model(input_ids=ids, labels=ids).loss, chunked_forward(input_ids=ids, labels=ids).loss
+    model.train(was_training)
+    if not abs(whole - chunked) <= _PROBE_TOLERANCE_NATS * max(1.0, float(whole)):
+        raise InputError(
+            f"chunked_loss: the loss in chunks is {chunked:.4f} where {type(model).__name__} computes {whole:.4f}: "
+            "its logits are more than the product with the output embedding; set chunked_loss: false"
+        )

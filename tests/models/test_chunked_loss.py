@@ -1,0 +1,104 @@
+"""The loss in chunks is PyTorch's cross-entropy, and so are its gradients."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from jpllm.models import chunked_loss
+from jpllm.models.chunked_loss import causal_loss, use_chunked_loss
+from jpllm.runtime import InputError
+from tests.models.test_build import tiny_model
+
+VOCABULARY, WIDTH = 37, 12
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Three rows to a chunk, so that the last chunk is not full."""
+    monkeypatch.setattr(chunked_loss, "CHUNK_LOGITS_CPU", 3 * VOCABULARY)
+
+
+def inputs(dtype=torch.float32, spread: float = 1.0):
+    generator = torch.Generator().manual_seed(0)
+    hidden = (torch.randn(2, 9, WIDTH, generator=generator) * spread).to(dtype).requires_grad_()
+    weight = torch.randn(VOCABULARY, WIDTH, generator=generator).to(dtype).requires_grad_()
+    labels = torch.randint(0, VOCABULARY, (2, 9), generator=generator)
+    labels[0, 3:6] = labels[1, 0] = -100
+    return hidden, weight, labels
+
+
+def reference(hidden, weight, labels, divisor=None):
+    """Loss and gradients by PyTorch in float64."""
+    hidden, weight = hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    logits = functional.linear(hidden[:, :-1], weight).flatten(0, 1)
+    loss = functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum")
+    loss = loss / (divisor or (labels[:, 1:] != -100).sum())
+    return loss, *torch.autograd.grad(loss, [hidden, weight])
+
+
+@pytest.mark.parametrize("divisor", [None, 40, torch.tensor(40)])
+def test_loss_and_gradients_are_those_of_float64(divisor):
+    hidden, weight, labels = inputs()
+    loss = causal_loss(hidden, weight, labels, divisor)
+    loss.backward()
+    expected, hidden_gradient, weight_gradient = reference(hidden, weight, labels, divisor)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(hidden.grad.double(), hidden_gradient, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(weight.grad.double(), weight_gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_a_target_of_vanishing_probability_has_a_finite_loss():
+    hidden, weight, labels = inputs(spread=200)
+    loss = causal_loss(hidden, weight, labels, None)
+    assert loss.item() == pytest.approx(reference(hidden, weight, labels)[0].item(), rel=1e-6)
+    assert loss.item() > 200  # probabilities of float32 end at exp(-104)
+
+
+def test_autocast_computes_the_products_in_bf16_and_the_gradient_of_the_weights_in_float32():
+    hidden, weight, labels = inputs()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = causal_loss(hidden, weight, labels, None)
+    loss.backward()
+    expected, hidden_gradient, weight_gradient = reference(hidden, weight, labels)
+    assert loss.item() == pytest.approx(expected.item(), rel=5e-3)
+    assert loss.item() != pytest.approx(expected.item(), rel=1e-6)
+    assert weight.grad.dtype == hidden.grad.dtype == torch.float32
+    torch.testing.assert_close(hidden.grad.double(), hidden_gradient, rtol=0.05, atol=5e-3)
+    torch.testing.assert_close(weight.grad.double(), weight_gradient, rtol=0.05, atol=5e-3)
+
+
+def test_a_frozen_output_layer_gets_no_gradient_and_the_rest_does():
+    hidden, weight, labels = inputs()
+    causal_loss(hidden, weight.detach(), labels, None).backward()
+    torch.testing.assert_close(hidden.grad.double(), reference(hidden, weight, labels)[1], rtol=1e-5, atol=1e-7)
+    assert weight.grad is None
+
+
+@pytest.mark.parametrize("preset", ["gpt2-tiny", "neox-tiny", "llama-tiny"])
+def test_a_model_learns_the_same_with_and_without_chunks(preset):
+    whole, chunked = tiny_model(preset).train(), tiny_model(preset).train()
+    use_chunked_loss(chunked)
+    ids = torch.randint(1, 50, (3, 10), generator=torch.Generator().manual_seed(0))
+    labels = ids.clone()
+    labels[:, 0] = -100
+    outputs = [model(input_ids=ids, labels=labels, num_items_in_batch=54) for model in (whole, chunked)]
+    assert outputs[1].loss.item() == pytest.approx(outputs[0].loss.item(), rel=1e-6)
+    assert outputs[1].logits is None
+    for output in outputs:
+        output.loss.backward()
+    for (name, one), other in zip(whole.named_parameters(), chunked.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-7, msg=name)
+    assert torch.equal(whole(input_ids=ids).logits, chunked(input_ids=ids).logits)
+
+
+def test_a_model_whose_logits_are_more_than_a_product_is_refused():
+    from transformers import GraniteConfig, GraniteForCausalLM
+
+    model = GraniteForCausalLM(
+        GraniteConfig(
+            vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=2, logits_scaling=8.0, initializer_range=0.5,
+        )
+    )  # fmt: skip
+    with pytest.raises(InputError, match="chunked_loss: false"):
+        use_chunked_loss(model)

@@ -18,7 +18,7 @@ demo: $(VENV)/installed
 	rm -rf $(DEMO)
 	$(BIN)/jpllm data builtin --output_dir $(DEMO)/corpus
 	$(BIN)/jpllm tokenizer train --input $(DEMO)/corpus/documents.jsonl --vocab_size 4000 --output_dir $(DEMO)/tokenizer
-	$(BIN)/jpllm data pack --source $(DEMO)/corpus/documents.jsonl --tokenizer $(DEMO)/tokenizer --output_dir $(DEMO)/shards
+	$(BIN)/jpllm data pack --sources $(DEMO)/corpus/documents.jsonl --tokenizer $(DEMO)/tokenizer --output_dir $(DEMO)/shards
 	$(BIN)/accelerate launch recipes/pretrain_scratch.py --config recipes/configs/pretrain_scratch/demo_cpu.yaml
 	$(BIN)/python recipes/evaluate.py --config recipes/configs/evaluate/demo_cpu.yaml
 	@echo "model $(DEMO)/run/model"

@@ -9,7 +9,10 @@ from pathlib import Path
 
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, option
+from jpllm.data.dedup import DedupConfig
 from jpllm.data.pack import PackConfig
+from jpllm.data.preview import PreviewConfig
+from jpllm.data.shards import ShardsSize
 from jpllm.data.sources import SourceConfig, read_documents, write_jsonl
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.runtime import InputError
@@ -30,6 +33,17 @@ class ConvertConfig:
 
     input: Path = option(REQUIRED, "SentencePiece .model file.")
     output_dir: Path = option(REQUIRED, "New folder for the tokenizer, which AutoTokenizer.from_pretrained loads.")
+
+
+@dataclass
+class DedupFiles:
+    """Files"""
+
+    sources: list[SourceConfig] = option(REQUIRED, "Texts to compare; of several copies the first one stays.")
+    output_dir: Path = option(REQUIRED, "Folder for one drop list per source; give it to the source as exclude.")
+    eval_sources: list[SourceConfig] = option(
+        default_factory=list, help="Evaluation texts: documents that repeat one of them are listed too."
+    )
 
 
 @dataclass
@@ -81,12 +95,68 @@ def data_pack(argv: Sequence[str]) -> None:
     from jpllm.tokenizer.load import load
 
     encoder = corpus_encoder(load(settings.tokenizer), settings.tokenizer)
-    for source in settings.source:
-        shards = TokenShards(pack(source, encoder, settings.output_dir, settings.held_out_fraction))
-        size = shards.size
+    for source in settings.sources:
+        directory = pack(
+            source,
+            encoder,
+            settings.output_dir,
+            settings.held_out_fraction,
+            settings.processes,
+            settings.chosen_part,
+        )
+        if settings.part is not None:
+            runtime.announce(f"{directory}: part {settings.part}; run again without part when all are there")
+            continue
+        size = TokenShards(directory).size
         runtime.announce(
-            f"{shards.directory}: {size.num_documents:,} documents, {size.num_tokens:,} tokens, "
+            f"{directory}: {size.num_documents:,} documents, {size.num_tokens:,} tokens, "
             f"{size.num_characters / max(size.num_tokens, 1):.2f} characters per token"
+            f"{_left_out(size)}"
+        )
+
+
+def _left_out(size: ShardsSize) -> str:
+    """The documents that are not in the shards, by reason."""
+    counts = {
+        "held out": size.num_held_out_documents,
+        "blank": size.num_blank_documents,
+        "duplicate": size.num_duplicate_documents,
+        **{f"dropped by {rule}": count for rule, count in size.dropped.items()},
+        "unreadable": size.num_bad_rows,
+    }
+    parts = [f"{count:,} {reason}" for reason, count in counts.items() if count]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def data_preview(argv: Sequence[str]) -> None:
+    """Show what the cleaning rules do to the first rows of sources."""
+    (settings,) = _parse(argv, [PreviewConfig], data_preview, "data preview")
+    from rich.console import Console
+
+    from jpllm.data.preview import html_page, preview, terminal_tables
+
+    previews = [preview(source, settings.num_rows) for source in settings.sources]
+    Console().print(terminal_tables(previews))
+    if settings.output:
+        settings.output.parent.mkdir(parents=True, exist_ok=True)
+        settings.output.write_text(html_page(previews), encoding="utf-8")
+        runtime.announce(f"page {settings.output}")
+
+
+def data_dedup(argv: Sequence[str]) -> None:
+    """List the documents that repeat earlier ones; packing leaves them out (key exclude)."""
+    files, settings = _parse(argv, [DedupFiles, DedupConfig], data_dedup, "data dedup")
+    from jpllm.data.dedup import find_duplicates, write_drop_list
+    from jpllm.data.sources import document_identity, documents_in_place
+
+    named = [[(s.label, documents_in_place(s)) for s in group] for group in (files.sources, files.eval_sources)]
+    for source, found in zip(files.sources, find_duplicates(named[0], settings, named[1]), strict=True):
+        file = files.output_dir / f"{source.label}.duplicates.jsonl"
+        write_drop_list(file, found, document_identity(source), settings)
+        kinds = [duplicate.kind for duplicate in found.duplicates]
+        runtime.announce(
+            f"{file}: {kinds.count('exact'):,} exact and {kinds.count('near'):,} near duplicates among "
+            f"{found.num_documents:,} documents"
         )
 
 
@@ -123,6 +193,8 @@ def generate(argv: Sequence[str]) -> None:
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "tokenizer train": tokenizer_train,
     "tokenizer convert": tokenizer_convert,
+    "data preview": data_preview,
+    "data dedup": data_dedup,
     "data pack": data_pack,
     "data builtin": data_builtin,
     "generate": generate,

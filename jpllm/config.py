@@ -9,7 +9,9 @@ A configuration class is a dataclass of `option` fields. It may also have
 
 - `check(self)`, which yields (key, message) for values that do not go together;
 - `renamed_keys: ClassVar[dict[str, str]]`: an old key, and the sentence that says what to write now;
-- `shorthand: ClassVar[str]`, in a class of list entries: the key that a bare value stands for.
+- `shorthand: ClassVar[str]`, in a class of list entries: the key that a bare value stands for;
+- `preset_key: ClassVar[str]`, in a class of list entries: the key that names a YAML file with keys of the entry,
+  which the entry's own keys replace. A bare value that ends in `.yaml` stands for this key.
 
 Types: int, float, bool, str, Path, Literal, list, dict with text keys, a dataclass, and each of them
 `| None`. Scalars follow the core schema of YAML 1.2: `2e-5` is a number, and `no` is text.
@@ -31,6 +33,7 @@ import yaml
 
 from jpllm.config_types import (
     TEXT_TAG,
+    PlainLoader,
     argument_node,
     help_text,
     keys_of,
@@ -142,7 +145,7 @@ def _load(config: list[str], problems: list[str]) -> yaml.MappingNode | None:
     try:
         content = Path(config[0]).read_bytes()
         text = content.decode()
-        loader = _Loader(text)
+        loader = PlainLoader(text)
         loader.name = config[0]  # the marks of all nodes carry it into the messages
         root = loader.get_single_node()
     except OSError as error:
@@ -175,7 +178,8 @@ def _entries(mapping: yaml.MappingNode, place: _Place) -> Iterator[tuple[str, ya
         if first_node is key_node:
             yield name, value_node, key_place
         else:
-            key_place.problem(f"given twice; the first is in line {first_node.start_mark.line + 1}")
+            first = f"; the first is in line {first_node.start_mark.line + 1}" if first_node.start_mark else ""
+            key_place.problem(f"given twice{first}")
 
 
 def _convert(node: yaml.Node, hint: object, field: dataclasses.Field, place: _Place) -> object:
@@ -187,7 +191,8 @@ def _convert(node: yaml.Node, hint: object, field: dataclasses.Field, place: _Pl
     if optional and means_none(node):
         return None
     if hasattr(kind, "shorthand") and isinstance(node, yaml.ScalarNode):
-        name = yaml.ScalarNode(TEXT_TAG, kind.shorthand, node.start_mark)
+        is_preset = hasattr(kind, "preset_key") and node.value.endswith(".yaml")
+        name = yaml.ScalarNode(TEXT_TAG, kind.preset_key if is_preset else kind.shorthand, node.start_mark)
         node = yaml.MappingNode(TEXT_TAG, [(name, node)], node.start_mark)
     if origin is list and isinstance(node, yaml.SequenceNode):
         children = [(item, place.child(f"[{index}]", item)) for index, item in enumerate(node.value)]
@@ -196,12 +201,26 @@ def _convert(node: yaml.Node, hint: object, field: dataclasses.Field, place: _Pl
         return {name: _convert(value, arguments[1], field, at) for name, value, at in _entries(node, place)}
     if dataclasses.is_dataclass(kind) and isinstance(node, yaml.MappingNode):
         entry = _Settings([kind])
+        if preset := _preset(node, kind, place):
+            entry.read(preset, place)
         entry.read(node, place)
         return entry.build(kind, missing=place, unset=place)
     try:
         return scalar_value(node, hint, field)
     except ValueError as error:
         return place.problem(str(error))
+
+
+def _preset(node: yaml.MappingNode, kind: type, place: _Place) -> yaml.MappingNode | None:
+    """The mapping in the file that the entry's preset key names, if it names one."""
+    named = [value for key, value in node.value if key.value == getattr(kind, "preset_key", None)]
+    if not named or not isinstance(named[0], yaml.ScalarNode) or means_none(named[0]):
+        return None
+    problems: list[str] = []
+    root = _load([named[0].value], problems)
+    for problem in problems:
+        place.problem(problem.removeprefix("--config: "))
+    return root
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str | PurePath) -> yaml.Node:
@@ -284,12 +303,6 @@ class _Settings:
             assert name in names, f"{cls.__name__}.check: {name} is no key of this class"
             self.places.get(name, unset.child(f".{name}")).problem(message)
         return instance
-
-
-class _Loader(yaml.SafeLoader):
-    """Composes nodes only; scalars stay as they were written, so that the declared type decides."""
-
-    yaml_implicit_resolvers: typing.ClassVar[dict] = {}
 
 
 class _Dumper(yaml.SafeDumper):

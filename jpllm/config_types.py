@@ -110,10 +110,37 @@ def needs_quotes(text: str) -> bool:
     return not isinstance(parse_scalar(text), str) or text in _PYTHON_NONE or not text.isprintable()
 
 
+class PlainLoader(yaml.SafeLoader):
+    """Composes nodes only; scalars stay as they were written, so that the declared type decides."""
+
+    yaml_implicit_resolvers: typing.ClassVar[dict] = {}
+
+
+def _text_node(text: str, kind: object) -> yaml.Node:
+    """A scalar, or where a list entry has keys the mapping that `{key: value}` writes."""
+    entry = next(iter(typing.get_args(kind)), kind)
+    if dataclasses.is_dataclass(entry) and text.startswith("{"):
+        try:
+            return _without_marks(yaml.compose(text, PlainLoader))
+        except yaml.YAMLError:
+            pass  # a file may be called so
+    return yaml.ScalarNode(TEXT_TAG, text)
+
+
+def _without_marks(node: yaml.Node) -> yaml.Node:
+    """The node as if it stood on the command line; quotes have done their work."""
+    children = node.value if isinstance(node.value, list) else []
+    for child in children:
+        for part in child if isinstance(child, tuple) else [child]:
+            _without_marks(part)
+    node.start_mark = None
+    return node
+
+
 def argument_node(texts: list[str], hint: object) -> yaml.Node:
     """The node for the texts that follow a `--key`: a sequence if the type is a list or they are not one."""
     kind, optional = without_none(hint)
-    scalars = [yaml.ScalarNode(TEXT_TAG, text) for text in texts or (["true"] if kind is bool else [])]
+    scalars = [_text_node(text, kind) for text in texts or (["true"] if kind is bool else [])]
     is_list = typing.get_origin(kind) is list and not (optional and texts in (["null"], ["none"]))
     return scalars[0] if len(scalars) == 1 and not is_list else yaml.SequenceNode(TEXT_TAG, scalars)
 

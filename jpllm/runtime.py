@@ -100,6 +100,11 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() and not wants_cpu else "cpu")
 
 
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def use_all_cores() -> None:
     """Give PyTorch the cores of this machine, shared by the processes that the launcher started on it.
 
@@ -107,8 +112,7 @@ def use_all_cores() -> None:
     """
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    torch.set_num_threads(max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 @contextmanager

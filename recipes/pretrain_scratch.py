@@ -49,6 +49,7 @@ def main() -> None:
     from jpllm.evaluation.generate import generate, refuse_long_prompts
     from jpllm.models.build import build_from_scratch, describe, record_trained_length
     from jpllm.models.chunked_loss import use_chunked_loss
+    from jpllm.models.isolation import isolate_documents
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load, save
     from jpllm.training import run
@@ -61,6 +62,8 @@ def main() -> None:
     model = build_from_scratch(model_config, tokenizer, training.seed)
     record_trained_length(model, data.sequence_length)
     refuse_long_prompts(model, tokenizer, recipe.sample_prompts)
+    if data.isolate_documents:
+        isolate_documents(model)
     if training.chunked_loss:
         use_chunked_loss(model)
     runtime.announce(describe(model))
@@ -68,15 +71,19 @@ def main() -> None:
     encoder = corpus_encoder(tokenizer, recipe.tokenizer)
     shards = training_shards(data, encoder)
     held_out = evaluation_texts(data, encoder, shards)
-    blocks = BlockDataset(shards, data.sequence_length, seed=training.seed)
+    blocks = BlockDataset(
+        shards, data.sequence_length, seed=training.seed, weights=data.weights, isolate_documents=data.isolate_documents
+    )
 
     blocks_per_step = training.blocks_per_step(runtime.num_processes())
     clock = Clock(blocks_per_step * data.sequence_length, blocks.num_blocks * data.sequence_length)
     max_steps = num_steps(training, clock.tokens_per_step, clock.tokens_per_epoch)
+    if data.when_exhausted == "stop":
+        max_steps = run.stop_before_repeats(max_steps, blocks.num_positions_without_repeats // blocks_per_step)
     blocks.num_positions = max_steps * blocks_per_step
     precision = choose_precision(training.precision)
     arguments = training_arguments(training, max_steps, precision)
-    runtime.announce(run.plan_line(clock, max_steps, precision, held_out))
+    runtime.announce(run.plan_text(clock, max_steps, precision, held_out, blocks.uses()))
 
     def answer(model, prompts: list[str]) -> list[str]:
         return generate(model, tokenizer, prompts, sampling, training.seed)
@@ -94,7 +101,7 @@ def main() -> None:
             MetricsRecorder(run_dir, clock),
         ],
     )
-    run.train_and_prove(trainer, partial(save, tokenizer, recipe.tokenizer), run_dir, clock)
+    run.train_and_prove(trainer, partial(save, tokenizer, recipe.tokenizer), run_dir, clock, blocks.uses())
 
 
 if __name__ == "__main__":

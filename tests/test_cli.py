@@ -42,7 +42,7 @@ def test_from_corpus_to_shards(tmp_path, capsys):
         cli.main(["tokenizer", "train", "--input", source, "--vocab_size", "1500", "--output_dir", str(tokenizer)]) == 0
     )
     assert (
-        cli.main(["data", "pack", "--source", source, "--tokenizer", str(tokenizer), "--output_dir", str(shards)]) == 0
+        cli.main(["data", "pack", "--sources", source, "--tokenizer", str(tokenizer), "--output_dir", str(shards)]) == 0
     )
     lines = capsys.readouterr().out.splitlines()
     (folder,) = [path for path in shards.iterdir() if path.is_dir()]

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from jpllm.config import REQUIRED, option
+from jpllm.data.mix import slots_per_cycle
 from jpllm.data.pack import DEFAULT_HELD_OUT_FRACTION, Encoder, pack, text_rank
 from jpllm.data.shards import HELD_OUT_TEXT_NAME, TokenShards
 from jpllm.data.sources import SourceConfig, read_documents, write_jsonl
@@ -33,6 +35,13 @@ class DataConfig:
     )
     held_out_bytes: int = option(500_000, "Most bytes of each source's text in an evaluation.", minimum=1)
     sequence_length: int = option(1024, "Tokens per training block; at most the model's positions.", minimum=2)
+    isolate_documents: bool = option(
+        False, "Tokens attend to their own document only, not to those before it in the block."
+    )
+    when_exhausted: Literal["repeat", "stop"] = option(
+        "repeat", "When a source has been read through: shuffle it anew and repeat it, or stop training."
+    )
+    processes: int = option(0, "Processes that clean texts; 0 is one per core.", minimum=0)
     shards_dir: Path = option(Path("runs/shards"), "Folder of the token shards, shared by all runs.")
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -43,10 +52,24 @@ class DataConfig:
             yield "held_out_fraction", "nothing would be left to evaluate on; give a share above 0, or eval_sources"
         if self.eval_sources and self.held_out_fraction:
             yield "held_out_fraction", "documents would be kept out and not used: eval_sources are evaluated on"
+        if len({source.weight is None for source in self.sources}) > 1:
+            lacking = ", ".join(source.label for source in self.sources if source.weight is None)
+            yield "sources", f"some have a weight and {lacking} not; give all a weight, or none"
+        elif self.sources and self.weights:
+            try:
+                slots_per_cycle(self.weights)
+            except ValueError as error:
+                yield "sources", str(error)
         for key, sources in (("sources", self.sources), ("eval_sources", self.eval_sources)):
             labels = [source.label for source in sources]
             for label in sorted({label for label in labels if labels.count(label) > 1}):
                 yield key, f"two sources are called {label!r}; give one of them another name"
+
+    @property
+    def weights(self) -> list[float] | None:
+        """The weight of each source, or None where none has one."""
+        weights = [source.weight for source in self.sources]
+        return None if None in weights else weights
 
     @property
     def effective_held_out_fraction(self) -> float:
@@ -83,7 +106,7 @@ class EncodedText:
 def training_shards(config: DataConfig, encoder: Encoder) -> list[TokenShards]:
     """The token shards of each source, built where they are not there yet."""
     return [
-        TokenShards(pack(source, encoder, config.shards_dir, config.effective_held_out_fraction))
+        TokenShards(pack(source, encoder, config.shards_dir, config.effective_held_out_fraction, config.processes))
         for source in config.sources
     ]
 

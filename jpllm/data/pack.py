@@ -1,13 +1,15 @@
-"""Turn a source into token shards, once: found again by fingerprint, finished atomically, one builder at a time."""
+"""Turn a source into token shards, once: found again by fingerprint, continued after a crash, shared by machines."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import re
 import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -16,19 +18,30 @@ import numpy as np
 from jpllm import runtime
 from jpllm.config import REQUIRED, option
 from jpllm.data import shards
-from jpllm.data.sources import ReadProgress, SourceConfig, content_hash, find_files, read_documents
+from jpllm.data.batches import TextBatch, cleaned_batches
+from jpllm.data.clean import BLANK
+from jpllm.data.quarantine import Quarantine
+from jpllm.data.sources import ReadProgress, SourceConfig, cleaning_facts, content_hash, find_files, reading_facts
 from jpllm.runtime import InputError
 
-BATCH_CHARACTERS = 1 << 20
 DEFAULT_HELD_OUT_FRACTION = 0.01
+_PART_NAME = "part.json"
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part `number` (from 1) of `total`: every total-th batch of rows."""
+
+    number: int
+    total: int
 
 
 @dataclass
 class PackConfig:
     """Packing"""
 
-    source: list[SourceConfig] = option(REQUIRED, "Texts to encode: paths, or entries with the keys below.")
+    sources: list[SourceConfig] = option(REQUIRED, "Texts to encode: paths, or entries with the keys below.")
     tokenizer: str = option(REQUIRED, "Tokenizer folder, or name on the Hugging Face Hub.")
     output_dir: Path = option(Path("runs/shards"), "Folder of the token shards; give it to a recipe as shards_dir.")
     held_out_fraction: float = option(
@@ -37,6 +50,22 @@ class PackConfig:
         minimum=0,
         maximum=0.5,
     )
+    processes: int = option(
+        0, "Processes that clean texts; 0 is one per core. The result does not depend on it.", minimum=0
+    )
+    part: str | None = option(None, "Build one part only, such as 3/16; the last step, without part, joins them.")
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """A part is one of several."""
+        if self.part is not None:
+            found = re.fullmatch(r"(\d+)/(\d+)", self.part)
+            if not found or not 1 <= int(found[1]) <= int(found[2]):
+                yield "part", f"{self.part!r} is no part such as 3/16"
+
+    @property
+    def chosen_part(self) -> Part | None:
+        """`part` as numbers."""
+        return None if self.part is None else Part(*map(int, self.part.split("/")))
 
 
 class Encoder(Protocol):
@@ -57,38 +86,50 @@ class Encoder(Protocol):
 
 
 def pack(
-    source: SourceConfig, encoder: Encoder, shards_dir: str | Path, held_out_fraction: float = DEFAULT_HELD_OUT_FRACTION
+    source: SourceConfig,
+    encoder: Encoder,
+    shards_dir: str | Path,
+    held_out_fraction: float = DEFAULT_HELD_OUT_FRACTION,
+    processes: int = 0,
+    part: Part | None = None,
 ) -> Path:
-    """The finished shard folder of `source` below `shards_dir`; built first if it is not there yet.
+    """The finished shard folder of `source` below `shards_dir` (or of one part); built first if it is not there yet.
 
     Which documents are held out depends on their text alone, so copies of one document land on the same side, and
     the choice does not change when the corpus grows. Several processes may call this at the same time: one builds,
-    the others wait for it. A build that dies leaves no folder that could be taken for a finished one.
+    the others wait for it. A build that was killed goes on where it stopped; one that failed for bad input leaves
+    nothing but `LABEL.quarantine.jsonl`. Where all parts are built they are joined. The bytes are the same every way.
 
     Raises:
-        InputError: unreadable or empty source.
+        InputError: unreadable or empty source, too many bad rows, or parts that are not all there.
     """
     import filelock
 
     shards_dir = Path(shards_dir)
     shards_dir.mkdir(parents=True, exist_ok=True)
+    lock_name = source.label if part is None else f"{source.label}.part-{part.number}-of-{part.total}"
     # The lock is the operating system's: it goes with the process that held it, however that ended.
-    with filelock.FileLock(shards_dir / f".{source.label}.lock"):
+    with filelock.FileLock(shards_dir / f".{lock_name}.lock"):
         facts = _identity(source, encoder, held_out_fraction, shards_dir)
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         directory = shards_dir / f"{source.label}-{digest[:12]}"
         if (directory / shards.META_NAME).exists():
             logger.info("token shards of %s found in %s", source.label, directory)
             return directory
+        job = _Job(source, encoder, held_out_fraction, facts, processes)
+        if part is not None:
+            part_dir = _part_dir(directory, part)
+            if not (part_dir / _PART_NAME).exists():
+                job.build(part_dir, part)
+                (part_dir / _PART_NAME).write_text(json.dumps(asdict(part)), encoding="utf-8")
+            return part_dir
         partial = directory.with_name(directory.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        try:
-            _build(source, encoder, held_out_fraction, partial, facts)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        parts = _finished_parts(directory)
+        size = _join(parts, partial, job.dtype) if parts else job.build(partial)
+        job.finish(partial, size)
         partial.rename(directory)
+        for part_dir in parts:
+            shutil.rmtree(part_dir)
     return directory
 
 
@@ -102,66 +143,153 @@ def is_held_out(text: str, fraction: float) -> bool:
     return text_rank(text) < fraction
 
 
+@dataclass(frozen=True)
+class _Job:
+    """One source on its way into shards."""
+
+    source: SourceConfig
+    encoder: Encoder
+    held_out_fraction: float
+    facts: dict
+    processes: int
+
+    @property
+    def dtype(self) -> np.dtype:
+        return shards.token_dtype(self.encoder.vocab_size)
+
+    def build(self, directory: Path, part: Part | None = None) -> shards.ShardsSize:
+        """Write the batches of the part that `directory` does not hold yet; it is removed when the input is bad."""
+        try:
+            return self._build(directory, part or Part(1, 1))
+        except InputError:
+            quarantine = directory / shards.QUARANTINE_NAME
+            if quarantine.exists() and quarantine.stat().st_size:
+                quarantine.replace(directory.parent / f"{self.source.label}.{shards.QUARANTINE_NAME}")
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+
+    def _build(self, directory: Path, part: Part) -> shards.ShardsSize:
+        progress = ReadProgress()
+        quarantine = Quarantine(self.source.label, self.source.max_bad_fraction)
+        writer = shards.ShardWriter(directory, self.dtype)
+        first_number = part.number - 1 + writer.num_batches * part.total
+        if writer.num_batches:
+            logger.info("%s: going on after %d batches", directory, writer.num_batches)
+        try:
+            with runtime.progress_bar(f"pack {self.source.label}", "documents", "tokens") as update:
+                for batch in cleaned_batches(
+                    self.source, first_number, part.total, progress, quarantine, self.processes
+                ):
+                    encoded = self._encode(batch)
+                    writer.append(encoded)
+                    update(
+                        progress.bytes_read,
+                        progress.total_bytes,
+                        documents=encoded.size.num_documents,
+                        tokens=encoded.size.num_tokens,
+                    )
+            quarantine.refuse_too_many()
+        finally:
+            writer.close()
+        return writer.size
+
+    def _encode(self, batch: TextBatch) -> shards.Batch:
+        """Sort the documents of a batch into training and held-out ones, and encode the former."""
+        size = shards.ShardsSize(
+            num_rows=len(batch.documents) + len(batch.bad_rows),
+            num_duplicate_documents=batch.num_duplicates,
+            num_bad_rows=len(batch.bad_rows),
+        )
+        training: list[str] = []
+        held_out: list[str] = []
+        dropped: Counter[str] = Counter()
+        for document in batch.documents:
+            if document.text is None:
+                dropped[document.dropped_by] += 1
+            else:
+                (held_out if is_held_out(document.text, self.held_out_fraction) else training).append(document.text)
+        size.num_blank_documents = dropped.pop(BLANK, 0)
+        size.dropped = dict(dropped)
+        size.num_held_out_documents = len(held_out)
+        size.num_documents = len(training)
+        size.num_characters = sum(map(len, training))
+        size.num_bytes = sum(len(text.encode("utf-8")) for text in training)
+        end = np.array([self.encoder.eos_token_id], dtype=self.dtype)
+        token_ids = [ids for document in self.encoder.encode(training) for ids in (document, end)] if training else []
+        size.num_tokens = sum(map(len, token_ids))
+        bad_rows = [asdict(row) for row in batch.bad_rows]
+        return shards.Batch(batch.number, size, token_ids, held_out, bad_rows)
+
+    def finish(self, directory: Path, size: shards.ShardsSize) -> None:
+        """Write the facts that make the folder a finished one."""
+        if size.num_documents + size.num_held_out_documents == 0:
+            shutil.rmtree(directory)
+            raise InputError(
+                f"{self.source.path}: the source holds no text ({size.num_blank_documents} blank documents"
+                f"{''.join(f', {count} dropped by {rule}' for rule, count in size.dropped.items())})"
+            )
+        with (directory / shards.QUARANTINE_NAME).open(encoding="utf-8") as stream:
+            reasons = Counter(json.loads(line)["reason"] for line in stream)
+        shards.write_meta(
+            directory,
+            size,
+            bad_rows=dict(sorted(reasons.items())),
+            dtype=self.dtype.str,
+            vocab_size=self.encoder.vocab_size,
+            source={"path": self.source.path, "label": self.source.label, "licence": self.source.licence},
+            identity=self.facts,
+        )
+
+
+def _part_dir(directory: Path, part: Part) -> Path:
+    return directory.with_name(f"{directory.name}.part-{part.number}-of-{part.total}")
+
+
+def _finished_parts(directory: Path) -> list[Path]:
+    """The folders of all parts in order, or none where no part was begun.
+
+    Raises:
+        InputError: some parts are missing or unfinished.
+    """
+    begun = list(directory.parent.glob(f"{directory.name}.part-*-of-*"))
+    if not begun:
+        return []
+    totals = {int(path.name.rsplit("-", 1)[1]) for path in begun}
+    for total in totals:
+        parts = [_part_dir(directory, Part(number, total)) for number in range(1, total + 1)]
+        if all((part / _PART_NAME).exists() for part in parts):
+            return parts
+    lacking = [f"{n}/{total}" for total in sorted(totals) for n in range(1, total + 1)
+               if not (_part_dir(directory, Part(n, total)) / _PART_NAME).exists()]  # fmt: skip
+    raise InputError(
+        f"{directory}: parts {', '.join(lacking[:8])} are missing or unfinished; build them with --part, or delete "
+        f"{directory.name}.part-* to pack in one go"
+    )
+
+
+def _join(parts: Sequence[Path], directory: Path, dtype: np.dtype) -> shards.ShardsSize:
+    """Write the batches of all parts in their order."""
+    shutil.rmtree(directory, ignore_errors=True)
+    writer = shards.ShardWriter(directory, dtype)
+    streams = [shards.batches_of(part) for part in parts]
+    while batch := next(streams[writer.num_batches % len(streams)], None):
+        writer.append_bytes(*batch)
+    writer.close()
+    return writer.size
+
+
 def _identity(source: SourceConfig, encoder: Encoder, held_out_fraction: float, shards_dir: Path) -> dict:
     """All that determines the bytes of the shards."""
     return {
         "version": shards.FORMAT_VERSION,
         "content": _remembered_hash(source, shards_dir),
-        "text_column": source.text_column,
-        "document": source.document,
+        **reading_facts(source),
+        "clean": cleaning_facts(source),
+        "exclude": source.exclude and hashlib.sha256(Path(source.exclude).read_bytes()).hexdigest(),
         "tokenizer": encoder.fingerprint,
         "eos_token_id": encoder.eos_token_id,
         "held_out_fraction": held_out_fraction,
     }
-
-
-def _build(source: SourceConfig, encoder: Encoder, held_out_fraction: float, directory: Path, facts: dict) -> None:
-    dtype = shards.token_dtype(encoder.vocab_size)
-    writer = shards.ShardWriter(directory, dtype)
-    progress = ReadProgress()
-    counts = {"num_held_out_documents": 0, "num_blank_documents": 0}
-    with (
-        (directory / shards.HELD_OUT_TEXT_NAME).open("w", encoding="utf-8") as held_out_file,
-        runtime.progress_bar(f"pack {source.label}", "documents", "tokens") as update,
-    ):
-        for texts in _batches(read_documents(source, progress)):
-            kept = [text for text in texts if text and not text.isspace()]
-            counts["num_blank_documents"] += len(texts) - len(kept)
-            held_out: list[str] = []
-            training: list[str] = []
-            for text in kept:
-                (held_out if is_held_out(text, held_out_fraction) else training).append(text)
-            counts["num_held_out_documents"] += len(held_out)
-            held_out_file.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in held_out)
-            for text, token_ids in zip(training, encoder.encode(training), strict=True):
-                writer.append(np.append(token_ids, encoder.eos_token_id), text)
-                update(progress.bytes_read, progress.total_bytes, documents=1, tokens=len(token_ids) + 1)
-    writer.close_file()
-    if writer.size.num_documents + counts["num_held_out_documents"] == 0:
-        raise InputError(f"{source.path}: the source holds no text ({counts['num_blank_documents']} blank documents)")
-    shards.write_meta(
-        directory,
-        writer.size,
-        **counts,
-        dtype=dtype.str,
-        vocab_size=encoder.vocab_size,
-        source={"path": source.path, "label": source.label},
-        identity=facts,
-    )
-
-
-def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
-    """Lists of documents of about BATCH_CHARACTERS together: enough for a batch encoder, bounded in memory."""
-    batch: list[str] = []
-    num_characters = 0
-    for text in documents:
-        batch.append(text)
-        num_characters += len(text)
-        if num_characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, num_characters = [], 0
-    if batch:
-        yield batch
 
 
 def _remembered_hash(source: SourceConfig, shards_dir: Path) -> str:

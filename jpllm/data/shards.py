@@ -1,15 +1,20 @@
 """Token shards: the documents of one source as token ids on disk, memory-mapped.
 
-A folder holds files `tokens-00000.bin` of little-endian uint16 (uint32 from 65,537 ids up), whole documents each
-followed by one EOS; beside each a `documents-00000.npy` of shape (documents, 3) with the tokens (EOS included), UTF-8
-bytes and characters of each document's original text; `held_out.jsonl` with the texts kept out of training; and
-`meta.json`, written last. Nothing depends on a block length: blocks are cut when they are read.
+A finished folder holds `tokens.bin` (little-endian uint16, uint32 from 65,537 ids up: whole documents, each followed by
+one EOS), `held_out.jsonl` with the texts kept out of training, `quarantine.jsonl` with the rows that could not be read,
+and `meta.json`, written last. Nothing depends on a block length: blocks are cut when they are read.
+
+While it is being built a folder also has `batches.jsonl`: a line for each batch of rows that is safely in the files.
+Who comes back after a crash cuts the files to what these lines say and goes on with the next batch.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +22,53 @@ import numpy as np
 from jpllm.runtime import InputError
 
 FORMAT = "jpllm-token-shards"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 META_NAME = "meta.json"
+TOKENS_NAME = "tokens.bin"
 HELD_OUT_TEXT_NAME = "held_out.jsonl"
+QUARANTINE_NAME = "quarantine.jsonl"
+BATCHES_NAME = "batches.jsonl"
+_DATA_NAMES = (TOKENS_NAME, HELD_OUT_TEXT_NAME, QUARANTINE_NAME)
 
 
 @dataclass
 class ShardsSize:
-    """What the shards of a source hold. Bytes and characters are those of the texts as given, before any tokenizer."""
+    """What the shards of a source hold. Bytes and characters are those of the texts as encoded, before any tokenizer.
 
-    num_files: int = 0
+    Attributes:
+        num_documents: documents in `tokens.bin`; those held out, blank, dropped or duplicate are counted apart.
+        dropped: documents that each cleaning rule left out.
+    """
+
+    num_rows: int = 0
     num_documents: int = 0
     num_tokens: int = 0
     num_bytes: int = 0
     num_characters: int = 0
+    num_held_out_documents: int = 0
+    num_blank_documents: int = 0
+    num_duplicate_documents: int = 0
+    num_bad_rows: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: ShardsSize) -> None:
+        """Add the counts of `other`."""
+        for name, value in vars(other).items():
+            if name == "dropped":
+                self.dropped = dict(sorted((Counter(self.dropped) + Counter(value)).items()))
+            else:
+                setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass
+class Batch:
+    """A run of rows as it goes to disk: counts, token ids (EOS included), and lines of the two text files."""
+
+    number: int
+    size: ShardsSize
+    token_ids: list[np.ndarray]
+    held_out: list[str]
+    bad_rows: list[dict[str, str]]
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
@@ -39,53 +77,74 @@ def token_dtype(vocab_size: int) -> np.dtype:
 
 
 class ShardWriter:
-    """Append documents; a new file starts once one has reached `max_file_tokens`."""
+    """Append batches to a folder, each safe on disk when `append` returns; goes on where another writer stopped.
 
-    def __init__(self, directory: Path, dtype: np.dtype, max_file_tokens: int = 1 << 27) -> None:
-        self.size = ShardsSize()
-        self._directory, self._dtype, self._max_file_tokens = directory, dtype, max_file_tokens
-        self._file = None
-        self._documents: list[tuple[int, int, int]] = []
-        self._file_tokens = 0
+    Attributes:
+        size: counts of all batches in the folder.
+        num_batches: how many of them there are.
+    """
 
-    def append(self, token_ids: np.ndarray, text: str) -> None:
-        """Add one document: its ids, EOS included, and the text that they came from."""
-        if self._file is None:
-            self._file = (self._directory / _tokens_name(self.size.num_files)).open("wb")
-        self._file.write(token_ids.astype(self._dtype).tobytes())
-        self._documents.append((len(token_ids), len(text.encode("utf-8")), len(text)))
-        self._file_tokens += len(token_ids)
-        if self._file_tokens >= self._max_file_tokens:
-            self.close_file()
+    def __init__(self, directory: Path, dtype: np.dtype) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory, self._dtype = directory, dtype
+        self.size, self.num_batches = ShardsSize(), 0
+        lengths = dict.fromkeys(_DATA_NAMES, 0)
+        records_bytes = 0
+        for record in _records(directory):
+            ends = {name: lengths[name] + record["bytes"][name] for name in _DATA_NAMES}
+            if any(_size_of(directory / name) < end for name, end in ends.items()):
+                break  # written down before the power failed, but not there
+            lengths = ends
+            records_bytes += record["record_bytes"]
+            self.size.add(ShardsSize(**record["size"]))
+            self.num_batches += 1
+        self._files = {name: _open_cut(directory / name, length) for name, length in lengths.items()}
+        self._records = _open_cut(directory / BATCHES_NAME, records_bytes)
 
-    def close_file(self) -> None:
-        """Finish the current file; the next document starts another."""
-        if self._file is None:
-            return
-        self._file.close()
-        documents = np.array(self._documents, dtype=np.int64)
-        np.save(self._directory / _documents_name(self.size.num_files), documents)
-        num_tokens, num_bytes, num_characters = documents.sum(axis=0).tolist()
-        self.size.num_files += 1
-        self.size.num_documents += len(documents)
-        self.size.num_tokens += num_tokens
-        self.size.num_bytes += num_bytes
-        self.size.num_characters += num_characters
-        self._file, self._documents, self._file_tokens = None, [], 0
+    def append(self, batch: Batch) -> None:
+        """Write a batch and its record; both are on disk afterwards."""
+        content = {
+            TOKENS_NAME: b"".join(ids.astype(self._dtype).tobytes() for ids in batch.token_ids),
+            HELD_OUT_TEXT_NAME: _lines({"text": text} for text in batch.held_out),
+            QUARANTINE_NAME: _lines(batch.bad_rows),
+        }
+        self.append_bytes(batch.number, batch.size, content)
+
+    def append_bytes(self, number: int, size: ShardsSize, content: dict[str, bytes]) -> None:
+        """Write what `append` would write of a batch."""
+        for name, data in content.items():
+            if data:
+                self._files[name].write(data)
+                _sync(self._files[name])
+        record = {"number": number, "bytes": {n: len(data) for n, data in content.items()}, "size": asdict(size)}
+        self._records.write(_lines([record]))
+        _sync(self._records)
+        self.size.add(size)
+        self.num_batches += 1
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in (*self._files.values(), self._records):
+            file.close()
 
 
-def _tokens_name(number: int) -> str:
-    return f"tokens-{number:05d}.bin"
-
-
-def _documents_name(number: int) -> str:
-    return f"documents-{number:05d}.npy"
+def batches_of(directory: Path) -> Iterator[tuple[int, ShardsSize, dict[str, bytes]]]:
+    """Number, counts and bytes of each batch of a folder that is being built, as `ShardWriter.append_bytes` takes."""
+    files = {name: (directory / name).open("rb") for name in _DATA_NAMES}
+    try:
+        for record in _records(directory):
+            content = {name: files[name].read(record["bytes"][name]) for name in _DATA_NAMES}
+            yield record["number"], ShardsSize(**record["size"]), content
+    finally:
+        for file in files.values():
+            file.close()
 
 
 def write_meta(directory: Path, size: ShardsSize, **facts: object) -> None:
-    """Write `meta.json`, which marks the folder as complete."""
+    """Write `meta.json`, which marks the folder as complete, and remove what served the building."""
     meta = {"format": FORMAT, "version": FORMAT_VERSION, "size": asdict(size), **facts}
     (directory / META_NAME).write_text(json.dumps(meta, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    (directory / BATCHES_NAME).unlink(missing_ok=True)
 
 
 def read_meta(directory: Path) -> dict:
@@ -102,42 +161,70 @@ def read_meta(directory: Path) -> dict:
 
 
 class TokenShards:
-    """A packed source as one long array of token ids, read from memory-mapped files.
+    """A packed source as one long array of token ids, read from a memory-mapped file.
 
     Attributes:
+        label: name of the source.
         size: counts of documents, tokens, bytes and characters.
-        documents: int64 array (documents, 3): tokens with EOS, bytes, characters of each.
     """
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
         meta = read_meta(self.directory)
+        self.label: str = meta["source"]["label"]
         self.size = ShardsSize(**meta["size"])
-        dtype = np.dtype(meta["dtype"])
-        self._files = [self._map(_tokens_name(number), dtype) for number in range(self.size.num_files)]
-        tables = [np.load(self.directory / _documents_name(number)) for number in range(self.size.num_files)]
-        self.documents = np.concatenate(tables) if tables else np.zeros((0, 3), dtype=np.int64)
-        self._file_starts = np.cumsum([0, *(len(file) for file in self._files)])
-        if self._file_starts[-1] != self.size.num_tokens:
+        self.eos_token_id: int = meta["identity"]["eos_token_id"]
+        dtype, file = np.dtype(meta["dtype"]), self.directory / TOKENS_NAME
+        num_tokens = _size_of(file) // dtype.itemsize
+        if num_tokens != self.size.num_tokens:
             raise InputError(
-                f"{self.directory}: the files hold {self._file_starts[-1]} tokens instead of {self.size.num_tokens}; "
-                "files were cut or mixed: delete the folder and pack again"
+                f"{file}: {num_tokens:,} tokens instead of {self.size.num_tokens:,}; the file was cut or mixed: "
+                "delete the folder and pack again"
             )
+        # A file of no bytes cannot be mapped.
+        self._tokens = np.memmap(file, dtype=dtype, mode="r") if num_tokens else np.zeros(0, dtype=dtype)
 
     def tokens(self, start: int, stop: int) -> np.ndarray:
-        """Ids of positions start to stop − 1 as a new int64 array, also across files."""
+        """Ids of positions start to stop − 1 as a new int64 array."""
         if not 0 <= start <= stop <= self.size.num_tokens:
             raise IndexError(f"tokens {start}:{stop} of {self.size.num_tokens}")
-        first = int(np.searchsorted(self._file_starts, start, side="right")) - 1
-        pieces = []
-        for file, file_start in zip(self._files[first:], self._file_starts[first:], strict=False):
-            if file_start >= stop:
-                break
-            pieces.append(file[max(start - file_start, 0) : stop - file_start])
-        return np.concatenate(pieces).astype(np.int64) if pieces else np.zeros(0, dtype=np.int64)
+        return self._tokens[start:stop].astype(np.int64)
 
-    def _map(self, name: str, dtype: np.dtype) -> np.ndarray:
-        try:
-            return np.memmap(self.directory / name, dtype=dtype, mode="r")
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.directory / name}: {error}; delete the folder and pack the source again") from None
+
+def _records(directory: Path) -> Iterator[dict]:
+    """The records of a folder that is being built, up to the first that is not whole."""
+    if not (directory / BATCHES_NAME).exists():
+        return
+    with (directory / BATCHES_NAME).open("rb") as stream:
+        for line in stream:
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                return
+            if not line.endswith(b"\n"):
+                return
+            yield record | {"record_bytes": len(line)}
+
+
+def _lines(rows: Iterable[dict]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8")
+
+
+def _size_of(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _open_cut(file: Path, num_bytes: int):
+    """The file opened for appending after its first `num_bytes`; the rest is cut off."""
+    stream = file.open("r+b" if file.exists() else "w+b")
+    stream.truncate(num_bytes)
+    stream.seek(num_bytes)
+    return stream
+
+
+def _sync(stream) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())

@@ -1,30 +1,27 @@
-"""Read a source of texts as a stream of documents.
+"""Where texts come from: a source is described, found, fingerprinted, and read as a stream of documents.
 
-A source is a file (`.jsonl`, `.parquet`, `.txt`; jsonl and txt also compressed as `.gz` or `.zst`), a folder of
-such files, or a dataset of the Hugging Face Hub (`hf://owner/name`, streamed). Reading takes memory for one row
-(one file for `.txt` with `document: file`), whatever the size of the source.
+A source is a file, a folder of files, or a dataset of the Hugging Face Hub (`hf://owner/name`, streamed through
+`datasets`; `hf://owner/name/file` reads that file of its repository, so that a loading script is not needed). Reading
+takes memory for one row (one file for `.txt` with `document: file`), whatever the size of the source.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import json
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from jpllm.config import REQUIRED, option
+from jpllm.data.clean import Cleaned, CleanRule, clean
+from jpllm.data.quarantine import BadRow, Quarantine
 from jpllm.runtime import InputError
 
-if TYPE_CHECKING:
-    import pyarrow
-
 HUB_PREFIX = "hf://"
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt", ".txt.gz", ".txt.zst")
+WIKI_SUFFIXES = (".xml", ".xml.gz", ".xml.bz2")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt", ".txt.gz", ".txt.zst", *WIKI_SUFFIXES)
 _HASH_CHUNK_BYTES = 1 << 20
 
 
@@ -33,25 +30,52 @@ class SourceConfig:
     """One source of documents."""
 
     shorthand: ClassVar[str] = "path"
+    preset_key: ClassVar[str] = "preset"
 
     path: str = option(
-        REQUIRED, f"File ({', '.join(SUFFIXES)}), folder of such files, or Hub dataset as {HUB_PREFIX}owner/name."
+        REQUIRED,
+        f"File ({', '.join(SUFFIXES)}), folder of such files, Hub dataset as {HUB_PREFIX}owner/name, or files of its "
+        f"repository as {HUB_PREFIX}owner/name/pattern.",
     )
+    preset: str | None = option(None, "YAML file with keys of this entry, such as recipes/configs/sources/aozora.yaml.")
     name: str | None = option(None, "Name in shards, tables and plots; by default taken from the path.")
-    text_column: str = option("text", "Column that holds the text (.jsonl, .parquet, Hub).")
+    weight: float | None = option(
+        None, "Share of the training tokens, relative to the other sources'; by default by size.", above=0
+    )
+    text_column: str = option(
+        "text", "Column that holds the text, or a list of messages, which are joined (.jsonl, .parquet, Hub)."
+    )
+    template: str | None = option(
+        None, "Text made of several columns, such as {instruction}\\n{response}; instead of text_column."
+    )
+    where: dict[str, str] = option(
+        default_factory=dict, help="Only rows with these values, such as meta.文字遣い種別: 新字新仮名."
+    )
     document: Literal["file", "paragraph", "line"] = option(
         "file",
         "What one document is in a .txt file: the whole file, each paragraph (split at empty lines), or each line.",
     )
+    encoding: Literal["utf-8", "cp932", "euc_jp"] = option("utf-8", "Encoding of .txt and .jsonl files.")
+    clean: list[CleanRule] = option(
+        default_factory=list, help="Cleaning rules in order: names, or entries with thresholds; see docs/data.md."
+    )
+    exclude: str | None = option(None, "Drop list that `jpllm data dedup` made of this source.")
+    max_rows: int | None = option(None, "Read no more rows than this.", minimum=1)
+    max_bytes: int | None = option(None, "Stop once this many UTF-8 bytes of text were read.", minimum=1)
+    max_characters: int = option(4_000_000, "Longest text of one row; a longer one is taken for a mistake.", minimum=1)
+    max_bad_fraction: float = option(
+        0.001, "Largest share of rows that cannot be read; above it, an error shows the first.", minimum=0, maximum=1
+    )
     subset: str | None = option(None, "Configuration of the Hub dataset, such as 20231101.ja.")
     split: str = option("train", "Split of the Hub dataset.")
     revision: str | None = option(None, "Commit or tag of the Hub dataset; name one to make a run reproducible.")
+    licence: str | None = option(None, "Licence of the texts, for the model card.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """A name that is no file name, and Hub settings on a local path, which would be ignored."""
+        """A name that is no file name, and settings that would be ignored."""
         if "/" in self.label:
             yield "name", f"{self.label!r} is used as a file name and cannot have a /; give the source another name"
-        if not self.is_hub:
+        if not self.is_hub and self.preset is None:
             for key, value, default in (
                 ("subset", self.subset, None),
                 ("split", self.split, "train"),
@@ -59,11 +83,20 @@ class SourceConfig:
             ):
                 if value != default:
                     yield key, f"{value!r} has no effect on the local path {self.path}; remove it"
+        if self.template is not None and "{" not in self.template:
+            yield "template", f"{self.template!r} names no column; write {{column}}"
 
     @property
     def is_hub(self) -> bool:
-        """True for a dataset of the Hugging Face Hub."""
+        """True for a dataset of the Hugging Face Hub, streamed by `datasets` or read file by file."""
         return self.path.startswith(HUB_PREFIX)
+
+    @property
+    def is_wiki_dump(self) -> bool:
+        """True for MediaWiki XML: a file, or a folder of nothing else."""
+        path = Path(self.path)
+        names = [path.name] if not path.is_dir() else [file.name for file in find_files(self)]
+        return all(name.endswith(WIKI_SUFFIXES) for name in names)
 
     @property
     def label(self) -> str:
@@ -71,9 +104,9 @@ class SourceConfig:
         if self.name:
             return self.name
         if self.is_hub:
-            return "-".join(filter(None, [self.path.rsplit("/", 1)[-1], self.subset]))
-        file_name = Path(self.path).resolve().name
-        return next((file_name.removesuffix(s) for s in _longest_first(SUFFIXES) if file_name.endswith(s)), file_name)
+            owner_and_name = self.path.removeprefix(HUB_PREFIX).split("/")[:2]
+            return "-".join(filter(None, [owner_and_name[-1], self.subset]))
+        return without_suffix(Path(self.path).resolve().name)
 
 
 @dataclass
@@ -82,6 +115,12 @@ class ReadProgress:
 
     bytes_read: int = 0
     total_bytes: int | None = None
+
+
+def without_suffix(file_name: str) -> str:
+    """The name without the longest of the readable suffixes that it ends with."""
+    longest_first = sorted(SUFFIXES, key=len, reverse=True)
+    return next((file_name.removesuffix(suffix) for suffix in longest_first if file_name.endswith(suffix)), file_name)
 
 
 def find_files(source: SourceConfig) -> list[Path]:
@@ -101,22 +140,64 @@ def find_files(source: SourceConfig) -> list[Path]:
     return files
 
 
-def read_documents(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[str]:
-    """Yield the documents of `source` in a fixed order, blank ones included.
+def read_texts(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[str | BadRow]:
+    """Yield the text of each row of `source` in a fixed order, uncleaned, blank ones included; bad rows in between.
+
+    Pages of a wiki dump come as wikitext; `prepare` makes plain text of them.
 
     Raises:
-        InputError: a file, line or column that cannot be read, with the file and line.
+        InputError: a file that is missing or damaged, or a column that the first row does not have.
     """
-    progress = progress or ReadProgress()
-    if source.is_hub:
-        yield from _read_hub(source)
-        return
-    files = find_files(source)
-    progress.total_bytes = sum(file.stat().st_size for file in files)
-    for file in files:
-        start_bytes = progress.bytes_read
-        yield from _read_file(file, source, progress)
-        progress.bytes_read = start_bytes + file.stat().st_size
+    from jpllm.data.formats import read_rows
+    from jpllm.data.rows import TextTaker
+
+    taker = TextTaker(source)
+    num_texts = num_bytes = 0
+    for place, row in read_rows(source, taker.top_columns, progress or ReadProgress()):
+        text = row if isinstance(row, BadRow) else taker.take(place, row)
+        if text is None:  # not a row that `where` asks for
+            continue
+        yield text
+        if isinstance(text, str):
+            num_texts += 1
+            num_bytes += len(text.encode("utf-8")) if source.max_bytes else 0
+        if num_texts == source.max_rows or (source.max_bytes and num_bytes >= source.max_bytes):
+            return
+
+
+def plain_text(source: SourceConfig, text: str) -> str:
+    """A text of `read_texts` before its rules: wikitext without its markup, anything else as it is."""
+    if not source.is_wiki_dump:
+        return text
+    from jpllm.data import mediawiki
+
+    return mediawiki.plain_text(text)
+
+
+def prepare(source: SourceConfig, text: str) -> Cleaned:
+    """The document that a text of `read_texts` becomes by the rules of `source`."""
+    return clean(plain_text(source, text), source.clean)
+
+
+def read_documents(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[str]:
+    """Yield the cleaned documents of `source` in a fixed order, without blank ones and those that a rule drops.
+
+    Raises:
+        InputError: what `read_texts` raises, and more bad rows than `max_bad_fraction`, after the last document.
+    """
+    quarantine = Quarantine(source.label, source.max_bad_fraction)
+    for text in read_texts(source, progress):
+        quarantine.add(text)
+        if isinstance(text, str) and (document := prepare(source, text).text) is not None:
+            yield document
+    quarantine.refuse_too_many()
+
+
+def documents_in_place(source: SourceConfig) -> Iterator[str]:
+    """Yield the document of each text of `read_texts`, empty where a rule drops it, so that positions stay."""
+    for text in read_texts(source):
+        if isinstance(text, str):
+            yield prepare(source, text).text or ""
 
 
 def content_hash(source: SourceConfig) -> str:
@@ -136,6 +217,23 @@ def content_hash(source: SourceConfig) -> str:
     return digest.hexdigest()
 
 
+def reading_facts(source: SourceConfig) -> dict[str, object]:
+    """The settings that decide which texts `read_texts` yields, beside the content of the files."""
+    names = ("text_column", "template", "where", "document", "encoding", "max_rows", "max_bytes", "max_characters")
+    return {name: getattr(source, name) for name in names}
+
+
+def cleaning_facts(source: SourceConfig) -> list:
+    """The rules of a source with the thresholds that are set."""
+    return [[rule.rule, {key: float(value) for key, value in rule.given.items()}] for rule in source.clean]
+
+
+def document_identity(source: SourceConfig) -> str:
+    """sha256 (hex) of what decides the documents of a source and their positions: content, reading and cleaning."""
+    facts = content_hash(source), reading_facts(source), cleaning_facts(source)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
 def write_jsonl(rows: Iterable[dict], file: Path) -> None:
     """Write one JSON object a line, atomically; the folder is made if need be."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -143,164 +241,3 @@ def write_jsonl(rows: Iterable[dict], file: Path) -> None:
     with partial.open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     partial.replace(file)
-
-
-def _read_file(file: Path, source: SourceConfig, progress: ReadProgress) -> Iterator[str]:
-    if file.name.endswith(".parquet"):
-        yield from _read_parquet(file, source.text_column, progress)
-    elif ".jsonl" in file.suffixes:
-        yield from _read_jsonl(file, source.text_column, progress)
-    else:
-        yield from _read_txt(file, source.document, progress)
-
-
-def _read_jsonl(file: Path, column: str, progress: ReadProgress) -> Iterator[str]:
-    for line_number, line in _numbered_lines(file, progress):
-        if line.isspace():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{file}:{line_number}: not a JSON object ({error.msg} at column {error.colno})") from None
-        if not isinstance(row, dict):
-            raise InputError(
-                f'{file}:{line_number}: expected a JSON object such as {{"{column}": …}}, not {line[:40]!r}'
-            )
-        if column not in row:
-            raise InputError(
-                f"{file}:{line_number}: no column {column!r}; the row has {', '.join(row) or 'none'} (set text_column)"
-            )
-        text = row[column]
-        if not isinstance(text, str):
-            raise InputError(f"{file}:{line_number}: column {column!r} holds {json.dumps(text)[:40]}, not a text")
-        yield _without_surrogates(text, file, line_number)
-
-
-def _read_txt(file: Path, document: str, progress: ReadProgress) -> Iterator[str]:
-    lines: list[str] = []
-    for line_number, line in _numbered_lines(file, progress):
-        if line_number == 1:
-            line = line.removeprefix("\ufeff")  # the byte order mark of Windows editors is no text
-        line = line[:-2] + "\n" if line.endswith("\r\n") else line
-        if document == "line":
-            yield line.rstrip("\n")
-        elif document == "paragraph" and line.isspace():
-            yield "".join(lines).rstrip("\n")
-            lines = []
-        else:
-            lines.append(line)
-    if lines:
-        yield "".join(lines)
-
-
-def _read_parquet(file: Path, column: str, progress: ReadProgress) -> Iterator[str]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        parquet = pyarrow.parquet.ParquetFile(file)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{file}: not a readable Parquet file ({error})") from None
-    with parquet:
-        if column not in parquet.schema_arrow.names:
-            raise InputError(f"{file}: no column {column!r}; it has {', '.join(parquet.schema_arrow.names)}")
-        size_bytes, num_rows, row_number = file.stat().st_size, max(parquet.metadata.num_rows, 1), 0
-        start_bytes = progress.bytes_read
-        for batch in _readable_batches(parquet, column, file):
-            for text in batch.column(0).to_pylist():
-                row_number += 1
-                if not isinstance(text, str):
-                    raise InputError(f"{file}: row {row_number}: column {column!r} holds {text!r:.40}, not a text")
-                yield text
-            progress.bytes_read = start_bytes + size_bytes * row_number // num_rows
-
-
-def _readable_batches(parquet: pyarrow.parquet.ParquetFile, column: str, file: Path) -> Iterator[pyarrow.RecordBatch]:
-    import pyarrow
-
-    try:
-        yield from parquet.iter_batches(batch_size=256, columns=[column])
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{file}: damaged Parquet file ({error})") from None
-
-
-def _read_hub(source: SourceConfig) -> Iterator[str]:
-    import datasets
-
-    address = source.path.removeprefix(HUB_PREFIX)
-    try:
-        rows = datasets.load_dataset(
-            address, source.subset, split=source.split, revision=source.revision, streaming=True
-        )
-        for row_number, row in enumerate(rows, start=1):
-            if not isinstance(row.get(source.text_column), str):
-                raise InputError(
-                    f"{source.path}: row {row_number}: no text in column {source.text_column!r}; "
-                    f"the columns are {', '.join(row)} (set text_column)"
-                )
-            yield row[source.text_column]
-    except (OSError, ValueError, RuntimeError) as error:  # what datasets and the Hub client raise
-        if isinstance(error, InputError):
-            raise
-        first_line = str(error).strip().split("\n")[0]
-        raise InputError(f"{source.path}: the Hub dataset cannot be read: {first_line}") from error
-
-
-def _numbered_lines(file: Path, progress: ReadProgress) -> Iterator[tuple[int, str]]:
-    """Decoded lines with their end of line, counted from 1."""
-    line_number = 0
-    with file.open("rb") as raw:
-        try:
-            for line_number, line in enumerate(_decompressed(file, _CountingReader(raw, progress)), start=1):
-                yield line_number, line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{file}:{line_number}: invalid UTF-8: byte 0x{error.object[error.start]:02x} at position "
-                f"{error.start} of the line; convert the file to UTF-8, for example with `iconv -f CP932 -t UTF-8`"
-            ) from None
-        except (EOFError, OSError, zlib.error) as error:
-            raise InputError(f"{file}:{line_number + 1}: damaged or incomplete compressed file ({error})") from None
-
-
-def _decompressed(file: Path, stream: BinaryIO) -> BinaryIO:
-    if file.suffix == ".gz":
-        return gzip.open(stream)
-    if file.suffix == ".zst":
-        import pyarrow
-
-        # Unlike the zstandard package it notices a stream that was cut off.
-        decompressed = pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, mode="r"), "zstd")
-        return io.BufferedReader(decompressed, _HASH_CHUNK_BYTES)
-    return io.BufferedReader(stream, _HASH_CHUNK_BYTES)
-
-
-class _CountingReader(io.RawIOBase):
-    """A binary file that adds what is read from it to a `ReadProgress`."""
-
-    def __init__(self, raw: BinaryIO, progress: ReadProgress) -> None:
-        self._raw = raw
-        self._progress = progress
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        num_bytes = self._raw.readinto(buffer)
-        self._progress.bytes_read += num_bytes
-        return num_bytes
-
-
-def _without_surrogates(text: str, file: Path, line_number: int) -> str:
-    """A lone surrogate (an escape such as \\ud800 in JSON) has no UTF-8 form, so no tokenizer can take it."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{file}:{line_number}: lone surrogate \\u{ord(text[error.start]):04x} at character {error.start}; "
-            "the text was cut in the middle of a character"
-        ) from None
-    return text
-
-
-def _longest_first(suffixes: tuple[str, ...]) -> list[str]:
-    return sorted(suffixes, key=len, reverse=True)

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -15,7 +16,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.utils import logging as logging_of_transformers
 
 from jpllm import config, runtime
+from jpllm.data import mix
 from jpllm.data.corpus import EncodedText, write_documents
+from jpllm.data.mix import SourceUse
 from jpllm.evaluation import perplexity
 from jpllm.models.build import load_trained
 from jpllm.runtime import InputError
@@ -98,14 +101,30 @@ def refuse_used_output_dir(output_dir: Path) -> None:
             )
 
 
-def plan_line(clock: Clock, max_steps: int, precision: str, held_out: Sequence[EncodedText]) -> str:
-    """What the run will do, in one line."""
+def plan_text(
+    clock: Clock, max_steps: int, precision: str, held_out: Sequence[EncodedText], mixture: Sequence[SourceUse]
+) -> str:
+    """What the run will do in one line, and another for each source where there are several."""
     tokens = max_steps * clock.tokens_per_step
-    return (
+    line = (
         f"{tokens:,} tokens in {max_steps:,} steps of {clock.tokens_per_step:,}: {tokens / clock.tokens_per_epoch:.2f} "
         f"epochs of {clock.tokens_per_epoch:,} tokens, {precision}; evaluation on "
         + ", ".join(f"{text.name} ({len(text.documents)} documents, {text.num_bytes:,} bytes)" for text in held_out)
     )
+    return line if len(mixture) == 1 else f"{line}\n{mix.table(mixture)}"
+
+
+def stop_before_repeats(max_steps: int, steps_without_repeats: int) -> int:
+    """The fewer of both; says so when the budget is cut. Raises InputError when nothing is left."""
+    if steps_without_repeats == 0:
+        raise InputError("when_exhausted: stop, and a source runs out in the first step; write repeat, or add text")
+    if steps_without_repeats < max_steps:
+        logger.warning(
+            "a source runs out after %d of %d steps: training stops there (when_exhausted)",
+            steps_without_repeats,
+            max_steps,
+        )
+    return min(max_steps, steps_without_repeats)
 
 
 def write_inputs(output_dir: Path, configuration: Iterable[object], held_out: Sequence[EncodedText]) -> None:
@@ -116,7 +135,11 @@ def write_inputs(output_dir: Path, configuration: Iterable[object], held_out: Se
 
 
 def train_and_prove(
-    trainer: CausalLMTrainer, save_tokenizer: Callable[[Path], None], output_dir: Path, clock: Clock
+    trainer: CausalLMTrainer,
+    save_tokenizer: Callable[[Path], None],
+    output_dir: Path,
+    clock: Clock,
+    mixture: Sequence[SourceUse] = (),
 ) -> dict:
     """Train, save to `output_dir/model`, reload, compare, plot; returns what `results.json` holds.
 
@@ -155,6 +178,7 @@ def train_and_prove(
         "bits_per_byte": final["eval_bits_per_byte"],
         "xz_bits_per_byte": perplexity.xz_bits_per_byte([d for text in trainer.eval_dataset for d in text.documents]),
         "num_parameters": trainer.model.num_parameters(),
+        "mixture": [asdict(use) for use in mixture],
         "hours": round(hours, 4),
         "tokens_per_second": round(position["tokens"] / training_seconds, 1),
         "device": _device_name(trainer.args),

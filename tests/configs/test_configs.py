@@ -12,8 +12,9 @@ from jpllm import cli, config
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.py"))
-YAMLS = sorted((ROOT / "recipes" / "configs").rglob("*.yaml"))
-DOCUMENTS = [*RECIPES, *YAMLS, *sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "Makefile"]
+SOURCES = sorted((ROOT / "recipes" / "configs" / "sources").glob("*.yaml"))
+YAMLS = [file for file in sorted((ROOT / "recipes" / "configs").rglob("*.yaml")) if file not in SOURCES]
+DOCUMENTS = [*RECIPES, *YAMLS, *SOURCES, *sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "Makefile"]
 
 
 class Parsed(Exception):
@@ -45,6 +46,18 @@ def load_recipe(path):
 
 def test_there_is_a_smoke_config_for_the_training_recipe():
     assert (ROOT / "recipes/configs/pretrain_scratch/smoke_cpu.yaml") in YAMLS
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: file.stem)
+def test_ready_source_names_its_licence_and_parses(monkeypatch, file, tmp_path):
+    monkeypatch.chdir(ROOT)
+    (preview,) = parse_only(monkeypatch, lambda: cli._dispatch(["data", "preview", "--sources", str(file)]), None)
+    (source,) = preview.sources
+    assert source.licence
+    assert source.label == file.stem
+    entry = f"{{preset: {file}, path: {tmp_path / 'local.jsonl'}, where: {{}}}}"
+    (local,) = parse_only(monkeypatch, lambda: cli._dispatch(["data", "preview", "--sources", entry]), None)
+    assert (local.sources[0].path, local.sources[0].clean) == (str(tmp_path / "local.jsonl"), source.clean)
 
 
 @pytest.mark.parametrize("file", YAMLS, ids=lambda file: f"{file.parent.name}/{file.stem}")

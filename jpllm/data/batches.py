@@ -1,0 +1,118 @@
+"""Cut the rows of a source into batches and clean these in several processes, in order and in bounded memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+
+from jpllm import runtime
+from jpllm.data.clean import Cleaned
+from jpllm.data.dedup import read_drop_list
+from jpllm.data.quarantine import BadRow, Quarantine
+from jpllm.data.sources import ReadProgress, SourceConfig, document_identity, prepare, read_texts
+
+BATCH_CHARACTERS = 1 << 20
+BATCH_ROWS = 1 << 14
+_BATCHES_AHEAD = 2  # per process
+
+
+@dataclass
+class TextBatch:
+    """A run of rows: as texts when read, as documents when cleaned.
+
+    Attributes:
+        number: 0 for the first batch of the source.
+        first_text: index of the first text among those of the source.
+    """
+
+    number: int
+    first_text: int
+    texts: list[str] = field(default_factory=list)
+    bad_rows: list[BadRow] = field(default_factory=list)
+    documents: list[Cleaned] = field(default_factory=list)
+    num_duplicates: int = 0
+
+
+def cleaned_batches(
+    source: SourceConfig,
+    first_number: int,
+    every: int,
+    progress: ReadProgress,
+    quarantine: Quarantine,
+    processes: int = 0,
+) -> Iterator[TextBatch]:
+    """Yield batches `first_number`, `first_number + every`, … with their documents, those of its drop list left out.
+
+    All rows are read, and counted in `quarantine`; where batches begin depends on the rows alone.
+    """
+    duplicates: frozenset[int] = frozenset()
+    if source.exclude:
+        duplicates = frozenset(read_drop_list(Path(source.exclude), source.label, document_identity(source)).tolist())
+    batches = (
+        _without(batch, duplicates)
+        for batch in _text_batches(source, progress, quarantine)
+        if batch.number >= first_number and (batch.number - first_number) % every == 0
+    )
+    work = partial(_clean, source)
+    if not source.clean and not source.is_wiki_dump:
+        yield from map(work, batches)
+        return
+    processes = processes or runtime.num_cores()
+    head = list(islice(batches, 2))
+    if processes == 1 or len(head) < 2:  # not worth starting processes
+        yield from map(work, chain(head, batches))
+    else:
+        yield from _in_processes(work, chain(head, batches), processes)
+
+
+def _text_batches(source: SourceConfig, progress: ReadProgress, quarantine: Quarantine) -> Iterator[TextBatch]:
+    """Batches of about BATCH_CHARACTERS: enough for a batch encoder, and bounded in memory."""
+    batch, num_characters, num_texts = TextBatch(0, 0), 0, 0
+    for text in read_texts(source, progress):
+        quarantine.add(text)
+        if isinstance(text, BadRow):
+            batch.bad_rows.append(text)
+        else:
+            batch.texts.append(text)
+            num_texts += 1
+            num_characters += len(text)
+        if num_characters >= BATCH_CHARACTERS or len(batch.texts) + len(batch.bad_rows) >= BATCH_ROWS:
+            yield batch
+            batch, num_characters = TextBatch(batch.number + 1, num_texts), 0
+    if batch.texts or batch.bad_rows:
+        yield batch
+
+
+def _without(batch: TextBatch, duplicates: frozenset[int]) -> TextBatch:
+    """The batch without the texts at these positions of the source."""
+    if duplicates:
+        kept = [text for index, text in enumerate(batch.texts, batch.first_text) if index not in duplicates]
+        batch.num_duplicates = len(batch.texts) - len(kept)
+        batch.texts = kept
+    return batch
+
+
+def _clean(source: SourceConfig, batch: TextBatch) -> TextBatch:
+    batch.documents = [prepare(source, text) for text in batch.texts]
+    batch.texts = []
+    return batch
+
+
+def _in_processes(
+    work: Callable[[TextBatch], TextBatch], batches: Iterator[TextBatch], processes: int
+) -> Iterator[TextBatch]:
+    """`map(work, batches)` in several processes, reading only a few batches ahead."""
+    waiting: deque[Future[TextBatch]] = deque()
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for batch in batches:
+            waiting.append(pool.submit(work, batch))
+            if len(waiting) >= _BATCHES_AHEAD * processes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,195 @@
+"""Append Japanese pieces to a SentencePiece model.
+
+A unigram model gets the best pieces of a unigram model trained on the Japanese parts of the text, a BPE model the
+merges that are learned over what its own leave. New pieces come after the old ones, so no id changes, and they are
+Japanese characters only, so text without them is cut as before.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import struct
+import tempfile
+import typing
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+
+from jpllm.runtime import InputError
+from jpllm.tokenizer.convert import _BPE, _NORMAL, _fields, _Model, _read_model, convert
+from jpllm.tokenizer.extend import ExtendConfig, first_new_id, refuse_too_few
+from jpllm.tokenizer.pieces import JAPANESE, LETTERS
+
+if typing.TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+_CHARACTER_COVERAGE = 0.9995
+_MARGIN = 0.1
+
+
+def with_new_pieces(
+    tokenizer: PreTrainedTokenizerFast,
+    model_file: Path,
+    lines: Sequence[str],
+    config: ExtendConfig,
+    new_model_file: Path,
+) -> Tokenizer:
+    """Write the extended model to `new_model_file`; returns its backend, proved to have its ids.
+
+    Raises InputError when the tokenizer has added words (their ids would be those of the new pieces), when the model
+    is of a kind that `convert` refuses, or when the lines yield too few pieces.
+    """
+    from sentencepiece import SentencePieceProcessor
+    from tokenizers import Tokenizer
+
+    model = _read_model(model_file)
+    if first_new_id(tokenizer) != len(model.pieces):
+        raise InputError(
+            f"{model_file}: the model has {len(model.pieces):,} pieces, the tokenizer beside it "
+            f"{first_new_id(tokenizer):,} ids: it has words that were added later, and cannot be extended"
+        )
+    processor = SentencePieceProcessor(model_file=str(model_file))
+    end = "[、。]?" if config.join_punctuation else ""
+    part = re.compile(f"[{LETTERS}]+{end}|[^{LETTERS}]+")  # letters, or punctuation: no piece is `」と、`
+    runs = (run for line in lines for run in JAPANESE.findall(processor.normalize(line)))
+    parts = Counter(chain.from_iterable(map(part.findall, runs)))
+    new_pieces = _bpe_pieces if model.algorithm == _BPE else _unigram_pieces
+    pieces = new_pieces(model, tokenizer, parts, config)
+    refuse_too_few(len(pieces), config.num_pieces)
+    new_model_file.write_bytes(_appended(model_file.read_bytes(), len(model.pieces) + len(pieces), pieces))
+    with tempfile.TemporaryDirectory() as folder:
+        convert(new_model_file, Path(folder) / "tokenizer", lines[:1000])
+        backend = Tokenizer.from_file(str(Path(folder) / "tokenizer" / "tokenizer.json"))
+    backend.post_processor = tokenizer.backend_tokenizer.post_processor
+    return backend
+
+
+def _unigram_pieces(
+    model: _Model, tokenizer: PreTrainedTokenizerFast, parts: Counter[str], config: ExtendConfig
+) -> list[tuple[str, float]]:
+    """The likeliest pieces that the old model lacks, each after the characters of it that are no pieces yet.
+
+    A score is the logarithm of a piece's probability in the new model, raised if need be above what the old pieces
+    that spell it score together, so that it is chosen before them.
+    """
+    known = {piece.text for piece in model.pieces}
+    num_japanese = sum(JAPANESE.fullmatch(piece) is not None for piece in known)
+    trained = _trained_unigram(parts, config, config.num_pieces + num_japanese)
+    scores = {piece: score for piece, score in trained.items() if piece not in known and JAPANESE.fullmatch(piece)}
+    chosen: dict[str, None] = {}
+    for piece in sorted(scores, key=scores.__getitem__, reverse=True):
+        added = dict.fromkeys(one for one in (*piece, piece) if one not in known and one not in chosen)
+        if len(chosen) + len(added) <= config.num_pieces and all(one in scores for one in added):
+            chosen |= added
+    old_scores = [piece.score for piece in model.pieces if piece.kind == _NORMAL]
+    lowest, highest = min(old_scores), max(old_scores)
+    spelled = {piece: _old_score(model, tokenizer, piece) for piece in chosen}
+    return [(one, min(max(scores[one], spelled[one] + _MARGIN, lowest), highest)) for one in chosen]
+
+
+def _old_score(model: _Model, tokenizer: PreTrainedTokenizerFast, piece: str) -> float:
+    """Sum of the scores of the old pieces that spell it; minus infinity if one is a byte or the unknown piece."""
+    pieces = [model.pieces[token.id] for token in tokenizer.backend_tokenizer.model.tokenize(piece)]
+    return sum(one.score if one.kind == _NORMAL else float("-inf") for one in pieces)
+
+
+def _trained_unigram(parts: Counter[str], config: ExtendConfig, vocab_size: int) -> dict[str, float]:
+    """Pieces and scores of a unigram model of at most about `vocab_size` pieces."""
+    import sentencepiece
+
+    content = io.BytesIO()
+    num_characters = len(set().union(*parts))
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(parts.elements()),
+        model_writer=content,
+        model_type="unigram",
+        vocab_size=vocab_size + num_characters + 3,  # unknown, beginning, end
+        hard_vocab_limit=False,
+        character_coverage=_CHARACTER_COVERAGE,
+        max_sentencepiece_length=config.max_piece_characters,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        split_by_unicode_script=False,  # the parts are cut already
+        max_sentence_length=1 << 16,
+        num_threads=os.cpu_count() or 1,
+        minloglevel=2,
+    )
+    model = sentencepiece.SentencePieceProcessor(model_proto=content.getvalue())
+    normal = (i for i in range(len(model)) if not (model.is_unknown(i) or model.is_control(i)))
+    return {model.id_to_piece(i): model.get_score(i) for i in normal}
+
+
+def _bpe_pieces(
+    model: _Model, tokenizer: PreTrainedTokenizerFast, parts: Counter[str], config: ExtendConfig
+) -> list[tuple[str, float]]:
+    """First the frequent characters that are no pieces, then the merges; each scores below all before it."""
+    from tokenizers import Tokenizer
+
+    from jpllm.tokenizer.merges import learn_merges
+
+    characters = _missing_characters(model, parts)[: config.num_pieces]
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state |= {"normalizer": None, "pre_tokenizer": None, "post_processor": None, "added_tokens": []}
+    state["model"]["vocab"] |= {one: index for index, one in enumerate(characters, start=len(model.pieces))}
+    encodings = Tokenizer.from_str(json.dumps(state)).encode_batch_fast(list(parts), add_special_tokens=False)
+    contents = [piece.text if piece.kind == _NORMAL else f"\0{piece.text}" for piece in model.pieces] + characters
+
+    def is_allowed(piece: str) -> bool:
+        return len(piece) <= config.max_piece_characters and JAPANESE.fullmatch(piece) is not None
+
+    ids, num_merges = [encoding.ids for encoding in encodings], config.num_pieces - len(characters)
+    for left, right, merged in learn_merges(ids, list(parts.values()), contents, num_merges, is_allowed):
+        if merged == len(contents):
+            contents.append(contents[left] + contents[right])
+    lowest = min(piece.score for piece in model.pieces if piece.kind == _NORMAL)
+    return [(piece, lowest - rank) for rank, piece in enumerate(contents[len(model.pieces) :], start=1)]
+
+
+def _missing_characters(model: _Model, parts: Counter[str]) -> list[str]:
+    """The characters without a piece, most frequent first, without the rarest ones of the text."""
+    known = {piece.text for piece in model.pieces}
+    counts: Counter[str] = Counter()
+    for part, count in parts.items():
+        for character in part:
+            counts[character] += count
+    num_left = sum(counts.values()) * _CHARACTER_COVERAGE
+    missing = []
+    for character, count in counts.most_common():
+        if num_left <= 0:
+            break
+        num_left -= count
+        if character not in known:
+            missing.append(character)
+    return missing
+
+
+def _appended(content: bytes, num_pieces: int, pieces: Iterable[tuple[str, float]]) -> bytes:
+    """The model file with pieces added and its own count of them (trainer_spec.vocab_size) set.
+
+    A repeated field of a protocol buffer message is continued by what is appended, and the last value of a single one
+    counts. Source: https://protobuf.dev/programming-guides/encoding/, sentencepiece_model.proto.
+    """
+    fields = [
+        (number, value + b"\x20" + _varint(num_pieces) if number == 2 else value) for number, value in _fields(content)
+    ]
+    for piece, score in pieces:
+        fields.append((1, _delimited(1, piece.encode()) + b"\x15" + struct.pack("<f", score)))
+    return b"".join(_delimited(number, value) for number, value in fields)
+
+
+def _delimited(number: int, value: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def _varint(value: int) -> bytes:
+    digits = []
+    while value >= 0x80:
+        digits.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*digits, value])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +35,16 @@ class ByteEncoder:
 @pytest.fixture
 def encoder() -> ByteEncoder:
     return ByteEncoder()
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A command configures logging for its process, on streams that pytest closes after the test."""
+    root, ours = logging.getLogger(), logging.getLogger("jpllm")
+    handlers, level = root.handlers[:], ours.level
+    yield
+    root.handlers[:] = handlers
+    ours.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -146,13 +146,14 @@ def data_preview(argv: Sequence[str]) -> None:
 def data_dedup(argv: Sequence[str]) -> None:
     """List the documents that repeat earlier ones; packing leaves them out (key exclude)."""
     files, settings = _parse(argv, [DedupFiles, DedupConfig], data_dedup, "data dedup")
-    from jpllm.data.dedup import find_duplicates, write_drop_list
+    from jpllm.data.dedup import find_duplicates
+    from jpllm.data.drop_list import write_drop_list
     from jpllm.data.sources import document_identity, documents_in_place
 
     named = [[(s.label, documents_in_place(s)) for s in group] for group in (files.sources, files.eval_sources)]
     for source, found in zip(files.sources, find_duplicates(named[0], settings, named[1]), strict=True):
         file = files.output_dir / f"{source.label}.duplicates.jsonl"
-        write_drop_list(file, found, document_identity(source), settings)
+        write_drop_list(file, found, document_identity(source), settings.settings())
         kinds = [duplicate.kind for duplicate in found.duplicates]
         runtime.announce(
             f"{file}: {kinds.count('exact'):,} exact and {kinds.count('near'):,} near duplicates among "

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, islice
 from pathlib import Path
 
-from jpllm import runtime
 from jpllm.data.clean import Cleaned
-from jpllm.data.dedup import read_drop_list
+from jpllm.data.drop_list import read_drop_list
+from jpllm.data.processes import map_in_order
 from jpllm.data.quarantine import BadRow, Quarantine
 from jpllm.data.sources import ReadProgress, SourceConfig, document_identity, prepare, read_texts
 
 BATCH_CHARACTERS = 1 << 20
 BATCH_ROWS = 1 << 14
-_BATCHES_AHEAD = 2  # per process
 
 
 @dataclass
@@ -63,12 +58,7 @@ def cleaned_batches(
     if not source.clean and not source.is_wiki_dump:
         yield from map(work, batches)
         return
-    processes = processes or runtime.num_cores()
-    head = list(islice(batches, 2))
-    if processes == 1 or len(head) < 2:  # not worth starting processes
-        yield from map(work, chain(head, batches))
-    else:
-        yield from _in_processes(work, chain(head, batches), processes)
+    yield from map_in_order(work, batches, processes)
 
 
 def _text_batches(source: SourceConfig, progress: ReadProgress, quarantine: Quarantine) -> Iterator[TextBatch]:
@@ -99,20 +89,6 @@ def _without(batch: TextBatch, duplicates: frozenset[int]) -> TextBatch:
 
 
 def _clean(source: SourceConfig, batch: TextBatch) -> TextBatch:
-    batch.documents = [prepare(source, text) for text in batch.texts]
+    batch.documents = list(prepare(source, batch.texts))
     batch.texts = []
     return batch
-
-
-def _in_processes(
-    work: Callable[[TextBatch], TextBatch], batches: Iterator[TextBatch], processes: int
-) -> Iterator[TextBatch]:
-    """`map(work, batches)` in several processes, reading only a few batches ahead."""
-    waiting: deque[Future[TextBatch]] = deque()
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for batch in batches:
-            waiting.append(pool.submit(work, batch))
-            if len(waiting) >= _BATCHES_AHEAD * processes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

@@ -13,12 +13,12 @@ from typing import ClassVar
 
 from jpllm.config import REQUIRED, option
 from jpllm.config_types import suggest
-from jpllm.data.aozora import aozora
-from jpllm.data.characters import control_characters, nfkc, whitespace
-from jpllm.data.quality import Drop, japanese_share, length, repetition
-from jpllm.data.symbols import symbols
-from jpllm.data.webtext import web_lines
-from jpllm.data.wikitext import wikipedia
+from jpllm.data.rules.aozora import aozora
+from jpllm.data.rules.characters import control_characters, nfkc, whitespace
+from jpllm.data.rules.quality import Drop, japanese_share, length, repetition
+from jpllm.data.rules.symbols import symbols
+from jpllm.data.rules.webtext import web_lines
+from jpllm.data.rules.wikitext import wikipedia
 
 # In the order in which they work best: formats before characters, and what counts something last.
 RULES: dict[str, Callable[..., str | Drop]] = {
@@ -121,6 +121,8 @@ def steps(text: str, rules: Sequence[CleanRule]) -> Iterator[Step]:
 
 def clean(text: str, rules: Sequence[CleanRule]) -> Cleaned:
     """The document after all rules, or why it was dropped."""
+    if not rules:
+        return Cleaned(text) if text and not text.isspace() else Cleaned(None, BLANK, "blank document")
     for step in steps(text, rules):
         if step.after is None:
             return Cleaned(None, step.rule, step.reason)

@@ -23,36 +23,26 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import math
-import multiprocessing
-import os
-import re
-import unicodedata
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
-from pathlib import Path
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 
 from jpllm import runtime
 from jpllm.config import option
-from jpllm.data.sources import write_jsonl
+from jpllm.data.drop_list import Duplicate, SourceDuplicates
+from jpllm.data.minhash import choose_bands, comparable, groups_of_bands, is_first, minhash_signatures, ngram_hashes
+from jpllm.data.processes import map_in_order
 from jpllm.runtime import InputError
 
-MAX_BAND_MISS = 0.02
 NEAR_SETTINGS = ("near_threshold", "ngram_characters", "num_permutations")
 BATCH_CHARACTERS = 1 << 19
 BATCH_DOCUMENTS = 1000
-_SEED = 1
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: 2^64 divided by the golden ratio
-_NOISE = re.compile(r"[\W_]+")
-_FREQUENT_NOISE = re.compile(r"[\s、。，．・：；？！…―（）「」『』]+")
 
 
 @dataclass
@@ -85,39 +75,18 @@ class DedupConfig:
             if self.duplicates == "exact" and value != getattr(DedupConfig, name):
                 yield name, f"{value} has no effect with duplicates: exact; remove it"
 
-
-@dataclass(frozen=True, slots=True)
-class Duplicate:
-    """A document to drop, and the earlier one that it repeats, which stays or is an evaluation text."""
-
-    document: int
-    kind: Literal["exact", "near"]
-    of_source: str
-    of_document: int
-    of_evaluation: bool
-    similarity: float
-
-    def row(self) -> dict:
-        """The line of a drop list."""
-        of = {"source": self.of_source, "document": self.of_document, "evaluation": self.of_evaluation}
-        return {"document": self.document, "kind": self.kind, "of": of, "similarity": self.similarity}
-
-
-@dataclass(frozen=True)
-class SourceDuplicates:
-    """What to drop of one source.
-
-    Attributes:
-        label: name of the source.
-        num_documents: how many documents it has, blank ones included.
-        compared_with: labels of the evaluation texts and the earlier sources.
-        duplicates: by position of the document in reading order (from 0), ascending.
-    """
-
-    label: str
-    num_documents: int
-    compared_with: list[str]
-    duplicates: list[Duplicate]
+    def settings(self) -> dict[str, object]:
+        """What the result depends on, for the head of a drop list."""
+        if self.duplicates == "exact":
+            return {"duplicates": "exact"}
+        bands, values = choose_bands(self.near_threshold, self.num_permutations)
+        return {
+            "duplicates": "near",
+            **{name: getattr(self, name) for name in NEAR_SETTINGS},
+            "bands": bands,
+            "values_per_band": values,
+            "rensa": importlib.metadata.version("rensa"),
+        }
 
 
 def find_duplicates(
@@ -159,111 +128,6 @@ def find_duplicates(
         yield SourceDuplicates(labels[number], int(end - start), labels[:number], duplicates)
 
 
-def choose_bands(threshold: float, num_permutations: int) -> tuple[int, int]:
-    """(number of bands, values in each): the longest bands, so the fewest false candidates, that miss few pairs.
-
-    Of pairs with similarity `threshold`, at most MAX_BAND_MISS agree in no band; that is (1 - threshold^values)^bands.
-    """
-    rows = 1
-    for longer in range(2, num_permutations + 1):
-        if (1 - threshold**longer) ** (num_permutations // longer) <= MAX_BAND_MISS:
-            rows = longer
-    return num_permutations // rows, rows
-
-
-def comparable(text: str) -> str:
-    """The letters and digits of `text` after NFKC: what near duplicates are compared by."""
-    # Most pieces between frequent marks are in NFKC already, which is seen at a glance: four times faster.
-    pieces = map(partial(unicodedata.normalize, "NFKC"), _FREQUENT_NOISE.split(text))
-    return _NOISE.sub("", "".join(pieces))
-
-
-def ngram_hashes(text: str, ngram_characters: int) -> np.ndarray:
-    """uint64 hash of the character n-gram at each position of `text`, the same on every machine.
-
-    A polynomial of the code points modulo 2^64, then the finalizer of MurmurHash3 (Appleby), which mixes all bits.
-    """
-    code_points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4").astype(np.uint64)
-    count = max(len(code_points) - ngram_characters + 1, 0)
-    hashes = np.zeros(count, dtype=np.uint64)
-    for offset in range(ngram_characters):
-        hashes *= _MULTIPLIER
-        hashes += code_points[offset : offset + count]
-    for multiplier in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
-        hashes ^= hashes >> np.uint64(33)
-        hashes *= np.uint64(multiplier)
-    hashes ^= hashes >> np.uint64(33)
-    return hashes
-
-
-def minhash_signatures(hashes: list[np.ndarray], num_permutations: int) -> np.ndarray:
-    """uint16 (sets that are not empty, num_permutations): two rows' share of equal values estimates the similarity.
-
-    rensa's R-MinHash: the values of Fast Similarity Sketching (Dahlgaard, Knudsen, Thorup 2017), whose error is below
-    that of plain MinHash for small sets. Their low 16 bits are kept, by which different values are equal with odds of
-    1 in 65,536 (b-bit minwise hashing, Li and König 2010).
-    """
-    import rensa
-
-    hashes = [ngrams for ngrams in hashes if len(ngrams)]
-    if not hashes:
-        return np.empty((0, num_permutations), dtype=np.uint16)
-    ends = np.cumsum([0, *map(len, hashes)]).astype(np.uint64)
-    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(hashes), ends, num_permutations, _SEED)
-    return np.array(matrix.to_rows(), dtype=np.uint32).astype(np.uint16)
-
-
-def write_drop_list(file: Path, found: SourceDuplicates, identity: str, config: DedupConfig) -> None:
-    """Write what `find_duplicates` found in one source: a header line, then a line for each document to drop.
-
-    `identity` stands for all that decides the documents and their positions: the content of the source and how it is
-    read, and that of everything it was compared with. `read_drop_list` asks for the same one.
-    """
-    settings = {"duplicates": config.duplicates}
-    if config.duplicates == "near":
-        settings |= {name: getattr(config, name) for name in NEAR_SETTINGS}
-        settings["bands"], settings["values_per_band"] = choose_bands(config.near_threshold, config.num_permutations)
-        settings["rensa"] = importlib.metadata.version("rensa")
-    kinds = Counter(duplicate.kind for duplicate in found.duplicates)
-    header = {
-        "source": found.label,
-        "identity": identity,
-        "num_documents": found.num_documents,
-        "num_exact": kinds["exact"],
-        "num_near": kinds["near"],
-        "compared_with": found.compared_with,
-        "settings": settings,
-    }
-    write_jsonl(chain([header], (duplicate.row() for duplicate in found.duplicates)), file)
-
-
-def read_drop_list(file: Path, label: str, identity: str) -> np.ndarray:
-    """The positions of the documents to leave out of source `label`, int64, ascending.
-
-    Raises:
-        InputError: no such file, not a whole drop list, or that of another source or of other content.
-    """
-    advice = f"find the duplicates of {label} again"
-    try:
-        with file.open(encoding="utf-8") as lines:
-            rows = [json.loads(line) for line in lines]
-        header = rows[0]
-        expected = header["num_exact"] + header["num_near"]
-        found = header["source"], header["identity"]
-        documents = np.array([row["document"] for row in rows[1:]], dtype=np.int64)
-    except OSError as error:
-        raise InputError(f"{file}: cannot read the drop list ({error.strerror}); {advice}") from None
-    except (ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{file}: not a drop list ({type(error).__name__}: {error}); {advice}") from None
-    if found[0] != label:
-        raise InputError(f"{file}: the drop list of {found[0]!r}, not of {label!r}; {advice}")
-    if found[1] != identity:
-        raise InputError(f"{file}: made for other texts (identity {found[1]}, now {identity}); {advice}")
-    if len(documents) != expected:
-        raise InputError(f"{file}: {len(documents)} documents, and {expected} in its first line; {advice}")
-    return documents
-
-
 @dataclass(frozen=True)
 class _Fingerprints:
     """What is kept of the documents: 64 bits each, and the signatures of those in `signed` (ascending)."""
@@ -287,7 +151,7 @@ def _fingerprints(texts: Iterator[str], config: DedupConfig) -> _Fingerprints:
     """Read all texts; what is kept of them grows in place, without a second copy."""
     keys, has_signature, signatures = bytearray(), bytearray(), bytearray()
     with runtime.progress_bar("find duplicates", "documents", "characters") as update:
-        for part in _in_order(partial(_fingerprint, config=config), _batches(texts), config.processes):
+        for part in map_in_order(partial(_fingerprint, config=config), _batches(texts), config.processes):
             keys += part[0]
             has_signature += part[1]
             signatures += part[2]
@@ -315,10 +179,10 @@ def _fingerprint(texts: list[str], config: DedupConfig) -> tuple[bytes, bytes, b
 def _exact_originals(keys: np.ndarray) -> np.ndarray:
     """For each document the first one with its key, or -1 where that is itself or the key is 0 (blank)."""
     order = np.argsort(keys, kind="stable")
-    is_first = _is_first(keys[order])
-    firsts = order[is_first][np.cumsum(is_first) - 1]
+    first = is_first(keys[order])
+    firsts = order[first][np.cumsum(first) - 1]
     originals = np.empty_like(order)
-    originals[order] = np.where(is_first | (keys[order] == 0), -1, firsts)
+    originals[order] = np.where(first | (keys[order] == 0), -1, firsts)
     return originals
 
 
@@ -332,7 +196,7 @@ def _find_near(
     """
     signatures, num_values = prints.signatures, prints.signatures.shape[1]
     needed = math.ceil(threshold * num_values - 1e-9)
-    groups_of, num_places = _groups(signatures, *choose_bands(threshold, num_values))
+    groups_of, num_places = groups_of_bands(signatures, *choose_bands(threshold, num_values))
     members, sizes = np.empty(num_places, dtype=np.int32), np.zeros(num_places, dtype=np.int32)
     for row in np.flatnonzero((groups_of >= 0).any(axis=1) & (originals[prints.signed] < 0)):
         document, groups = prints.signed[row], groups_of[row][groups_of[row] >= 0]
@@ -352,32 +216,6 @@ def _find_near(
     originals[copies] = originals[originals[copies]]
 
 
-def _groups(signatures: np.ndarray, num_bands: int, num_rows: int) -> tuple[np.ndarray, int]:
-    """Reserve places for groups of documents that agree in a band: (first place of each group, places in all).
-
-    The former is int32 (documents, num_bands), and -1 where no other document has the values of that band.
-    """
-    groups_of, num_places = np.full((len(signatures), num_bands), -1, dtype=np.int32), 0
-    for band in range(num_bands):
-        values = np.zeros(len(signatures), dtype=np.uint64)
-        for column in range(band * num_rows, (band + 1) * num_rows):
-            values *= _MULTIPLIER
-            values += signatures[:, column]
-        order = np.argsort(values)
-        group = np.cumsum(_is_first(values[order])) - 1
-        sizes = np.bincount(group)
-        sizes[sizes == 1] = 0
-        first_places = np.where(sizes, num_places + np.cumsum(sizes) - sizes, -1)
-        groups_of[order, band] = first_places[group]
-        num_places += int(sizes.sum())
-    return groups_of, num_places
-
-
-def _is_first(values: np.ndarray) -> np.ndarray:
-    """True where a sorted value differs from the one before."""
-    return np.append(np.ones(min(len(values), 1), dtype=bool), values[1:] != values[:-1])
-
-
 def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
     """Lists of BATCH_DOCUMENTS texts, or of about BATCH_CHARACTERS in fewer."""
     batch: list[str] = []
@@ -390,25 +228,3 @@ def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
             batch, num_characters = [], 0
     if batch:
         yield batch
-
-
-def _in_order(work: Callable, batches: Iterator[list[str]], processes: int) -> Iterator:
-    """`map(work, batches)` in several processes, reading only a few batches ahead."""
-    processes = processes or runtime.num_cores()
-    head = list(islice(batches, 2))
-    if processes == 1 or len(head) < 2:  # not worth starting processes
-        yield from map(work, chain(head, batches))
-        return
-    waiting: deque[Future] = deque()
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _use_one_thread) as pool:
-        for batch in chain(head, batches):
-            waiting.append(pool.submit(work, batch))
-            if len(waiting) > 2 * processes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def _use_one_thread() -> None:
-    """The processes share the cores; rensa would start a thread per core in each."""
-    os.environ["RAYON_NUM_THREADS"] = "1"

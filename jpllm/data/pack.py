@@ -8,7 +8,8 @@ import logging
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,21 +21,13 @@ from jpllm.config import REQUIRED, option
 from jpllm.data import shards
 from jpllm.data.batches import TextBatch, cleaned_batches
 from jpllm.data.clean import BLANK
+from jpllm.data.parts import DONE_NAME, Part, finished_parts, join, part_dir
 from jpllm.data.quarantine import Quarantine
 from jpllm.data.sources import ReadProgress, SourceConfig, cleaning_facts, content_hash, find_files, reading_facts
 from jpllm.runtime import InputError
 
 DEFAULT_HELD_OUT_FRACTION = 0.01
-_PART_NAME = "part.json"
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Part:
-    """Part `number` (from 1) of `total`: every total-th batch of rows."""
-
-    number: int
-    total: int
 
 
 @dataclass
@@ -118,18 +111,18 @@ def pack(
             return directory
         job = _Job(source, encoder, held_out_fraction, facts, processes)
         if part is not None:
-            part_dir = _part_dir(directory, part)
-            if not (part_dir / _PART_NAME).exists():
-                job.build(part_dir, part)
-                (part_dir / _PART_NAME).write_text(json.dumps(asdict(part)), encoding="utf-8")
-            return part_dir
+            part_directory = part_dir(directory, part)
+            if not (part_directory / DONE_NAME).exists():
+                job.build(part_directory, part)
+                (part_directory / DONE_NAME).write_text(json.dumps(asdict(part)), encoding="utf-8")
+            return part_directory
         partial = directory.with_name(directory.name + ".partial")
-        parts = _finished_parts(directory)
-        size = _join(parts, partial, job.dtype) if parts else job.build(partial)
+        parts = finished_parts(directory)
+        size = join(parts, partial, job.dtype) if parts else job.build(partial)
         job.finish(partial, size)
         partial.rename(directory)
-        for part_dir in parts:
-            shutil.rmtree(part_dir)
+        for finished in parts:
+            shutil.rmtree(finished)
     return directory
 
 
@@ -140,7 +133,7 @@ def text_rank(text: str) -> float:
 
 def is_held_out(text: str, fraction: float) -> bool:
     """True for a `fraction` of all texts, decided by `text_rank`."""
-    return text_rank(text) < fraction
+    return fraction > 0 and text_rank(text) < fraction
 
 
 @dataclass(frozen=True)
@@ -176,18 +169,12 @@ class _Job:
         if writer.num_batches:
             logger.info("%s: going on after %d batches", directory, writer.num_batches)
         try:
+            batches = cleaned_batches(self.source, first_number, part.total, progress, quarantine, self.processes)
             with runtime.progress_bar(f"pack {self.source.label}", "documents", "tokens") as update:
-                for batch in cleaned_batches(
-                    self.source, first_number, part.total, progress, quarantine, self.processes
-                ):
-                    encoded = self._encode(batch)
+                for encoded in _one_ahead(self._encode, batches):
                     writer.append(encoded)
-                    update(
-                        progress.bytes_read,
-                        progress.total_bytes,
-                        documents=encoded.size.num_documents,
-                        tokens=encoded.size.num_tokens,
-                    )
+                    counts = {"documents": encoded.size.num_documents, "tokens": encoded.size.num_tokens}
+                    update(progress.bytes_read, progress.total_bytes, **counts)
             quarantine.refuse_too_many()
         finally:
             writer.close()
@@ -213,7 +200,7 @@ class _Job:
         size.num_held_out_documents = len(held_out)
         size.num_documents = len(training)
         size.num_characters = sum(map(len, training))
-        size.num_bytes = sum(len(text.encode("utf-8")) for text in training)
+        size.num_bytes = len("".join(training).encode("utf-8"))
         end = np.array([self.encoder.eos_token_id], dtype=self.dtype)
         token_ids = [ids for document in self.encoder.encode(training) for ids in (document, end)] if training else []
         size.num_tokens = sum(map(len, token_ids))
@@ -241,41 +228,16 @@ class _Job:
         )
 
 
-def _part_dir(directory: Path, part: Part) -> Path:
-    return directory.with_name(f"{directory.name}.part-{part.number}-of-{part.total}")
-
-
-def _finished_parts(directory: Path) -> list[Path]:
-    """The folders of all parts in order, or none where no part was begun.
-
-    Raises:
-        InputError: some parts are missing or unfinished.
-    """
-    begun = list(directory.parent.glob(f"{directory.name}.part-*-of-*"))
-    if not begun:
-        return []
-    totals = {int(path.name.rsplit("-", 1)[1]) for path in begun}
-    for total in totals:
-        parts = [_part_dir(directory, Part(number, total)) for number in range(1, total + 1)]
-        if all((part / _PART_NAME).exists() for part in parts):
-            return parts
-    lacking = [f"{n}/{total}" for total in sorted(totals) for n in range(1, total + 1)
-               if not (_part_dir(directory, Part(n, total)) / _PART_NAME).exists()]  # fmt: skip
-    raise InputError(
-        f"{directory}: parts {', '.join(lacking[:8])} are missing or unfinished; build them with --part, or delete "
-        f"{directory.name}.part-* to pack in one go"
-    )
-
-
-def _join(parts: Sequence[Path], directory: Path, dtype: np.dtype) -> shards.ShardsSize:
-    """Write the batches of all parts in their order."""
-    shutil.rmtree(directory, ignore_errors=True)
-    writer = shards.ShardWriter(directory, dtype)
-    streams = [shards.batches_of(part) for part in parts]
-    while batch := next(streams[writer.num_batches % len(streams)], None):
-        writer.append_bytes(*batch)
-    writer.close()
-    return writer.size
+def _one_ahead(work: Callable[[TextBatch], shards.Batch], batches: Iterable[TextBatch]) -> Iterator[shards.Batch]:
+    """`map(work, batches)` with the work in a thread of its own, while the next batch is read."""
+    with ThreadPoolExecutor(1) as pool:
+        working: Future[shards.Batch] | None = None
+        for batch in batches:
+            finished, working = working, pool.submit(work, batch)
+            if finished:
+                yield finished.result()
+        if working:
+            yield working.result()
 
 
 def _identity(source: SourceConfig, encoder: Encoder, held_out_fraction: float, shards_dir: Path) -> dict:

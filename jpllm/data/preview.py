@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from jpllm.config import REQUIRED, option
 from jpllm.data.clean import BLANK, Step, steps
 from jpllm.data.quarantine import BadRow
-from jpllm.data.sources import SourceConfig, plain_text, read_texts
+from jpllm.data.sources import SourceConfig, before_rules, read_texts
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -106,12 +106,13 @@ class SourcePreview:
 def preview(source: SourceConfig, num_rows: int) -> SourcePreview:
     """Run the rules of `source` on its first `num_rows` rows. Raises InputError where `read_texts` does."""
     result = SourcePreview(source.label, effects=[RuleEffect(rule.rule) for rule in source.clean])
+    begin = before_rules(source)
     for text in islice(read_texts(source), num_rows):
         result.num_rows += 1
         if isinstance(text, BadRow):
             result.bad_rows.append(text)
             continue
-        kept: str | None = plain_text(source, text)
+        kept: str | None = begin(text)
         for number, step in enumerate(steps(kept, source.clean)):
             kept = step.after
             if step.rule == BLANK:
@@ -137,9 +138,7 @@ def terminal_tables(previews: Sequence[SourcePreview]) -> Group:
         for name in ("rule", "seen", "changed", "dropped", "characters", "example"):
             table.add_column(name, justify="left" if name in ("rule", "example") else "right", overflow="fold")
         for effect in result.effects:
-            examples = [
-                f"[red]−[/] {escape(e.before)}\n[green]+[/] {escape(e.after)}" for e in effect.changed[:1]
-            ]
+            examples = [f"[red]−[/] {escape(e.before)}\n[green]+[/] {escape(e.after)}" for e in effect.changed[:1]]
             examples += [f"[red]✗ {escape(e.reason)}[/]: {escape(e.before[:80])}" for e in effect.dropped[:1]]
             table.add_row(effect.rule, *effect.figures(), "\n".join(examples))
         tables.append(table)

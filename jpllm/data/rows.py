@@ -24,6 +24,7 @@ class TextTaker:
         template = source.template
         self._columns = _COLUMN.findall(template) if template is not None else [source.text_column]
         self._pieces = _COLUMN.split(template)[::2] if template is not None else ["", ""]
+        self._is_plain = template is None and not source.where
         self._is_first = True
 
     @property
@@ -40,6 +41,8 @@ class TextTaker:
         if self._is_first:
             self._is_first = False
             self._refuse_missing_columns(place, row)
+        if self._is_plain and isinstance(text := row.get(self._source.text_column), str):
+            return self._problem(place, text) or text
         if any(_as_text(_lookup(row, column)) != wanted for column, wanted in self._source.where.items()):
             return None
         values = []
@@ -66,12 +69,11 @@ class TextTaker:
             return BadRow(place, f"longer than max_characters ({self._source.max_characters:,})", f"{len(text):,}")
         if "\0" in text:
             return BadRow(place, "NUL character", f"at character {text.index(chr(0))}")
-        if not text.isascii():
-            try:
-                text.encode("utf-8")
-            except UnicodeEncodeError as error:
-                found = f"\\u{ord(text[error.start]):04x} at character {error.start}; cut in the middle of a character"
-                return BadRow(place, "lone surrogate", found)
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            found = f"\\u{ord(text[error.start]):04x} at character {error.start}; cut in the middle of a character"
+            return BadRow(place, "lone surrogate", found)
         return None
 
 

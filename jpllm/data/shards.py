@@ -104,7 +104,7 @@ class ShardWriter:
     def append(self, batch: Batch) -> None:
         """Write a batch and its record; both are on disk afterwards."""
         content = {
-            TOKENS_NAME: b"".join(ids.astype(self._dtype).tobytes() for ids in batch.token_ids),
+            TOKENS_NAME: np.concatenate(batch.token_ids).astype(self._dtype).tobytes() if batch.token_ids else b"",
             HELD_OUT_TEXT_NAME: _lines({"text": text} for text in batch.held_out),
             QUARANTINE_NAME: _lines(batch.bad_rows),
         }

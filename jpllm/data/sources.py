@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -165,18 +165,19 @@ def read_texts(source: SourceConfig, progress: ReadProgress | None = None) -> It
             return
 
 
-def plain_text(source: SourceConfig, text: str) -> str:
-    """A text of `read_texts` before its rules: wikitext without its markup, anything else as it is."""
+def before_rules(source: SourceConfig) -> Callable[[str], str]:
+    """What becomes of a text of `read_texts` before its rules: wikitext loses its markup, all else stays as it is."""
     if not source.is_wiki_dump:
-        return text
-    from jpllm.data import mediawiki
+        return str
+    from jpllm.data.wikicode import plain_text
 
-    return mediawiki.plain_text(text)
+    return plain_text
 
 
-def prepare(source: SourceConfig, text: str) -> Cleaned:
-    """The document that a text of `read_texts` becomes by the rules of `source`."""
-    return clean(plain_text(source, text), source.clean)
+def prepare(source: SourceConfig, texts: Iterable[str]) -> Iterator[Cleaned]:
+    """The documents that texts of `read_texts` become by the rules of `source`."""
+    begin = before_rules(source)
+    return (clean(begin(text), source.clean) for text in texts)
 
 
 def read_documents(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[str]:
@@ -185,19 +186,20 @@ def read_documents(source: SourceConfig, progress: ReadProgress | None = None) -
     Raises:
         InputError: what `read_texts` raises, and more bad rows than `max_bad_fraction`, after the last document.
     """
-    quarantine = Quarantine(source.label, source.max_bad_fraction)
+    quarantine, begin = Quarantine(source.label, source.max_bad_fraction), before_rules(source)
     for text in read_texts(source, progress):
         quarantine.add(text)
-        if isinstance(text, str) and (document := prepare(source, text).text) is not None:
-            yield document
+        if isinstance(text, str):
+            document = clean(begin(text), source.clean).text
+            if document is not None:
+                yield document
     quarantine.refuse_too_many()
 
 
 def documents_in_place(source: SourceConfig) -> Iterator[str]:
     """Yield the document of each text of `read_texts`, empty where a rule drops it, so that positions stay."""
-    for text in read_texts(source):
-        if isinstance(text, str):
-            yield prepare(source, text).text or ""
+    texts = (text for text in read_texts(source) if isinstance(text, str))
+    return (document.text or "" for document in prepare(source, texts))
 
 
 def content_hash(source: SourceConfig) -> str:

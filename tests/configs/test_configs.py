@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.py"))
 SOURCES = sorted((ROOT / "recipes" / "configs" / "sources").glob("*.yaml"))
 YAMLS = [file for file in sorted((ROOT / "recipes" / "configs").rglob("*.yaml")) if file not in SOURCES]
-DOCUMENTS = [*RECIPES, *YAMLS, *SOURCES, *sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "Makefile"]
+TEXTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "Makefile"]
+DOCUMENTS = [*RECIPES, *YAMLS, *SOURCES, *TEXTS]
 
 
 class Parsed(Exception):

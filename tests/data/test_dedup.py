@@ -10,18 +10,10 @@ import numpy as np
 import pytest
 
 from jpllm.data import dedup
-from jpllm.data.dedup import (
-    DedupConfig,
-    Duplicate,
-    SourceDuplicates,
-    choose_bands,
-    comparable,
-    find_duplicates,
-    minhash_signatures,
-    ngram_hashes,
-    read_drop_list,
-    write_drop_list,
-)
+from jpllm.data.dedup import DedupConfig, find_duplicates
+from jpllm.data.drop_list import Duplicate, SourceDuplicates, read_drop_list, write_drop_list
+from jpllm.data.minhash import choose_bands, comparable, minhash_signatures, ngram_hashes
+from jpllm.data.processes import map_in_order
 from jpllm.runtime import InputError
 
 ONE = DedupConfig(processes=1)
@@ -186,7 +178,7 @@ def test_only_a_few_batches_are_read_ahead():
             num_read += 1
             yield ["x"] * number
 
-    results = dedup._in_order(len, batches(), processes=2)
+    results = map_in_order(len, batches(), processes=2)
     assert list(islice(results, 10)) == list(range(10))
     assert num_read <= 10 + 2 * 2
     assert list(results) == list(range(10, 100))
@@ -255,7 +247,7 @@ def test_drop_list_round_trip(tmp_path):
     a, b = pair(0.95, seed=1)
     (source,) = find_duplicates([("A", ["", a, b, a])], ONE, evaluation=[("E", ["x"])])
     file = tmp_path / "lists" / "A.jsonl"
-    write_drop_list(file, source, "id1", ONE)
+    write_drop_list(file, source, "id1", ONE.settings())
     header, near, exact = map(json.loads, file.read_text(encoding="utf-8").splitlines())
     assert header.pop("settings").items() >= {"duplicates": "near", "near_threshold": 0.8, "bands": 18}.items()
     assert header == {
@@ -276,7 +268,7 @@ def test_drop_list_round_trip(tmp_path):
 def test_empty_drop_list(tmp_path):
     config = DedupConfig(duplicates="exact")
     (source,) = find_duplicates([("A", [])], config)
-    write_drop_list(tmp_path / "A.jsonl", source, "id1", config)
+    write_drop_list(tmp_path / "A.jsonl", source, "id1", config.settings())
     assert json.loads((tmp_path / "A.jsonl").read_text())["settings"] == {"duplicates": "exact"}
     assert read_drop_list(tmp_path / "A.jsonl", "A", "id1").tolist() == []
 

@@ -9,8 +9,9 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from jpllm.data import mediawiki
-from jpllm.data.mediawiki import Page, plain_text, read_dump, read_pages
+from jpllm.data import wikicode
+from jpllm.data.mediawiki import read_pages
+from jpllm.data.wikicode import plain_text
 from jpllm.runtime import InputError
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="ja">
@@ -64,11 +65,15 @@ PAGES = [
     page("谷", revision("谷の文。")),
 ]
 DUMP = (HEAD + "".join(PAGES) + TAIL).encode()
-ARTICLES = [Page("山", "山は地形の一つ。"), Page("川 & 海", "新しい。\n\n2 < 3"), Page("谷", "谷の文。")]
+ARTICLES = [("山", "山は地形の一つ。"), ("川 & 海", "新しい。\n\n2 < 3"), ("谷", "谷の文。")]
 
 
-def read(data: bytes, **settings) -> list[Page]:
-    return list(read_dump(io.BytesIO(data), "a.xml", **settings))
+def read_dump(stream, name: str, **settings) -> list[tuple[str, str]]:
+    return [(title, plain_text(wikitext)) for title, wikitext in read_pages(stream, name, **settings)]
+
+
+def read(data: bytes, **settings) -> list[tuple[str, str]]:
+    return read_dump(io.BytesIO(data), "a.xml", **settings)
 
 
 def test_articles_of_a_dump():
@@ -78,18 +83,18 @@ def test_articles_of_a_dump():
 def test_multistream_bz2_and_gzip():
     parts = [HEAD.encode(), *(p.encode() for p in PAGES), TAIL.encode()]
     multistream = b"".join(bz2.compress(part) for part in parts)
-    assert list(read_dump(bz2.BZ2File(io.BytesIO(multistream)), "a.xml.bz2")) == ARTICLES
-    assert list(read_dump(gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(DUMP))), "a.xml.gz")) == ARTICLES
+    assert (read_dump(bz2.BZ2File(io.BytesIO(multistream)), "a.xml.bz2")) == ARTICLES
+    assert (read_dump(gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(DUMP))), "a.xml.gz")) == ARTICLES
 
 
 def test_namespaces_and_wikitext():
-    assert read(DUMP, namespaces=[10]) == [Page("Template:箱", "箱")]
+    assert read(DUMP, namespaces=[10]) == [("Template:箱", "箱")]
     assert next(read_pages(io.BytesIO(DUMP), "a.xml")) == ("山", "'''山'''は[[地形]]の一つ。")
 
 
 def test_export_without_a_version_namespace_and_ns_element():
     old = "<mediawiki><page><title>a</title><revision><text>b</text></revision></page></mediawiki>"
-    assert read(old.encode()) == [Page("a", "b")]
+    assert read(old.encode()) == [("a", "b")]
 
 
 @pytest.mark.parametrize(
@@ -248,10 +253,10 @@ CONSTRUCTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("budget_chars", [mediawiki.PARSER_BUDGET_CHARS, 0], ids=["parser", "patterns"])
+@pytest.mark.parametrize("budget_chars", [wikicode.PARSER_BUDGET_CHARS, 0], ids=["parser", "patterns"])
 @pytest.mark.parametrize("construct", CONSTRUCTS)
 def test_plain_text(construct, budget_chars, monkeypatch):
-    monkeypatch.setattr(mediawiki, "PARSER_BUDGET_CHARS", budget_chars)
+    monkeypatch.setattr(wikicode, "PARSER_BUDGET_CHARS", budget_chars)
     wikitext, expected = CONSTRUCTS[construct]
     assert plain_text(wikitext) == expected
 

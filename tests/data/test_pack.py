@@ -7,7 +7,8 @@ import pytest
 from jpllm.cli import main
 from jpllm.data import shards
 from jpllm.data.clean import CleanRule
-from jpllm.data.pack import PackConfig, Part, is_held_out, pack, text_rank
+from jpllm.data.pack import PackConfig, is_held_out, pack, text_rank
+from jpllm.data.parts import Part
 from jpllm.data.shards import TokenShards, token_dtype
 from jpllm.data.sources import SourceConfig, write_jsonl
 from jpllm.runtime import InputError

@@ -9,7 +9,13 @@ from jpllm.data.clean import CleanRule
 from jpllm.data.preview import Example, html_page, preview, terminal_tables
 from jpllm.data.sources import SourceConfig, write_jsonl
 
-TEXTS = ["よい文章です。" * 5, "前<b>後\u200b。" + "続く文章。" * 60, "短い", " ", "よい文章です。" * 5 + "  \n\n\n\n終わり。"]
+TEXTS = [
+    "よい文章です。" * 5,
+    "前<b>後\u200b。" + "続く文章。" * 60,
+    "短い",
+    " ",
+    "よい文章です。" * 5 + "  \n\n\n\n終わり。",
+]
 
 
 def source(tmp_path):

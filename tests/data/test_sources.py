@@ -1,3 +1,4 @@
+import bz2
 import gzip
 import json
 import re
@@ -7,11 +8,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from jpllm.data.clean import CleanRule
 from jpllm.data.quarantine import BadRow
 from jpllm.data.sources import (
     ReadProgress,
     SourceConfig,
     content_hash,
+    documents_in_place,
     find_files,
     read_documents,
     read_texts,
@@ -172,6 +175,19 @@ def test_limits_of_rows_bytes_and_characters(tmp_path):
     assert list(read_texts(source)) == ["あ", "いい"]
     source.max_bytes, source.max_characters = None, 1
     assert [str(text) for text in read_texts(source)][1] == f"{source.path}:2: longer than max_characters (1): 2"
+
+
+def test_a_wiki_dump_becomes_plain_text(tmp_path):
+    page = "<page><title>{}</title><ns>0</ns><revision><model>wikitext</model><text>{}</text></revision></page>"
+    pages = page.format("山", "'''山'''は[[地形]]の一つ。") + page.format("谷", "{{未完成}}\n谷は低い。")
+    (tmp_path / "wiki.xml.bz2").write_bytes(bz2.compress(f"<mediawiki>{pages}</mediawiki>".encode()))
+    source = SourceConfig(str(tmp_path / "wiki.xml.bz2"))
+    assert list(read_documents(source)) == ["山は地形の一つ。", "谷は低い。"]
+    source.clean = [CleanRule("length", at_least=6)]
+    assert list(read_documents(source)) == ["山は地形の一つ。"]
+    assert list(documents_in_place(source)) == ["山は地形の一つ。", ""]
+    source.template = "{title}\n{text}"
+    assert list(read_documents(source)) == ["山\n山は地形の一つ。", "谷\n\n谷は低い。"]
 
 
 def test_other_encodings(tmp_path):

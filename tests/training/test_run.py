@@ -157,3 +157,12 @@ def test_used_output_dir_is_refused(tmp_path):
         run.refuse_used_output_dir(tmp_path)
     with pytest.raises(InputError, match="is a file; name a folder"):
         run.refuse_used_output_dir(tmp_path / "config.yaml")
+
+
+def test_a_run_stops_before_a_source_repeats(caplog):
+    assert run.stop_before_repeats(10, 12) == 10
+    assert caplog.text == ""
+    assert run.stop_before_repeats(10, 7) == 7
+    assert "runs out after 7 of 10 steps" in caplog.text
+    with pytest.raises(InputError, match="runs out in the first step"):
+        run.stop_before_repeats(10, 0)

@@ -1,6 +1,6 @@
 import pytest
 
-from jpllm.data.quality import Drop, japanese_share, length, repeated_share, repetition
+from jpllm.data.rules.quality import Drop, japanese_share, length, repeated_share, repetition
 
 # 100 different characters, so that nothing in it repeats.
 UNIQUE = "".join(chr(0x4E00 + number) for number in range(100))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jpllm.data.aozora import aozora
+from jpllm.data.rules.aozora import aozora
 
 BOX = """\
 -------------------------------------------------------

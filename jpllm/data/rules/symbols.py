@@ -9,14 +9,19 @@ _DECORATIVE = "←-↓⇐-⇓■-◊◌-◮◰-◿☀-♬♰-⚪✀-➓➔➕-�
 _SYMBOL = re.compile(f"[{_DECORATIVE}]")
 _RUN = re.compile(rf"([{_DECORATIVE}])\1{{2,}}")
 _SPACED = re.compile(f"[ \t]*[{_DECORATIVE}]+(?:[ \t]*[{_DECORATIVE}])*[ \t]*")
-_RULERS = {mark * 7: re.compile(re.escape(mark) + "{7,}") for mark in "-=*_~#＊＝＿─━═"}
+_FRAME = r"+|\u2502\u2503\u250c-\u254b\u2551-\u256c"  # a ruler beside one of these is the side of a table
+_RULERS = {
+    mark * 7: re.compile(rf"(?<![{_FRAME}{re.escape(mark)}]){re.escape(mark)}{{7,}}(?![{_FRAME}{re.escape(mark)}])")
+    for mark in "-=*_~#＊＝＿─━═"
+}
 
 _OPERAND = r"A-Za-z0-9Ａ-Ｚａ-ｚ０-９α-ωΑ-Ω∞"
 _FORMULA = re.compile(
     r"\\[A-Za-z]+"  # a TeX command
     r"|\$[^$]*[A-Za-z0-9][^$]*\$"  # text between dollars
-    rf"|[{_OPERAND})\]}}′'²³|]\s*[=＝≠≒≡≦≧≤≥<>＜＞+＋±×÷^∈⊂⊆∧∨→⇒⇔↦←⇐]\s*[-−+±√∠△□({{\[|]*[{_OPERAND}]"
+    rf"|[{_OPERAND})\]}}′'²³|]\s*[=＝≠≒≡≦≧≤≥<>＜＞+＋±×÷^∈⊂⊆∧∨→⇒⇔↦←⇐]\s*(?:[-−+±√∠△({{\[|]*[{_OPERAND}]|□)"
     r"|[△▽□▱⊿]\s?[A-ZＡ-Ｚ]{2,}"  # a figure named by its corners
+    r"|[0-9０-９]□|[□△▲▼]\s?[0-9０-９]"  # a digit to find, a negative amount
     r"|[∑∏∫√∮]"
 )
 
@@ -26,13 +31,11 @@ def symbols(text: str, at_most: float = 0.02) -> str:
 
     Decorative are shapes, stars, notes, arrows and ※: what stands in a line for the eye. The share is that of the
     characters other than white space. A symbol removed between two words leaves a space. Rulers (-------, =======)
-    become three characters. Never touched: punctuation (。、！？「」…ー〜), and lines that look like formulas, which
-    have a TeX command, text between dollars, a root, sum or integral, a figure such as △ABC, or an operator or arrow
-    between two letters or digits.
+    become three characters. Never touched: punctuation (。、！？「」…ー〜), frames of tables, and lines that look like
+    formulas, which have a TeX command, text between dollars, a root, sum or integral, a figure such as △ABC, a number
+    such as ▲5 or 4□7, or an operator or arrow between two letters or digits.
     """
-    for ruler, pattern in _RULERS.items():
-        if ruler in text:  # many times faster than the pattern
-            text = pattern.sub(ruler[:3], text)
+    text = _with_short_rulers(text)
     if not _SYMBOL.search(text):
         return text
     lines = text.split("\n")
@@ -43,13 +46,20 @@ def symbols(text: str, at_most: float = 0.02) -> str:
     num_characters = sum(len("".join(line.split())) for line in lines)
     if num_symbols > at_most * num_characters:
         for index in plain:
-            lines[index] = _without_symbols(lines[index])
+            lines[index] = _with_short_rulers(_without_symbols(lines[index]))
     return "\n".join(lines)
 
 
 def is_formula(line: str) -> bool:
     """Whether a line of text looks like mathematics, by the test that `symbols` describes."""
     return _FORMULA.search(line) is not None
+
+
+def _with_short_rulers(text: str) -> str:
+    for ruler, pattern in _RULERS.items():
+        if ruler in text:  # many times faster than the pattern
+            text = pattern.sub(ruler[:3], text)
+    return text
 
 
 def _without_symbols(line: str) -> str:

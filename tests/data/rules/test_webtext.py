@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jpllm.data.webtext import web_lines
+from jpllm.data.rules.webtext import web_lines
 
 
 @pytest.mark.parametrize(

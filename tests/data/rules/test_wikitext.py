@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jpllm.data.wikitext import wikipedia
+from jpllm.data.rules.wikitext import wikipedia
 
 PAGE = """\
 {{Infobox 山

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jpllm.data.characters import control_characters, nfkc, whitespace
+from jpllm.data.rules.characters import control_characters, nfkc, whitespace
 
 TEXTS = st.text(
     st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("\n\r\t 　\u200b\u200d\ufe0f❤👨漢か\xa0"))

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jpllm.data.symbols import is_formula, symbols
+from jpllm.data.rules.symbols import is_formula, symbols
 
 PROSE = "これは長い文章で、記号の割合はとても小さい。" * 30
 
@@ -15,6 +15,7 @@ PROSE = "これは長い文章で、記号の割合はとても小さい。" * 3
         ("東京→大阪。※注意", "東京 大阪。注意"),
         ("　■ 一つ目", "　一つ目"),
         ("☆彡", "彡"),
+        ("-----★-----", "---"),
     ],
 )
 def test_too_many_symbols_are_removed(text, expected):
@@ -49,6 +50,9 @@ def test_few_symbols_are_only_shortened(line, expected):
         "△ABC ≡ △DEF、△PQRは正三角形",
         "∫ ■",
         "p ⇒ q ⇒ r",
+        "x＝□□□□□□＝74□×？",
+        "経常利益 ▲3.5％ △ 12",
+        "┏━━━━━━━┓\n├───────┤\n+-------+\n|=======|",
     ],
 )
 def test_punctuation_and_formulas_stay(line):
@@ -72,7 +76,10 @@ def test_what_is_no_formula(line):
     assert not is_formula(line)
 
 
-@given(st.text(st.sampled_from("★☆■→⇒※♪-=$\\+xA3)△あ漢。 　\n")), st.sampled_from([0, 0.02, 0.5, 1]))
+@given(
+    st.lists(st.sampled_from([*"★☆■→⇒※♪-=$\\+|xA3)△あ漢。 　\n", "------", "★★★"])).map("".join),
+    st.sampled_from([0, 0.02, 0.5, 1]),
+)
 def test_a_second_pass_changes_nothing(text, at_most):
     once = symbols(text, at_most)
     assert symbols(once, at_most) == once

@@ -187,7 +187,7 @@ def test_a_wiki_dump_becomes_plain_text(tmp_path):
     assert list(read_documents(source)) == ["山は地形の一つ。"]
     assert list(documents_in_place(source)) == ["山は地形の一つ。", ""]
     source.template = "{title}\n{text}"
-    assert list(read_documents(source)) == ["山\n山は地形の一つ。", "谷\n\n谷は低い。"]
+    assert list(read_documents(source)) == ["山\n山は地形の一つ。", "谷\n谷は低い。"]
 
 
 def test_other_encodings(tmp_path):

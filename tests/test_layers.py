@@ -18,7 +18,8 @@ LAYERS = {
     "evaluation": 2,
     "tracking": 2,
     "training": 2,
-    "cli": 3,
+    "commands": 3,
+    "cli": 4,
     "recipes": 3,
 }
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "sentencepiece", "tokenizers", "matplotlib", "pyarrow")

@@ -23,12 +23,14 @@ from jpllm.runtime import InputError
 from jpllm.tokenizer.convert import _BPE, _NORMAL, _fields, _Model, _read_model, convert
 from jpllm.tokenizer.extend import ExtendConfig, first_new_id, refuse_too_few
 from jpllm.tokenizer.pieces import JAPANESE, LETTERS
+from jpllm.tokenizer.proof import first_difference
 
 if typing.TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 _CHARACTER_COVERAGE = 0.9995
+_MAX_PROOF_LINES = 1000
 _MARGIN = 0.1
 
 
@@ -39,10 +41,10 @@ def with_new_pieces(
     config: ExtendConfig,
     new_model_file: Path,
 ) -> Tokenizer:
-    """Write the extended model to `new_model_file`; returns its backend, proved to have its ids.
+    """Write the extended model to `new_model_file`; returns the tokenizer's backend with the new pieces, ids proved.
 
-    Raises InputError when the tokenizer has added words (their ids would be those of the new pieces), when the model
-    is of a kind that `convert` refuses, or when the lines yield too few pieces.
+    Raises InputError when the tokenizer has added words (their ids would be those of the new pieces) or other ids than
+    the model, when the model is of a kind that `convert` refuses, or when the lines yield too few pieces.
     """
     from sentencepiece import SentencePieceProcessor
     from tokenizers import Tokenizer
@@ -53,6 +55,10 @@ def with_new_pieces(
             f"{model_file}: the model has {len(model.pieces):,} pieces, the tokenizer beside it "
             f"{first_new_id(tokenizer):,} ids: it has words that were added later, and cannot be extended"
         )
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    expected = "BPE" if model.algorithm == _BPE else "Unigram"
+    if state["model"]["type"] != expected:
+        raise InputError(f"{model_file}: the model is {expected}, the tokenizer beside it {state['model']['type']}")
     processor = SentencePieceProcessor(model_file=str(model_file))
     end = "[、。]?" if config.join_punctuation else ""
     part = re.compile(f"[{LETTERS}]+{end}|[^{LETTERS}]+")  # letters, or punctuation: no piece is `」と、`
@@ -63,10 +69,25 @@ def with_new_pieces(
     refuse_too_few(len(pieces), config.num_pieces)
     new_model_file.write_bytes(_appended(model_file.read_bytes(), len(model.pieces) + len(pieces), pieces))
     with tempfile.TemporaryDirectory() as folder:
-        convert(new_model_file, Path(folder) / "tokenizer", lines[:1000])
-        backend = Tokenizer.from_file(str(Path(folder) / "tokenizer" / "tokenizer.json"))
-    backend.post_processor = tokenizer.backend_tokenizer.post_processor
+        convert(new_model_file, Path(folder) / "tokenizer")
+        converted = json.loads((Path(folder) / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
+    _copy_pieces(converted["model"], state["model"], len(model.pieces))
+    backend = Tokenizer.from_str(json.dumps(state))
+    proof = lines[:_MAX_PROOF_LINES]
+    encodings = backend.encode_batch_fast(proof, add_special_tokens=False)
+    reference = SentencePieceProcessor(model_file=str(new_model_file))
+    if found := first_difference(reference, proof, [encoding.ids for encoding in encodings]):
+        raise InputError(f"{model_file}: the tokenizer beside it does not have its ids: {found}")
     return backend
+
+
+def _copy_pieces(source: dict, target: dict, first_id: int) -> None:
+    """Copy the pieces from `first_id` on, and the merges that make them, between models as tokenizer.json has them."""
+    if source["type"] == "Unigram":
+        target["vocab"] += source["vocab"][first_id:]
+    else:
+        target["vocab"] |= {piece: index for piece, index in source["vocab"].items() if index >= first_id}
+        target["merges"] = list(dict.fromkeys(map(tuple, chain(target["merges"], source["merges"]))))
 
 
 def _unigram_pieces(

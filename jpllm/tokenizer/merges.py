@@ -136,7 +136,7 @@ class _Words:
         places, pairs = places[order], pairs[order]
         starts = np.flatnonzero(np.diff(pairs, prepend=-1))
         counts = np.add.reduceat(self._weights[places], starts)
-        stops = [*starts[1:].tolist(), len(places)]
+        stops = np.append(starts[1:], len(places))
         for pair, count, start, stop in zip(
             pairs[starts].tolist(), counts.tolist(), starts.tolist(), stops, strict=True
         ):

@@ -42,11 +42,6 @@ def is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
     return b'"ByteLevel"' in _decoder_state(tokenizer)
 
 
-def has_byte_pieces(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """True where characters without a piece are spelled in pieces such as `<0xE3>`."""
-    return b'"ByteFallback"' in _decoder_state(tokenizer)
-
-
 def piece_bytes(tokenizer: PreTrainedTokenizerFast) -> dict[int, bytes]:
     """The UTF-8 bytes that each id stands for in a text, a beginning or rest of a character among them.
 
@@ -57,8 +52,28 @@ def piece_bytes(tokenizer: PreTrainedTokenizerFast) -> dict[int, bytes]:
     if is_byte_level(tokenizer):
         spelled = {index: [BYTE_OF_CHARACTER.get(one) for one in piece] for index, piece in pieces.items()}
         return {index: bytes(content) for index, content in spelled.items() if None not in content}
-    spells_bytes = has_byte_pieces(tokenizer)
+    spells_bytes = b'"ByteFallback"' in _decoder_state(tokenizer)
     return {index: _sentencepiece_bytes(piece, spells_bytes) for index, piece in pieces.items()}
+
+
+def byte_piece_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The ids of pieces that are no whole characters: `<0xE3>`, or parts of characters in a byte-level vocabulary.
+
+    A piece of one ASCII byte counts where it is written `<0x41>`.
+    """
+    vocabulary = tokenizer.get_vocab()
+    if not is_byte_level(tokenizer):
+        spells_bytes = b'"ByteFallback"' in _decoder_state(tokenizer)
+        return [index for piece, index in vocabulary.items() if spells_bytes and _BYTE_PIECE.fullmatch(piece)]
+    return [index for index, content in piece_bytes(tokenizer).items() if whole_characters(content) is None]
+
+
+def whole_characters(content: bytes) -> str | None:
+    """The text that the bytes are, or None where a character is not whole."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def is_japanese(content: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from jpllm.data.sources import SourceConfig, read_documents
 from jpllm.runtime import InputError
 from jpllm.tokenizer.extend import ExtendConfig
 from jpllm.tokenizer.train import TokenizerConfig
+
+_MAX_SCORED_LENGTH, _SCORED_BATCH_SIZE = 2048, 8  # so that logits of a few hundred MB are held
 
 
 @dataclass
@@ -34,24 +37,26 @@ class ConvertConfig:
 class ReportConfig:
     """Report"""
 
-    tokenizer: list[str] = option(REQUIRED, "Tokenizer folders, or names on the Hugging Face Hub; one column each.")
-    input: list[SourceConfig] = option(REQUIRED, "Texts to cut: paths, or entries with the keys below.")
-    max_characters: int = option(1_000_000, "Characters of the texts to read.", minimum=1)
-    output: Path | None = option(None, "Markdown file for the table.")
+    tokenizer: list[str] = option(REQUIRED, "Tokenizer folders, or names on the Hugging Face Hub, to compare.")
+    input: list[SourceConfig] = option(REQUIRED, "Texts to encode: paths, or entries with the keys below.")
+    max_characters: int = option(1_000_000, "Most characters of all texts together, the same share of each.", minimum=1)
+    output: Path | None = option(None, "File for the table: .json for the numbers, or else Markdown.")
 
 
 @dataclass
 class ExtendFiles:
     """Files"""
 
-    tokenizer: str = option(REQUIRED, "Tokenizer folder, or name on the Hugging Face Hub.")
-    input: list[SourceConfig] = option(REQUIRED, "Japanese texts to learn pieces from.")
-    output_dir: Path = option(REQUIRED, "New folder for the tokenizer, and for the model if one is named.")
-    model: str | None = option(None, "Model of that tokenizer, to be given rows for the new pieces.")
-    eval_sources: list[SourceConfig] = option(
-        default_factory=list, help="Texts for bits per byte before and after; by default some of input."
+    tokenizer: str = option(REQUIRED, "Tokenizer to extend: a folder, or a name on the Hugging Face Hub.")
+    input: list[SourceConfig] = option(REQUIRED, "Japanese texts to learn from: paths, or entries with the keys below.")
+    output_dir: Path = option(REQUIRED, "New folder for the tokenizer, and for the model if there is one.")
+    model: str | None = option(
+        None, "Model of the tokenizer, a folder or a name on the Hub: saved with rows for the new pieces, and scored."
     )
-    eval_bytes: int = option(100_000, "Most bytes of these texts.", minimum=1)
+    held_out_fraction: float = option(
+        0.01, "Share of the documents kept from learning and scored, where there is a model.", above=0, maximum=0.5
+    )
+    held_out_bytes: int = option(200_000, "Most bytes of the held-out documents to score.", minimum=1)
 
 
 def train(argv: Sequence[str]) -> None:
@@ -77,53 +82,77 @@ def convert(argv: Sequence[str]) -> None:
 
 
 def report(argv: Sequence[str]) -> None:
-    """Compare tokenizers on texts: length, byte pieces, kanji, digits, longest pieces."""
+    """Compare tokenizers on the same texts: length, bytes, kanji, digits, white space."""
     (settings,) = config.parse([ReportConfig], argv, prog="jpllm tokenizer report", description=report.__doc__)
+    from jpllm.tokenizer import report as reporting
     from jpllm.tokenizer.load import load
-    from jpllm.tokenizer.report import describe, markdown_table, rows, sample, show
 
-    texts = sample(_texts(settings.input), settings.max_characters)
-    if not texts:
-        raise InputError("input: the texts are empty")
-    table = rows({path: describe(load(path), path, texts) for path in settings.tokenizer})
-    show(table)
+    share = max(1, settings.max_characters // max(1, len(settings.input)))
+    texts = [text for source in settings.input for text in reporting.sample(read_documents(source), share)]
+    table = reporting.rows({path: reporting.describe(load(path), path, texts) for path in settings.tokenizer})
+    reporting.show(table)
     if settings.output:
+        is_json = settings.output.suffix == ".json"
+        content = json.dumps(table, ensure_ascii=False, indent=2) if is_json else reporting.markdown_table(table)
         settings.output.parent.mkdir(parents=True, exist_ok=True)
-        settings.output.write_text(markdown_table(table) + "\n", encoding="utf-8")
+        settings.output.write_text(content + "\n", encoding="utf-8")
 
 
 def extend(argv: Sequence[str]) -> None:
-    """Add Japanese pieces to a tokenizer and, if a model is named, rows to the model."""
+    """Add Japanese pieces to a tokenizer, all old ids kept, and rows for them to its model."""
     files, settings = config.parse(
         [ExtendFiles, ExtendConfig], argv, prog="jpllm tokenizer extend", description=extend.__doc__
     )
+    from jpllm.data.corpus import choose_documents
+    from jpllm.data.pack import is_held_out
     from jpllm.tokenizer import extend as extension
 
-    extension.extend(files.tokenizer, _texts(files.input), settings, files.output_dir)
-    runtime.announce(f"tokenizer {files.output_dir}: {settings.num_pieces:,} more pieces, every old id as it was")
-    if files.model:
-        _extend_model(files)
+    def documents(held_out: bool) -> Iterator[str]:
+        fraction = files.held_out_fraction if files.model else 0.0
+        return (text for text in _texts(files.input) if is_held_out(text, fraction) == held_out)
+
+    with extension.new_folder(files.output_dir) as folder:  # the tokenizer and the model appear together
+        extension.extend(files.tokenizer, documents(held_out=False), settings, folder)
+        if files.model:
+            chosen = choose_documents(documents(held_out=True), files.held_out_bytes)
+            _grow_model(files.model, files.tokenizer, folder, chosen)
+    runtime.announce(f"{files.output_dir}: {settings.num_pieces:,} new pieces, every old id kept")
 
 
-def _extend_model(files: ExtendFiles) -> None:
-    """Save the grown model beside the new tokenizer, and show bits per byte before and after."""
-    from jpllm.data.corpus import choose_documents
-    from jpllm.evaluation.extension import bits_per_byte, grown
-    from jpllm.models.build import load_trained
+def _grow_model(name: str, tokenizer: str, folder: Path, documents: list[str]) -> None:
+    """Save the model beside its extended tokenizer in `folder`; announce bits per byte before and after."""
+    from transformers import AutoConfig
+
+    from jpllm.data.corpus import encode_text
+    from jpllm.evaluation import perplexity
+    from jpllm.models.build import context_length, load_trained
+    from jpllm.models.resize import grow_embeddings
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.extend import first_new_id, old_pieces
     from jpllm.tokenizer.load import load
 
+    if not documents:
+        raise InputError("held_out_fraction: no document is left to score the model on; raise it or give more texts")
     runtime.use_all_cores()
-    old, new, model = load(files.tokenizer), load(files.output_dir), load_trained(files.model)
-    pieces, first_id = old_pieces(old, new), first_new_id(old)
-    documents = choose_documents(_texts(files.eval_sources or files.input), files.eval_bytes)
-    scores = {"old tokenizer": bits_per_byte(model, corpus_encoder(old, files.tokenizer), documents)}
-    for method in ("random", "mean"):
-        larger = grown(model, pieces, first_id, method)
-        scores[f"new rows {method}"] = bits_per_byte(larger, corpus_encoder(new, files.output_dir), documents)
-    larger.save_pretrained(files.output_dir)
-    runtime.announce("bits per byte before any training: " + ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+    old, new = load(tokenizer), load(folder)
+    for label, path, method in (
+        ("old tokenizer", tokenizer, None),
+        ("new tokenizer, new rows random", folder, "random"),
+        ("new tokenizer, new rows the mean of their old pieces", folder, "mean"),
+    ):
+        model = load_trained(name)
+        if method:
+            grow_embeddings(model, old_pieces(old, new), first_new_id=first_new_id(old), method=method)
+        encoder = corpus_encoder(new if method else old, path)
+        (score,) = perplexity.score(
+            model,
+            [encode_text(label, documents, encoder)],
+            eos_token_id=encoder.eos_token_id,
+            context_length=min(context_length(model), _MAX_SCORED_LENGTH),
+            batch_size=_SCORED_BATCH_SIZE,
+        )
+        runtime.announce(f"{label}: {score.bits_per_byte:.4f} bits per byte, {score.num_tokens:,} tokens")
+    model.to(AutoConfig.from_pretrained(name).dtype).save_pretrained(folder)
 
 
 def _texts(sources: Sequence[SourceConfig]) -> Iterator[str]:

@@ -160,7 +160,8 @@ def _read_hub_dataset(source: SourceConfig) -> Iterator[Row]:
 
 
 def _local_files(source: SourceConfig) -> list[_File]:
-    return [_File(str(file), file.stat().st_size, lambda file=file: file.open("rb")) for file in find_files(source)]
+    files = find_files(source.path)
+    return [_File(str(file), file.stat().st_size, lambda file=file: file.open("rb")) for file in files]
 
 
 def _hub_files(source: SourceConfig) -> list[_File]:

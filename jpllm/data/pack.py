@@ -258,7 +258,7 @@ def _remembered_hash(source: SourceConfig, shards_dir: Path) -> str:
     """`content_hash`, kept beside the shards so that a large file is read once and not at every launch."""
     if source.is_hub:
         return content_hash(source)
-    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in find_files(source)]
+    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in find_files(source.path)]
     key = hashlib.sha256(repr(states).encode()).hexdigest()
     memory = shards_dir / f".{source.label}.content-hash.json"
     try:

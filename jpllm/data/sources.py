@@ -7,6 +7,7 @@ takes memory for one row (one file for `.txt` with `document: file`), whatever t
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -94,9 +95,7 @@ class SourceConfig:
     @property
     def is_wiki_dump(self) -> bool:
         """True for MediaWiki XML: a file, or a folder of nothing else."""
-        path = Path(self.path)
-        names = [path.name] if not path.is_dir() else [file.name for file in find_files(self)]
-        return all(name.endswith(WIKI_SUFFIXES) for name in names)
+        return _is_wiki_dump(self.path)
 
     @property
     def label(self) -> str:
@@ -123,9 +122,9 @@ def without_suffix(file_name: str) -> str:
     return next((file_name.removesuffix(suffix) for suffix in longest_first if file_name.endswith(suffix)), file_name)
 
 
-def find_files(source: SourceConfig) -> list[Path]:
-    """The readable files of a local source, sorted by path. Raises InputError if there are none."""
-    path = Path(source.path)
+def find_files(path: str | Path) -> list[Path]:
+    """The readable files of a local path, sorted. Raises InputError if there are none."""
+    path = Path(path)
     if path.is_file():
         if not path.name.endswith(SUFFIXES):
             raise InputError(f"{path}: unknown file type; readable are {', '.join(SUFFIXES)}")
@@ -138,6 +137,12 @@ def find_files(source: SourceConfig) -> list[Path]:
     if not files:
         raise InputError(f"{path}: the folder holds no readable file; readable are {', '.join(SUFFIXES)}")
     return files
+
+
+@functools.cache  # asked for each batch, and a folder may have many files
+def _is_wiki_dump(path: str) -> bool:
+    files = find_files(path) if Path(path).is_dir() else [Path(path)]
+    return all(file.name.endswith(WIKI_SUFFIXES) for file in files)
 
 
 def read_texts(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[str | BadRow]:
@@ -211,7 +216,7 @@ def content_hash(source: SourceConfig) -> str:
     if source.is_hub:
         digest.update(repr((source.path, source.subset, source.split, source.revision)).encode())
         return digest.hexdigest()
-    for file in find_files(source):
+    for file in find_files(source.path):
         digest.update(f"{''.join(file.suffixes)} {file.stat().st_size}\n".encode())
         with file.open("rb") as stream:
             while chunk := stream.read(_HASH_CHUNK_BYTES):

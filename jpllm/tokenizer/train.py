@@ -22,6 +22,7 @@ from jpllm.runtime import InputError
 
 # SentencePiece skips a line of more than 4192 bytes without a word; a character takes 4 bytes at most.
 MAX_LINE_CHARACTERS = 4192 // 4
+_SPACE = "▁"  # how pieces spell it; without that piece a space becomes bytes, which decode to "▁"
 # Each character of these literals needs a piece of its own, whatever the corpus: only then can a converted
 # tokenizer spell out a `</s>` or `<0x0A>` that somebody typed, as SentencePiece does (see `convert`).
 RESERVED_LITERALS = "<unk> <pad> <s> </s> <0x0123456789ABCDEF>"
@@ -83,7 +84,7 @@ def train(texts: Iterable[str], config: TokenizerConfig, model_file: Path) -> No
             character_coverage=config.character_coverage,
             max_sentence_length=MAX_LINE_CHARACTERS * 4,
             num_threads=config.num_threads or os.cpu_count() or 1,
-            required_chars="".join(sorted(set(RESERVED_LITERALS) - {" "})),
+            required_chars="".join(sorted(set(RESERVED_LITERALS) - {" "} | {_SPACE})),
             minloglevel=2,  # errors only; they come as exceptions, too
             **_PRESETS[config.preset],
         )

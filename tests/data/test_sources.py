@@ -201,7 +201,7 @@ def test_missing_file_and_empty_folder(tmp_path):
     with pytest.raises(InputError, match=r"gone.jsonl: no such file or folder"):
         read(tmp_path / "gone.jsonl")
     with pytest.raises(InputError, match="the folder holds no readable file"):
-        find_files(SourceConfig(str(tmp_path)))
+        find_files(tmp_path)
 
 
 def test_parquet_without_the_column(tmp_path):

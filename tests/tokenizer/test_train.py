@@ -60,6 +60,14 @@ def test_default_preset_keeps_white_space(models: dict) -> None:
     assert models["default"].encode("\n\t") == [model_id(models["default"], "\n"), model_id(models["default"], "\t")]
 
 
+@pytest.mark.parametrize("preset", ["default", "published"])
+def test_spaces_survive_a_corpus_without_any(tmp_path: Path, preset: str) -> None:
+    texts = [text.replace("\u3000", "") for text in documents()]
+    model = trained(tmp_path, texts, preset=preset)
+    assert model.decode(model.encode("山 川")) == "山 川"
+    assert not any(model.is_byte(index) for index in model.encode("山 川"))
+
+
 def test_published_preset_removes_extra_spaces_and_spells_newlines_in_bytes(models: dict) -> None:
     model = models["published"]
     assert model.decode(model.encode("  a   b\n")) == "a b\n"

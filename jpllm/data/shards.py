@@ -86,7 +86,7 @@ class ShardWriter:
 
     def __init__(self, directory: Path, dtype: np.dtype) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._directory, self._dtype = directory, dtype
+        self._dtype = dtype
         self.size, self.num_batches = ShardsSize(), 0
         lengths = dict.fromkeys(_DATA_NAMES, 0)
         records_bytes = 0

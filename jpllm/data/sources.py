@@ -191,13 +191,15 @@ def read_documents(source: SourceConfig, progress: ReadProgress | None = None) -
     Raises:
         InputError: what `read_texts` raises, and more bad rows than `max_bad_fraction`, after the last document.
     """
-    quarantine, begin = Quarantine(source.label, source.max_bad_fraction), before_rules(source)
-    for text in read_texts(source, progress):
-        quarantine.add(text)
-        if isinstance(text, str):
-            document = clean(begin(text), source.clean).text
-            if document is not None:
-                yield document
+    quarantine = Quarantine(source.label, source.max_bad_fraction)
+
+    def good_texts() -> Iterator[str]:
+        for text in read_texts(source, progress):
+            quarantine.add(text)
+            if isinstance(text, str):
+                yield text
+
+    yield from (document.text for document in prepare(source, good_texts()) if document.text is not None)
     quarantine.refuse_too_many()
 
 

@@ -31,9 +31,9 @@ if typing.TYPE_CHECKING:
     from tokenizers import Tokenizer, models
     from tokenizers.normalizers import Normalizer
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
+NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 _RESERVED = (_UNKNOWN, _CONTROL, _BYTE)
-_UNIGRAM, _BPE = 1, 2
+_UNIGRAM, BPE = 1, 2
 _NFKC_RULES = ("nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf")
 _HIDDEN_PREFIX, _HIDDEN_TILDE = "\U0001fffe", "\U0001ffff"  # noncharacters: no text has them
 _BATCH_TEXTS = 1000
@@ -49,7 +49,7 @@ def convert(model_file: Path, output_dir: Path, proof_texts: Iterable[str] = ())
     from transformers import PreTrainedTokenizerFast
 
     refuse_used(output_dir)
-    model = _read_model(model_file)
+    model = read_model(model_file)
     if problems := list(_problems(model)):
         raise InputError(f"{model_file}: cannot be converted exactly: {'; '.join(problems)}")
     tokenizer = PreTrainedTokenizerFast(
@@ -102,9 +102,9 @@ def verify(folder: Path, texts: Iterable[str]) -> int:
     return num_texts
 
 
-def _problems(model: _Model) -> Iterator[str]:
+def _problems(model: SentencePieceModel) -> Iterator[str]:
     """What the model uses that the conversion does not reproduce, a sentence for each."""
-    if model.algorithm not in (_UNIGRAM, _BPE):
+    if model.algorithm not in (_UNIGRAM, BPE):
         yield "its model_type is not unigram or bpe"
     if model.rule not in ("identity", *_NFKC_RULES):
         yield f"its normalization rule {model.rule!r} is not one of identity, {', '.join(_NFKC_RULES)}"
@@ -116,7 +116,7 @@ def _problems(model: _Model) -> Iterator[str]:
     for piece in model.pieces:
         if piece.kind == _USER_DEFINED:
             is_plain = normalizer.normalize_str(piece.text) == piece.text and not set(piece.text) & set(" ▁")
-            if not is_plain or (model.algorithm == _BPE and len(piece.text) > 1):
+            if not is_plain or (model.algorithm == BPE and len(piece.text) > 1):
                 yield f"its user-defined symbol {piece.text!r} would be normalized, or not be kept whole"
     single = {piece.text for piece in model.pieces if piece.kind not in _RESERVED and len(piece.text) == 1}
     if model.algorithm == _UNIGRAM:
@@ -126,7 +126,7 @@ def _problems(model: _Model) -> Iterator[str]:
                 break
 
 
-def _backend(model: _Model) -> Tokenizer:
+def _backend(model: SentencePieceModel) -> Tokenizer:
     """The model as a `tokenizers.Tokenizer`; its control pieces and unknown are special tokens."""
     from tokenizers import Regex, Tokenizer, decoders, normalizers
 
@@ -156,7 +156,7 @@ def _backend(model: _Model) -> Tokenizer:
     return backend
 
 
-def _character_normalizer(model: _Model) -> Normalizer:
+def _character_normalizer(model: SentencePieceModel) -> Normalizer:
     """The part of SentencePiece's normalizer that maps characters.
 
     `Precompiled` looks at one grapheme at a time and misses what spans more (カ and a half-width dakuten), so
@@ -174,10 +174,10 @@ def _character_normalizer(model: _Model) -> Normalizer:
     return normalizers.Sequence(rules)
 
 
-def _unigram(model: _Model) -> models.Unigram:
+def _unigram(model: SentencePieceModel) -> models.Unigram:
     from tokenizers import models
 
-    normal_scores = [piece.score for piece in model.pieces if piece.kind == _NORMAL]
+    normal_scores = [piece.score for piece in model.pieces if piece.kind == NORMAL]
     max_reserved_characters = max(len(piece.text) for piece in model.pieces if piece.kind in _RESERVED)
     reserved_score = (max_reserved_characters + 1) * min(*normal_scores, -1.0)  # spelling it out scores more
     vocabulary = []
@@ -189,11 +189,11 @@ def _unigram(model: _Model) -> models.Unigram:
     return models.Unigram(vocabulary, model.unk_id, byte_fallback=model.has_bytes)
 
 
-def _bpe(model: _Model) -> models.BPE:
+def _bpe(model: SentencePieceModel) -> models.BPE:
     """Any two neighbours whose union is a piece may merge, the union with the best score first."""
     from tokenizers import models
 
-    scores = {piece.text: piece.score for piece in model.pieces if piece.kind == _NORMAL}
+    scores = {piece.text: piece.score for piece in model.pieces if piece.kind == NORMAL}
     merges = [
         (text[:middle], text[middle:])
         for text in sorted(scores, key=scores.__getitem__, reverse=True)
@@ -212,7 +212,7 @@ def _name_portable_class(config_file: Path) -> None:
     config_file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _read_model(model_file: Path) -> _Model:
+def read_model(model_file: Path) -> SentencePieceModel:
     """Raises InputError when the file is missing or no SentencePiece model."""
     from sentencepiece import SentencePieceProcessor
 
@@ -222,12 +222,12 @@ def _read_model(model_file: Path) -> _Model:
     try:
         if not content:
             raise ValueError("it is empty")
-        return _Model(content, SentencePieceProcessor(model_proto=content))
+        return SentencePieceModel(content, SentencePieceProcessor(model_proto=content))
     except (RuntimeError, struct.error, IndexError, ValueError, KeyError) as error:
         raise InputError(f"{model_file}: not a SentencePiece model ({error})") from error
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | float | bytes]]:
+def message_fields(message: bytes) -> Iterator[tuple[int, int | float | bytes]]:
     """(number, value) of each field of a protocol buffer message.
 
     Source: https://protobuf.dev/programming-guides/encoding/. SentencePiece's own reader of its format would need
@@ -263,15 +263,15 @@ class _Piece(typing.NamedTuple):
     kind: int
 
 
-class _Model:
+class SentencePieceModel:
     """What the conversion needs of a model; field numbers and defaults are those of sentencepiece_model.proto."""
 
     def __init__(self, content: bytes, processor: SentencePieceProcessor) -> None:
         messages: dict[int, list[dict]] = {1: [], 2: [{}], 3: [{}], 5: [{}]}
-        for number, value in _fields(content):
-            messages.setdefault(number, []).append(dict(_fields(value)))
+        for number, value in message_fields(content):
+            messages.setdefault(number, []).append(dict(message_fields(value)))
         trainer, normalizer, denormalizer = (messages[number][-1] for number in (2, 3, 5))
-        self.pieces = [_Piece(one[1].decode(), one.get(2, 0.0), one.get(3, _NORMAL)) for one in messages[1]]
+        self.pieces = [_Piece(one[1].decode(), one.get(2, 0.0), one.get(3, NORMAL)) for one in messages[1]]
         self.algorithm = trainer.get(3, _UNIGRAM)
         self.has_suffix_spaces = bool(trainer.get(24, 0))
         self.charsmap = normalizer.get(2, b"")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from jpllm import runtime
 from jpllm.tokenizer.load import fingerprint, sentencepiece_file
 from jpllm.tokenizer.proof import NASTY_STRINGS, first_difference
 from jpllm.tokenizer.train import without_surrogates
@@ -89,7 +89,7 @@ def _proven_on_first_documents(processor: SentencePieceProcessor, encode: Encode
 
     def encode_with_sentencepiece(texts: list[str]) -> list[np.ndarray]:
         clean_texts = [without_surrogates(text) for text in texts]
-        return processor.encode(clean_texts, num_threads=os.cpu_count() or 1, return_type="numpy")
+        return processor.encode(clean_texts, num_threads=runtime.num_cores(), return_type="numpy")
 
     chosen: list[Encode] = []
 

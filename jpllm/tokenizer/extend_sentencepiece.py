@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import struct
 import tempfile
@@ -19,8 +18,9 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
+from jpllm import runtime
 from jpllm.runtime import InputError
-from jpllm.tokenizer.convert import _BPE, _NORMAL, _fields, _Model, _read_model, convert
+from jpllm.tokenizer.convert import BPE, NORMAL, SentencePieceModel, convert, message_fields, read_model
 from jpllm.tokenizer.extend import ExtendConfig, first_new_id, refuse_too_few
 from jpllm.tokenizer.pieces import JAPANESE, LETTERS
 from jpllm.tokenizer.proof import first_difference
@@ -49,14 +49,14 @@ def with_new_pieces(
     from sentencepiece import SentencePieceProcessor
     from tokenizers import Tokenizer
 
-    model = _read_model(model_file)
+    model = read_model(model_file)
     if first_new_id(tokenizer) != len(model.pieces):
         raise InputError(
             f"{model_file}: the model has {len(model.pieces):,} pieces, the tokenizer beside it "
             f"{first_new_id(tokenizer):,} ids: it has words that were added later, and cannot be extended"
         )
     state = json.loads(tokenizer.backend_tokenizer.to_str())
-    expected = "BPE" if model.algorithm == _BPE else "Unigram"
+    expected = "BPE" if model.algorithm == BPE else "Unigram"
     if state["model"]["type"] != expected:
         raise InputError(f"{model_file}: the model is {expected}, the tokenizer beside it {state['model']['type']}")
     processor = SentencePieceProcessor(model_file=str(model_file))
@@ -64,7 +64,7 @@ def with_new_pieces(
     part = re.compile(f"[{LETTERS}]+{end}|[^{LETTERS}]+")  # letters, or punctuation: no piece is `」と、`
     runs = (run for line in lines for run in JAPANESE.findall(processor.normalize(line)))
     parts = Counter(chain.from_iterable(map(part.findall, runs)))
-    new_pieces = _bpe_pieces if model.algorithm == _BPE else _unigram_pieces
+    new_pieces = _bpe_pieces if model.algorithm == BPE else _unigram_pieces
     pieces = new_pieces(model, tokenizer, parts, config)
     refuse_too_few(len(pieces), config.num_pieces)
     new_model_file.write_bytes(_appended(model_file.read_bytes(), len(model.pieces) + len(pieces), pieces))
@@ -91,7 +91,7 @@ def _copy_pieces(source: dict, target: dict, first_id: int) -> None:
 
 
 def _unigram_pieces(
-    model: _Model, tokenizer: PreTrainedTokenizerFast, parts: Counter[str], config: ExtendConfig
+    model: SentencePieceModel, tokenizer: PreTrainedTokenizerFast, parts: Counter[str], config: ExtendConfig
 ) -> list[tuple[str, float]]:
     """The likeliest pieces that the old model lacks, each after the characters of it that are no pieces yet.
 
@@ -107,16 +107,16 @@ def _unigram_pieces(
         added = dict.fromkeys(one for one in (*piece, piece) if one not in known and one not in chosen)
         if len(chosen) + len(added) <= config.num_pieces and all(one in scores for one in added):
             chosen |= added
-    old_scores = [piece.score for piece in model.pieces if piece.kind == _NORMAL]
+    old_scores = [piece.score for piece in model.pieces if piece.kind == NORMAL]
     lowest, highest = min(old_scores), max(old_scores)
     spelled = {piece: _old_score(model, tokenizer, piece) for piece in chosen}
     return [(one, min(max(scores[one], spelled[one] + _MARGIN, lowest), highest)) for one in chosen]
 
 
-def _old_score(model: _Model, tokenizer: PreTrainedTokenizerFast, piece: str) -> float:
+def _old_score(model: SentencePieceModel, tokenizer: PreTrainedTokenizerFast, piece: str) -> float:
     """Sum of the scores of the old pieces that spell it; minus infinity if one is a byte or the unknown piece."""
     pieces = [model.pieces[token.id] for token in tokenizer.backend_tokenizer.model.tokenize(piece)]
-    return sum(one.score if one.kind == _NORMAL else float("-inf") for one in pieces)
+    return sum(one.score if one.kind == NORMAL else float("-inf") for one in pieces)
 
 
 def _trained_unigram(parts: Counter[str], config: ExtendConfig, vocab_size: int) -> dict[str, float]:
@@ -138,7 +138,7 @@ def _trained_unigram(parts: Counter[str], config: ExtendConfig, vocab_size: int)
         remove_extra_whitespaces=False,
         split_by_unicode_script=False,  # the parts are cut already
         max_sentence_length=1 << 16,
-        num_threads=os.cpu_count() or 1,
+        num_threads=runtime.num_cores(),
         minloglevel=2,
     )
     model = sentencepiece.SentencePieceProcessor(model_proto=content.getvalue())
@@ -147,7 +147,7 @@ def _trained_unigram(parts: Counter[str], config: ExtendConfig, vocab_size: int)
 
 
 def _bpe_pieces(
-    model: _Model, tokenizer: PreTrainedTokenizerFast, parts: Counter[str], config: ExtendConfig
+    model: SentencePieceModel, tokenizer: PreTrainedTokenizerFast, parts: Counter[str], config: ExtendConfig
 ) -> list[tuple[str, float]]:
     """First the frequent characters that are no pieces, then the merges; each scores below all before it."""
     from tokenizers import Tokenizer
@@ -159,7 +159,7 @@ def _bpe_pieces(
     state |= {"normalizer": None, "pre_tokenizer": None, "post_processor": None, "added_tokens": []}
     state["model"]["vocab"] |= {one: index for index, one in enumerate(characters, start=len(model.pieces))}
     encodings = Tokenizer.from_str(json.dumps(state)).encode_batch_fast(list(parts), add_special_tokens=False)
-    contents = [piece.text if piece.kind == _NORMAL else f"\0{piece.text}" for piece in model.pieces] + characters
+    contents = [piece.text if piece.kind == NORMAL else f"\0{piece.text}" for piece in model.pieces] + characters
 
     def is_allowed(piece: str) -> bool:
         return len(piece) <= config.max_piece_characters and JAPANESE.fullmatch(piece) is not None
@@ -168,11 +168,11 @@ def _bpe_pieces(
     for left, right, merged in learn_merges(ids, list(parts.values()), contents, num_merges, is_allowed):
         if merged == len(contents):
             contents.append(contents[left] + contents[right])
-    lowest = min(piece.score for piece in model.pieces if piece.kind == _NORMAL)
+    lowest = min(piece.score for piece in model.pieces if piece.kind == NORMAL)
     return [(piece, lowest - rank) for rank, piece in enumerate(contents[len(model.pieces) :], start=1)]
 
 
-def _missing_characters(model: _Model, parts: Counter[str]) -> list[str]:
+def _missing_characters(model: SentencePieceModel, parts: Counter[str]) -> list[str]:
     """The characters without a piece, most frequent first, without the rarest ones of the text."""
     known = {piece.text for piece in model.pieces}
     counts: Counter[str] = Counter()
@@ -197,7 +197,8 @@ def _appended(content: bytes, num_pieces: int, pieces: Iterable[tuple[str, float
     counts. Source: https://protobuf.dev/programming-guides/encoding/, sentencepiece_model.proto.
     """
     fields = [
-        (number, value + b"\x20" + _varint(num_pieces) if number == 2 else value) for number, value in _fields(content)
+        (number, value + b"\x20" + _varint(num_pieces) if number == 2 else value)
+        for number, value in message_fields(content)
     ]
     for piece, score in pieces:
         fields.append((1, _delimited(1, piece.encode()) + b"\x15" + struct.pack("<f", score)))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jpllm import runtime
 from jpllm.config import option
 from jpllm.runtime import InputError
 
@@ -83,7 +84,7 @@ def train(texts: Iterable[str], config: TokenizerConfig, model_file: Path) -> No
             vocab_size=config.vocab_size,
             character_coverage=config.character_coverage,
             max_sentence_length=MAX_LINE_CHARACTERS * 4,
-            num_threads=config.num_threads or os.cpu_count() or 1,
+            num_threads=config.num_threads or runtime.num_cores(),
             required_chars="".join(sorted(set(RESERVED_LITERALS) - {" "} | {_SPACE})),
             minloglevel=2,  # errors only; they come as exceptions, too
             **_PRESETS[config.preset],

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import struct
 import tempfile
 import typing
 from collections.abc import Iterable, Iterator
@@ -23,17 +22,26 @@ from pathlib import Path
 
 from jpllm.runtime import InputError
 from jpllm.tokenizer.load import MODEL_FILE_NAME
+from jpllm.tokenizer.model_file import (
+    BPE,
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNIGRAM,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+    SentencePieceModel,
+    read_model,
+)
 from jpllm.tokenizer.proof import NASTY_STRINGS, first_difference
 from jpllm.tokenizer.train import without_surrogates
 
 if typing.TYPE_CHECKING:
-    from sentencepiece import SentencePieceProcessor
     from tokenizers import Tokenizer, models
     from tokenizers.normalizers import Normalizer
 
-NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
-_RESERVED = (_UNKNOWN, _CONTROL, _BYTE)
-_UNIGRAM, BPE = 1, 2
+_RESERVED = (UNKNOWN, CONTROL, BYTE)
 _NFKC_RULES = ("nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf")
 _HIDDEN_PREFIX, _HIDDEN_TILDE = "\U0001fffe", "\U0001ffff"  # noncharacters: no text has them
 _BATCH_TEXTS = 1000
@@ -104,24 +112,24 @@ def verify(folder: Path, texts: Iterable[str]) -> int:
 
 def _problems(model: SentencePieceModel) -> Iterator[str]:
     """What the model uses that the conversion does not reproduce, a sentence for each."""
-    if model.algorithm not in (_UNIGRAM, BPE):
+    if model.algorithm not in (UNIGRAM, BPE):
         yield "its model_type is not unigram or bpe"
     if model.rule not in ("identity", *_NFKC_RULES):
         yield f"its normalization rule {model.rule!r} is not one of identity, {', '.join(_NFKC_RULES)}"
     if model.has_suffix_spaces or not model.escapes_spaces or model.has_denormalizer:
         yield "it treats white space as a suffix, does not escape it, or has a denormalizer"
-    if any(piece.kind == _UNUSED for piece in model.pieces):
+    if any(piece.kind == UNUSED for piece in model.pieces):
         yield "it has unused pieces"
     normalizer = _character_normalizer(model)
     for piece in model.pieces:
-        if piece.kind == _USER_DEFINED:
+        if piece.kind == USER_DEFINED:
             is_plain = normalizer.normalize_str(piece.text) == piece.text and not set(piece.text) & set(" ▁")
             if not is_plain or (model.algorithm == BPE and len(piece.text) > 1):
                 yield f"its user-defined symbol {piece.text!r} would be normalized, or not be kept whole"
     single = {piece.text for piece in model.pieces if piece.kind not in _RESERVED and len(piece.text) == 1}
-    if model.algorithm == _UNIGRAM:
+    if model.algorithm == UNIGRAM:
         for piece in model.pieces:
-            if piece.kind != _USER_DEFINED and (missing := set(piece.text) - single):
+            if piece.kind != USER_DEFINED and (missing := set(piece.text) - single):
                 yield f"its piece {piece.text!r} has {min(missing)!r}, which is no piece of its own"
                 break
 
@@ -130,7 +138,7 @@ def _backend(model: SentencePieceModel) -> Tokenizer:
     """The model as a `tokenizers.Tokenizer`; its control pieces and unknown are special tokens."""
     from tokenizers import Regex, Tokenizer, decoders, normalizers
 
-    backend = Tokenizer(_unigram(model) if model.algorithm == _UNIGRAM else _bpe(model))
+    backend = Tokenizer(_unigram(model) if model.algorithm == UNIGRAM else _bpe(model))
     rules = [_character_normalizer(model)]
     prefix = ""
     if model.has_dummy_prefix:  # first of all: SentencePiece adds it even if every character is deleted later
@@ -152,7 +160,7 @@ def _backend(model: SentencePieceModel) -> Tokenizer:
         max_leading_spaces = 2**31 if model.removes_extra_spaces else 1
         steps.append(decoders.Strip(" ", max_leading_spaces, 0))
     backend.decoder = decoders.Sequence(steps)
-    backend.add_special_tokens([piece.text for piece in model.pieces if piece.kind in (_UNKNOWN, _CONTROL)])
+    backend.add_special_tokens([piece.text for piece in model.pieces if piece.kind in (UNKNOWN, CONTROL)])
     return backend
 
 
@@ -183,7 +191,7 @@ def _unigram(model: SentencePieceModel) -> models.Unigram:
     vocabulary = []
     for piece in model.pieces:
         score = reserved_score if piece.kind in _RESERVED else piece.score
-        if piece.kind == _USER_DEFINED:  # the bonus that SentencePiece gives when it encodes
+        if piece.kind == USER_DEFINED:  # the bonus that SentencePiece gives when it encodes
             score = len(piece.text.encode()) * max(normal_scores) - 0.1
         vocabulary.append((piece.text, score))
     return models.Unigram(vocabulary, model.unk_id, byte_fallback=model.has_bytes)
@@ -210,78 +218,3 @@ def _name_portable_class(config_file: Path) -> None:
     config = json.loads(config_file.read_text(encoding="utf-8"))
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     config_file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_model(model_file: Path) -> SentencePieceModel:
-    """Raises InputError when the file is missing or no SentencePiece model."""
-    from sentencepiece import SentencePieceProcessor
-
-    if not model_file.is_file():
-        raise InputError(f"{model_file}: no such file; name a SentencePiece model (.model)")
-    content = model_file.read_bytes()
-    try:
-        if not content:
-            raise ValueError("it is empty")
-        return SentencePieceModel(content, SentencePieceProcessor(model_proto=content))
-    except (RuntimeError, struct.error, IndexError, ValueError, KeyError) as error:
-        raise InputError(f"{model_file}: not a SentencePiece model ({error})") from error
-
-
-def message_fields(message: bytes) -> Iterator[tuple[int, int | float | bytes]]:
-    """(number, value) of each field of a protocol buffer message.
-
-    Source: https://protobuf.dev/programming-guides/encoding/. SentencePiece's own reader of its format would need
-    the package protobuf.
-    """
-    position = 0
-
-    def varint() -> int:
-        nonlocal position
-        value = shift = 0
-        while True:
-            byte = message[position]
-            position += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while position < len(message):
-        number, wire_type = divmod(varint(), 8)
-        if wire_type == 0:
-            yield number, varint()
-            continue
-        num_bytes = varint() if wire_type == 2 else {1: 8, 5: 4}[wire_type]
-        value = message[position : position + num_bytes]
-        position += num_bytes
-        yield number, struct.unpack("<f", value)[0] if wire_type == 5 else value
-
-
-class _Piece(typing.NamedTuple):
-    text: str
-    score: float
-    kind: int
-
-
-class SentencePieceModel:
-    """What the conversion needs of a model; field numbers and defaults are those of sentencepiece_model.proto."""
-
-    def __init__(self, content: bytes, processor: SentencePieceProcessor) -> None:
-        messages: dict[int, list[dict]] = {1: [], 2: [{}], 3: [{}], 5: [{}]}
-        for number, value in message_fields(content):
-            messages.setdefault(number, []).append(dict(message_fields(value)))
-        trainer, normalizer, denormalizer = (messages[number][-1] for number in (2, 3, 5))
-        self.pieces = [_Piece(one[1].decode(), one.get(2, 0.0), one.get(3, NORMAL)) for one in messages[1]]
-        self.algorithm = trainer.get(3, _UNIGRAM)
-        self.has_suffix_spaces = bool(trainer.get(24, 0))
-        self.charsmap = normalizer.get(2, b"")
-        self.rule = normalizer.get(1, b"").decode() if self.charsmap else "identity"
-        self.has_nmt_rule = self.rule.startswith("nmt_")
-        self.has_dummy_prefix = bool(normalizer.get(3, 1))
-        self.removes_extra_spaces = bool(normalizer.get(4, 1))
-        self.escapes_spaces = bool(normalizer.get(5, 1))
-        self.has_denormalizer = bool(denormalizer.get(2))
-        self.has_bytes = any(piece.kind == _BYTE for piece in self.pieces)
-        ids = {name: getattr(processor, f"{name}_id")() for name in ("unk", "bos", "eos", "pad")}
-        self.unk_id = ids["unk"]
-        self.special_tokens = {f"{name}_token": self.pieces[i].text for name, i in ids.items() if i >= 0}

@@ -11,10 +11,12 @@ import logging
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from jpllm import runtime
 from jpllm.tokenizer.load import fingerprint, sentencepiece_file
+from jpllm.tokenizer.model_file import read_model
 from jpllm.tokenizer.proof import NASTY_STRINGS, first_difference
 from jpllm.tokenizer.train import without_surrogates
 
@@ -27,6 +29,7 @@ if typing.TYPE_CHECKING:
 Encode = Callable[[list[str]], list["np.ndarray"]]
 
 _NUM_PROOF_CHARACTERS = 100_000
+_CHUNK_CHARACTERS = 2000
 _UNTYPABLE = "\U0010fffe"  # a noncharacter
 
 logger = logging.getLogger(__name__)
@@ -87,9 +90,15 @@ def _fastest_encode(tokenizer: PreTrainedTokenizerFast, path: str | Path) -> Enc
 def _proven_on_first_documents(processor: SentencePieceProcessor, encode: Encode, model_file: Path) -> Encode:
     """Encoding with SentencePiece, if it agrees with `encode` on the first documents that come; else `encode`."""
 
+    import numpy as np
+
+    may_cut = _newlines_stand_alone(processor, model_file)
+
     def encode_with_sentencepiece(texts: list[str]) -> list[np.ndarray]:
-        clean_texts = [without_surrogates(text) for text in texts]
-        return processor.encode(clean_texts, num_threads=runtime.num_cores(), return_type="numpy")
+        chunks = [_chunks(without_surrogates(text), may_cut) for text in texts]
+        flat = [chunk for one in chunks for chunk in one]
+        encoded = iter(processor.encode(flat, num_threads=runtime.num_cores(), return_type="numpy"))
+        return [next(encoded) if len(one) == 1 else np.concatenate(list(islice(encoded, len(one)))) for one in chunks]
 
     chosen: list[Encode] = []
 
@@ -105,6 +114,30 @@ def _proven_on_first_documents(processor: SentencePieceProcessor, encode: Encode
         return chosen[0](texts) if texts else []
 
     return encode_proven
+
+
+def _newlines_stand_alone(processor: SentencePieceProcessor, model_file: Path) -> bool:
+    """Whether the ids of a text are those of its lines one after another, each with its newline."""
+    model = read_model(model_file)
+    return (
+        not model.has_dummy_prefix
+        and not model.removes_extra_spaces
+        and processor.normalize("a\n\na") == "a\n\na"
+        and [piece.text for piece in model.pieces if "\n" in piece.text] == ["\n"]
+    )
+
+
+def _chunks(text: str, may_cut: bool) -> list[str]:
+    """The text in chunks of whole lines, of `_CHUNK_CHARACTERS` or a little more.
+
+    In a chunk of this size SentencePiece's sums of scores, in 32 bits, are exact (`model_file.with_exact_scores`);
+    and the cores share a long document.
+    """
+    chunks, begin = [], 0
+    while may_cut and (end := text.find("\n", begin + _CHUNK_CHARACTERS) + 1):
+        chunks.append(text[begin:end])
+        begin = end
+    return [*chunks, text[begin:]]
 
 
 def _first_characters(texts: list[str]) -> list[str]:

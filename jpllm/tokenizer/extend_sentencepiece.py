@@ -10,18 +10,18 @@ from __future__ import annotations
 import io
 import json
 import re
-import struct
 import tempfile
 import typing
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 from jpllm import runtime
 from jpllm.runtime import InputError
-from jpllm.tokenizer.convert import BPE, NORMAL, SentencePieceModel, convert, message_fields, read_model
+from jpllm.tokenizer.convert import convert
 from jpllm.tokenizer.extend import ExtendConfig, first_new_id, refuse_too_few
+from jpllm.tokenizer.model_file import BPE, NORMAL, SentencePieceModel, read_model, with_pieces
 from jpllm.tokenizer.pieces import JAPANESE, LETTERS
 from jpllm.tokenizer.proof import first_difference
 
@@ -67,7 +67,7 @@ def with_new_pieces(
     new_pieces = _bpe_pieces if model.algorithm == BPE else _unigram_pieces
     pieces = new_pieces(model, tokenizer, parts, config)
     refuse_too_few(len(pieces), config.num_pieces)
-    new_model_file.write_bytes(_appended(model_file.read_bytes(), len(model.pieces) + len(pieces), pieces))
+    new_model_file.write_bytes(with_pieces(model_file.read_bytes(), len(model.pieces) + len(pieces), pieces))
     with tempfile.TemporaryDirectory() as folder:
         convert(new_model_file, Path(folder) / "tokenizer")
         converted = json.loads((Path(folder) / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
@@ -188,30 +188,3 @@ def _missing_characters(model: SentencePieceModel, parts: Counter[str]) -> list[
         if character not in known:
             missing.append(character)
     return missing
-
-
-def _appended(content: bytes, num_pieces: int, pieces: Iterable[tuple[str, float]]) -> bytes:
-    """The model file with pieces added and its own count of them (trainer_spec.vocab_size) set.
-
-    A repeated field of a protocol buffer message is continued by what is appended, and the last value of a single one
-    counts. Source: https://protobuf.dev/programming-guides/encoding/, sentencepiece_model.proto.
-    """
-    fields = [
-        (number, value + b"\x20" + _varint(num_pieces) if number == 2 else value)
-        for number, value in message_fields(content)
-    ]
-    for piece, score in pieces:
-        fields.append((1, _delimited(1, piece.encode()) + b"\x15" + struct.pack("<f", score)))
-    return b"".join(_delimited(number, value) for number, value in fields)
-
-
-def _delimited(number: int, value: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(value)) + value
-
-
-def _varint(value: int) -> bytes:
-    digits = []
-    while value >= 0x80:
-        digits.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*digits, value])

@@ -20,6 +20,7 @@ from typing import Literal
 from jpllm import runtime
 from jpllm.config import option
 from jpllm.runtime import InputError
+from jpllm.tokenizer.model_file import with_exact_scores
 
 # SentencePiece skips a line of more than 4192 bytes without a word; a character takes 4 bytes at most.
 MAX_LINE_CHARACTERS = 4192 // 4
@@ -93,7 +94,8 @@ def train(texts: Iterable[str], config: TokenizerConfig, model_file: Path) -> No
         raise _explained(error, config) from error
     model_file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = model_file.with_name(f"{model_file.name}.{os.getpid()}.tmp")
-    unfinished.write_bytes(model.getvalue())
+    content = model.getvalue()
+    unfinished.write_bytes(with_exact_scores(content) if config.model_type == "unigram" else content)
     unfinished.replace(model_file)
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
 
 EXIT_BAD_INPUT = 2
+EXIT_STOPPED_EARLY = 75  # EX_TEMPFAIL of sysexits.h: the same command, later, goes on
+STARTED_SECONDS = time.monotonic()  # by the clock of `time.monotonic`
 
 
 class InputError(ValueError):
@@ -24,16 +26,24 @@ class InputError(ValueError):
     """
 
 
+class StoppedEarly(Exception):
+    """Work was stopped before its end and saved; the same command goes on with it. Commands exit with code 75."""
+
+
 def run_command(command: Callable[[], object]) -> int:
     """Run `command`; turn an `InputError`, or a file that cannot be used, into one message and exit code 2.
 
-    Returns 0 when the command returns, 130 on Ctrl-C. Any other exception is a bug and propagates.
+    Returns 0 when the command returns, 75 when it was stopped early with its work saved, 130 on Ctrl-C. Any other
+    exception is a bug and propagates.
     """
     try:
         command()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_BAD_INPUT
+    except StoppedEarly as stop:
+        print(stop, file=sys.stderr, flush=True)
+        return EXIT_STOPPED_EARLY
     except BrokenPipeError:  # the reader of our output went away, as in `jpllm … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -95,6 +95,18 @@ class BlockDataset:
             return self.num_blocks
         return self.blend.num_positions_until(self.blocks_per_source)
 
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever a block at some position would."""
+        facts = [
+            [source.directory.name for source in self.sources],
+            self._weights,
+            self.sequence_length,
+            self.seed,
+            self._isolate_documents,
+        ]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
     def uses(self) -> list[SourceUse]:
         """What the positions take of each source; to the nearest block where all are shuffled together."""
         if self.blend is not None:

@@ -86,11 +86,13 @@ class EncodedText:
     Attributes:
         documents: the original texts.
         token_ids: int64 (tokens,), documents one after another, each followed by one EOS.
+        group: texts of a group are added up, such as "old" and "new"; None for a text of no group.
     """
 
     name: str
     documents: list[str]
     token_ids: np.ndarray = field(repr=False)
+    group: str | None = None
 
     @cached_property
     def num_bytes(self) -> int:
@@ -111,6 +113,18 @@ def training_shards(config: DataConfig, encoder: Encoder) -> list[TokenShards]:
     ]
 
 
+def weights_with_replay(
+    sizes: Sequence[int], weights: Sequence[float] | None, replay_sizes: Sequence[int], replay: float
+) -> list[float]:
+    """Weights of new sources and, behind them, of replayed ones, which get the share `replay` of the tokens together.
+
+    `sizes` are in tokens: sources share by size where they have no weights, and replayed ones always.
+    """
+    wanted = weights or sizes
+    new = [(1 - replay) * weight / sum(wanted) for weight in wanted]
+    return new + [replay * size / sum(replay_sizes) for size in replay_sizes]
+
+
 def evaluation_texts(config: DataConfig, encoder: Encoder, shards: Sequence[TokenShards]) -> list[EncodedText]:
     """At most `held_out_bytes` of whole documents of each evaluation source, or of each source's held-out documents.
 
@@ -123,7 +137,8 @@ def evaluation_texts(config: DataConfig, encoder: Encoder, shards: Sequence[Toke
         held_out = [SourceConfig(str(part.directory / HELD_OUT_TEXT_NAME)) for part in shards]
         named = {s.label: read_documents(h) for s, h in zip(config.sources, held_out, strict=True)}
     chosen = {name: choose_documents(documents, config.held_out_bytes) for name, documents in named.items()}
-    texts = [encode_text(name, documents, encoder) for name, documents in chosen.items() if documents]
+    groups = {source.label: source.group for source in (config.eval_sources or config.sources)}
+    texts = [encode_text(name, documents, encoder, groups[name]) for name, documents in chosen.items() if documents]
     if not texts:
         raise InputError(
             f"no document was held out for evaluation (held_out_fraction {config.effective_held_out_fraction:g} of "
@@ -150,12 +165,12 @@ def choose_documents(documents: Iterable[str], max_bytes: int) -> list[str]:
     return [text for _, _, text in sorted(heap, key=lambda entry: entry[1])]
 
 
-def encode_text(name: str, documents: list[str], encoder: Encoder) -> EncodedText:
+def encode_text(name: str, documents: list[str], encoder: Encoder, group: str | None = None) -> EncodedText:
     """Token ids of `documents`, each followed by one EOS. Raises InputError if there is no text."""
     if not documents:
         raise InputError(f"{name}: the text is empty")
     pieces = [np.append(ids, encoder.eos_token_id) for ids in encoder.encode(documents)]
-    return EncodedText(name, documents, np.concatenate(pieces).astype(np.int64))
+    return EncodedText(name, documents, np.concatenate(pieces).astype(np.int64), group)
 
 
 def write_documents(texts: Sequence[EncodedText], file: Path) -> None:

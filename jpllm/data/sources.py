@@ -43,6 +43,9 @@ class SourceConfig:
     weight: float | None = option(
         None, "Share of the training tokens, relative to the other sources'; by default by size.", above=0
     )
+    group: str | None = option(
+        None, "In evaluation: texts of one group are also added up, such as old and new in continued pre-training."
+    )
     text_column: str = option(
         "text", "Column that holds the text, or a list of messages, which are joined (.jsonl, .parquet, Hub)."
     )

@@ -11,6 +11,11 @@ from jpllm.runtime import InputError, device
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+_DROPOUT_KEYS = (  # in the configurations of GPT-2, GPT-NeoX, Llama and their kin
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+    *("hidden_dropout", "attention_dropout"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob"),
+)
 TRAINED_LENGTH_KEY = "trained_sequence_length"
 
 
@@ -48,20 +53,48 @@ def transformers_config(config: ModelConfig, tokenizer: PreTrainedTokenizerBase)
     return _ARCHITECTURES[config.shape.architecture](config.shape, config.dropout, common)
 
 
+def copy_weights(folder: str | Path, model: PreTrainedModel) -> None:
+    """Give `model` the weights of a folder with a model of the same shape, all of them.
+
+    Raises:
+        InputError: there is no such model, or its weights are not whole.
+    """
+    model.load_state_dict(_load(folder).state_dict())
+
+
 def load_trained(name_or_path: str | Path) -> PreTrainedModel:
     """A trained model in float32, on the GPU if there is one.
 
     Raises:
         InputError: there is no such model, or its weights are not whole.
     """
+    return _load(name_or_path).eval().to(device())
+
+
+def _load(name_or_path: str | Path, dropout: float | None = None) -> PreTrainedModel:
+    """A trained model in float32 on the CPU, with other dropout probabilities if need be.
+
+    Raises:
+        InputError: there is no such model, or its weights are not whole.
+    """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     if Path(name_or_path).exists() and not (Path(name_or_path) / "config.json").is_file():
         raise InputError(f"{name_or_path}: no model folder: it holds no config.json")
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True)
+        config = AutoConfig.from_pretrained(name_or_path)
+        probabilities = [key for key in _DROPOUT_KEYS if hasattr(config, key)]
+        if dropout is not None:
+            if not probabilities:
+                raise InputError(f"dropout: {config.model_type} models have none; remove it")
+            config.update(dict.fromkeys(probabilities, dropout))
+        model, info = AutoModelForCausalLM.from_pretrained(
+            name_or_path, config=config, dtype=torch.float32, output_loading_info=True
+        )
+    except InputError:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"{name_or_path}: no such folder, and no model of that name can be loaded from the Hub"
@@ -71,7 +104,33 @@ def load_trained(name_or_path: str | Path) -> PreTrainedModel:
             f"{name_or_path}: the weights do not fit the model: missing {sorted(info['missing_keys'])[:3]}, "
             f"unexpected {sorted(info['unexpected_keys'])[:3]}"
         )
-    return model.eval().to(device())
+    return model
+
+
+def load_to_continue(
+    name_or_path: str | Path, tokenizer: PreTrainedTokenizerBase, sequence_length: int, dropout: float | None = None
+) -> PreTrainedModel:
+    """A trained model in float32 on the CPU, ready to be trained on with blocks of `sequence_length` tokens.
+
+    `dropout` replaces the model's own probabilities, wherever it has some.
+
+    Raises:
+        InputError: no such model, fewer embeddings than the tokenizer has ids, more tokens than positions, or no
+            dropout in this architecture.
+    """
+    model = _load(name_or_path, dropout)
+    model.loss_type = "ForCausalLM"  # not derived from the name of GPT-2's class; without it there is a warning
+    num_ids = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
+    if model.config.vocab_size < num_ids:
+        raise InputError(
+            f"{name_or_path}: the model has {model.config.vocab_size:,} embeddings, the tokenizer {num_ids:,} ids; "
+            "jpllm tokenizer extend --model makes both longer together"
+        )
+    trained_length = context_length(model)
+    record_trained_length(model, sequence_length)
+    if trained_length >= sequence_length:
+        record_trained_length(model, trained_length)  # what it learned on longer texts is not unlearned by shorter ones
+    return model
 
 
 def describe(model: PreTrainedModel) -> str:

@@ -26,8 +26,11 @@ CHUNK_LOGITS_GPU = 2**25
 _PROBE_TOLERANCE_NATS = 1e-3
 
 
-def use_chunked_loss(model: PreTrainedModel) -> None:
+def use_chunked_loss(model: PreTrainedModel, label_smoothing: float = 0.0) -> None:
     """Make `model(…, labels=…)` return the loss alone, computed in chunks; without labels nothing changes.
+
+    `label_smoothing` is the share of the target's probability that is spread over the whole vocabulary (Szegedy et al.
+    2016, https://arxiv.org/abs/1512.00567).
 
     Raises:
         InputError: the loss is not the model's own (on a few tokens), as where logits are scaled or capped after the
@@ -43,16 +46,20 @@ def use_chunked_loss(model: PreTrainedModel) -> None:
 
         kwargs["return_dict"] = True
         hidden = self.base_model(*args, **kwargs).last_hidden_state
-        return CausalLMOutput(
-            loss=causal_loss(hidden, self.get_output_embeddings().weight, labels, num_items_in_batch), logits=None
-        )
+        weight = self.get_output_embeddings().weight
+        smoothing = label_smoothing if self.training else 0.0
+        return CausalLMOutput(loss=causal_loss(hidden, weight, labels, num_items_in_batch, smoothing), logits=None)
 
     _refuse_other_losses(model, MethodType(forward, model))
     model.forward = MethodType(forward, model)
 
 
 def causal_loss(
-    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None,
+    label_smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Mean cross-entropy in nats of predicting each label from the position before it.
 
@@ -67,7 +74,8 @@ def causal_loss(
         num_items_in_batch = (targets != IGNORED_LABEL).sum()
     elif isinstance(num_items_in_batch, torch.Tensor):
         num_items_in_batch = num_items_in_batch.to(hidden.device)
-    return _ChunkedCrossEntropy.apply(hidden[:, :-1].flatten(0, 1), weight, targets) / num_items_in_batch
+    total = _ChunkedCrossEntropy.apply(hidden[:, :-1].flatten(0, 1), weight, targets, label_smoothing)
+    return total / num_items_in_batch
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -75,13 +83,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @torch.compiler.disable
-    def forward(ctx, hidden, weight, targets):
+    def forward(ctx, hidden, weight, targets, label_smoothing):
         product_dtype = weight.dtype
         if torch.is_autocast_enabled(hidden.device.type):
             product_dtype = torch.get_autocast_dtype(hidden.device.type)
         with torch.autocast(hidden.device.type, enabled=False):
             loss, *gradients = _sum_and_gradients(
-                hidden, weight, targets, product_dtype, ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+                hidden, weight, targets, product_dtype, label_smoothing, *ctx.needs_input_grad[:2]
             )
         ctx.save_for_backward(*gradients)
         return loss
@@ -89,10 +97,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     @torch.compiler.disable
     def backward(ctx, scale):
-        return *(None if gradient is None else gradient.mul_(scale) for gradient in ctx.saved_tensors), None
+        return *(None if gradient is None else gradient.mul_(scale) for gradient in ctx.saved_tensors), None, None
 
 
-def _sum_and_gradients(hidden, weight, targets, product_dtype, for_hidden: bool, for_weight: bool):
+def _sum_and_gradients(hidden, weight, targets, product_dtype, smoothing: float, for_hidden: bool, for_weight: bool):
     """The summed loss, and its gradients for the inputs that want one."""
     limit = CHUNK_LOGITS_CPU if hidden.device.type == "cpu" else CHUNK_LOGITS_GPU
     rows = max(1, min(limit // weight.shape[0], len(hidden)))
@@ -108,13 +116,17 @@ def _sum_and_gradients(hidden, weight, targets, product_dtype, for_hidden: bool,
         target = target.where(counts, 0)
         logits = torch.mm(piece, product_weight.t(), out=products[: len(piece)]).float()
         highest, at = logits.max(1, keepdim=True)
-        own = logits.gather(1, target)
+        wanted = logits.gather(1, target)
+        if smoothing:
+            wanted = (1 - smoothing) * wanted + smoothing * logits.mean(1, keepdim=True)
         probabilities = torch.softmax(logits, 1, out=logits)
         # log-sum-exp = highest − log softmax(highest): one pass over the vocabulary less, and never the log of zero
-        loss += (highest - probabilities.gather(1, at).log() - own).where(counts, 0).sum()
+        loss += (highest - probabilities.gather(1, at).log() - wanted).where(counts, 0).sum()
         if not (for_hidden or for_weight):
             continue
-        probabilities.scatter_add_(1, target, probabilities.new_full((len(piece), 1), -1.0))
+        probabilities.scatter_add_(1, target, probabilities.new_full((len(piece), 1), smoothing - 1))
+        if smoothing:
+            probabilities -= smoothing / weight.shape[0]
         if not counts.all():
             probabilities.mul_(counts)
         logits_gradient = probabilities.to(product_dtype)

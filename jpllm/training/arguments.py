@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jpllm.config import REQUIRED, option
 from jpllm.runtime import InputError, device
+from jpllm.training.checkpoint import PARTIAL_NAME
+from jpllm.training.run_folder import CHECKPOINTS_NAME
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -35,6 +37,7 @@ class TrainingConfig:
         "save_strategy": "write save_steps: the number of steps between checkpoints, 0 for none",
         "logging_dir": "metrics are written to output_dir",
         "overwrite_output_dir": "a run is never overwritten: choose another output_dir",
+        "resume_from_checkpoint": "the same command goes on by itself; remove it",
         "save_safetensors": "models are always saved as safetensors; remove it",
         "gradient_checkpointing": "write activation_checkpointing",
         "per_gpu_train_batch_size": "write per_device_train_batch_size",
@@ -42,7 +45,7 @@ class TrainingConfig:
         "group_by_length": "blocks all have sequence_length tokens; remove it",
     }
 
-    output_dir: Path = option(REQUIRED, "Folder of the run; must be empty or new.")
+    output_dir: Path = option(REQUIRED, "Folder of the run; where it holds an unfinished one, that goes on.")
     tokens: int | None = option(
         None, "Budget in training tokens; rounded up to whole steps. Or give epochs.", minimum=1
     )
@@ -50,6 +53,11 @@ class TrainingConfig:
     per_device_train_batch_size: int = option(8, "Blocks per device and forward pass.", minimum=1)
     gradient_accumulation_steps: int = option(1, "Forward passes per optimizer step.", minimum=1)
     per_device_eval_batch_size: int = option(8, "Blocks per device and forward pass in evaluation.", minimum=1)
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = option(
+        "adamw",
+        "adamw_8bit keeps AdamW's moments in a quarter of the memory (GPU); muon orthogonalises the updates of "
+        "matrices and leaves the rest to AdamW.",
+    )
     learning_rate: float = option(3e-4, "Peak learning rate.", above=0)
     lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = option(
         "cosine", "Shape of the learning rate after warm-up; cosine and linear end at 0."
@@ -58,6 +66,14 @@ class TrainingConfig:
     weight_decay: float = option(0.1, "Decoupled weight decay of matrices and embeddings.", minimum=0)
     adam_beta1: float = option(0.9, "Decay of AdamW's first moment.", minimum=0, maximum=0.9999)
     adam_beta2: float = option(0.95, "Decay of AdamW's second moment.", minimum=0, maximum=0.99999)
+    label_smoothing: float = option(
+        0.0, "Share of each target's probability that is spread over the vocabulary.", minimum=0, maximum=0.9
+    )
+    early_stopping_evals: int = option(
+        0,
+        "Stop when this many evaluations in a row bring no better bits per byte, and keep the best; 0 is off.",
+        minimum=0,
+    )
     max_grad_norm: float = option(1.0, "Gradients are scaled down to this norm; 0 is off.", minimum=0)
     precision: Precision = option(
         "auto", "Arithmetic of the forward and backward pass; auto takes what the hardware is fast at."
@@ -71,13 +87,23 @@ class TrainingConfig:
     )
     logging_steps: int = option(10, "Optimizer steps between rows of metrics.jsonl.", minimum=1)
     eval_steps: int = option(100, "Optimizer steps between evaluations with samples.", minimum=1)
-    save_steps: int = option(0, "Optimizer steps between checkpoints; 0 saves the final model only.", minimum=0)
+    save_steps: int = option(
+        500, "Optimizer steps between checkpoints, from which a run goes on; 0 saves the final model only.", minimum=0
+    )
     save_total_limit: int = option(2, "Checkpoints kept; older ones are deleted.", minimum=1)
+    max_hours: float | None = option(
+        None, "Stop with a checkpoint, and exit code 75, this long after the launch; the same command goes on.", above=0
+    )
+    resume_changed: bool = option(
+        False, "Go on from a checkpoint though processes, data or settings changed; the losses are then others."
+    )
     dataloader_num_workers: int = option(0, "Processes that read blocks ahead, per device.", minimum=0)
     seed: int = option(0, "Seed of the weights, the order of the data and dropout.", minimum=0)
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """One budget, no more and no less; a warm-up that is a share or a number of steps."""
+        """One budget, no more and no less; a warm-up that is a share or a number of steps; settings that can act."""
+        if self.label_smoothing and not self.chunked_loss:
+            yield "label_smoothing", "works with chunked_loss: true only"
         if self.tokens is None and self.epochs is None:
             yield "tokens", "give the budget: tokens or epochs"
         if self.tokens is not None and self.epochs is not None:
@@ -126,7 +152,7 @@ def training_arguments(config: TrainingConfig, max_steps: int, precision: Precis
     # accelerate hands its own setting down here; precision belongs to the recipe.
     os.environ["ACCELERATE_MIXED_PRECISION"] = {"fp32": "no"}.get(precision, precision)
     arguments = TrainingArguments(
-        output_dir=str(config.output_dir / "checkpoints"),
+        output_dir=str(config.output_dir / CHECKPOINTS_NAME / PARTIAL_NAME),
         max_steps=max_steps,
         per_device_train_batch_size=config.per_device_train_batch_size,
         per_device_eval_batch_size=config.per_device_eval_batch_size,
@@ -138,7 +164,7 @@ def training_arguments(config: TrainingConfig, max_steps: int, precision: Precis
         adam_beta1=config.adam_beta1,
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
-        optim="adamw_torch_fused",
+        optim="adamw_bnb_8bit" if config.optimizer == "adamw_8bit" else "adamw_torch_fused",
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         bf16=precision == "bf16",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,12 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from jpllm.runtime import InputError
-from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, append_row
+from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, append_row, read_rows
+
+_NUM_SPIKE_LOSSES = 20
+_LEAST_SPIKE_NATS = 0.5
+_MAX_SKIPPED_IN_A_ROW = 25
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,9 +49,16 @@ class MetricsRecorder(TrainerCallback):
         self._mark = time.monotonic()
         self._training_seconds = self._logged_seconds = 0.0
         self._logged_step = 0
+        self._losses: deque[float] = deque(maxlen=_NUM_SPIKE_LOSSES)
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self._mark = time.monotonic()
+        rows = read_rows(self._file) if self._file.exists() else []  # those up to the checkpoint of a run that goes on
+        self._training_seconds = rows[-1]["training_seconds"] if rows else 0.0
+        self._losses.extend(row["loss"] for row in rows if "loss" in row)
+        for row in rows:
+            if "loss" in row:
+                self._logged_seconds, self._logged_step = row["training_seconds"], row["step"]
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         now = time.monotonic()
@@ -68,9 +83,55 @@ class MetricsRecorder(TrainerCallback):
             num_tokens = (state.global_step - self._logged_step) * self._clock.tokens_per_step
             row["tokens_per_second"] = round(num_tokens / (self._training_seconds - self._logged_seconds), 1)
             self._logged_seconds, self._logged_step = self._training_seconds, state.global_step
+            self._warn_of_spike(row)
         append_row(self._file, row)
         tqdm.write(_readable(row, state.max_steps), file=sys.stderr)
         _refuse_not_finite(row)
+
+    def _warn_of_spike(self, row: dict) -> None:
+        """A loss far above those before it: more than six times as far from their median as half of them."""
+        loss, losses = row["loss"], self._losses
+        if len(losses) == losses.maxlen:
+            median = statistics.median(losses)
+            spread = statistics.median(abs(other - median) for other in losses)
+            if loss > median + max(6 * spread, _LEAST_SPIKE_NATS):
+                logger.warning(
+                    "step %d: loss %.4f, the median of the %d rows before is %.4f; if that happens again, "
+                    "lower learning_rate or max_grad_norm",
+                    *(row["step"], loss, len(losses), median),
+                )
+        losses.append(loss)
+
+
+class LossScaleGuard(TrainerCallback):
+    """Counts the steps that fp16 skipped because a gradient overflowed; a long run of them stops the training.
+
+    A skip now and then is how the loss scale is found. When none but skips come, the model itself has diverged.
+    """
+
+    def __init__(self, accelerator) -> None:
+        self._accelerator, self._num_skipped, self._num_in_a_row = accelerator, 0, 0
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if not args.fp16:
+            return
+        if not self._accelerator.optimizer_step_was_skipped:
+            self._num_in_a_row = 0
+            return
+        self._num_skipped += 1
+        self._num_in_a_row += 1
+        if self._num_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
+            raise InputError(
+                f"step {state.global_step}: fp16 gradients overflowed in {self._num_in_a_row} steps in a row, training "
+                "has diverged; lower learning_rate, lengthen warmup_steps, or use precision: bf16 where the GPU has it"
+            )
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        if self._num_skipped:
+            logger.info(
+                "fp16: %d of %d steps were skipped while the loss scale was sought; they cost data, not quality",
+                *(self._num_skipped, state.global_step),
+            )
 
 
 class SampleWriter(TrainerCallback):

@@ -2,103 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainingArguments
 from transformers.utils import logging as logging_of_transformers
 
-from jpllm import config, runtime
+from jpllm import runtime
 from jpllm.data import mix
-from jpllm.data.corpus import EncodedText, write_documents
+from jpllm.data.blocks import BlockDataset
+from jpllm.data.corpus import DataConfig, EncodedText
 from jpllm.data.mix import SourceUse
 from jpllm.evaluation import perplexity
-from jpllm.models.build import load_trained
-from jpllm.runtime import InputError
+from jpllm.evaluation.generate import SamplingConfig, generate
+from jpllm.models.build import describe, load_trained
+from jpllm.models.chunked_loss import use_chunked_loss
+from jpllm.models.isolation import isolate_documents
+from jpllm.runtime import InputError, StoppedEarly
+from jpllm.tokenizer.encoder import CorpusEncoder
 from jpllm.tracking import metrics, plot
-from jpllm.training.callbacks import Clock
+from jpllm.training import checkpoint, engine, run_folder
+from jpllm.training.arguments import TrainingConfig, choose_precision, num_steps, training_arguments
+from jpllm.training.callbacks import Clock, LossScaleGuard, MetricsRecorder, SampleWriter
+from jpllm.training.checkpoint import Checkpoint, Facts
+from jpllm.training.early_stopping import EarlyStopping
+from jpllm.training.optimizer import refuse_impossible
+from jpllm.training.run_folder import MODEL_NAME, UNPROVED_NAME
+from jpllm.training.stopping import StopInTime
+from jpllm.training.trainer import GROUP_PREFIX, CausalLMTrainer, last_good
 
-MODEL_DIR_NAME = "model"
-RESULTS_NAME = "results.json"
-CONFIG_NAME = "config.yaml"
-HELD_OUT_NAME = "held_out.jsonl"
 PLOT_NAME = "loss.png"
 RELOAD_TOLERANCE_NATS = 1e-3
 logger = logging.getLogger(__name__)
-
-
-class CausalLMTrainer(Trainer):
-    """Trainer that evaluates bits per byte, each token of each held-out text exactly once."""
-
-    def __init__(self, *, held_out: list[EncodedText], eos_token_id: int, context_length: int, **kwargs) -> None:
-        super().__init__(eval_dataset=held_out, **kwargs)
-        self._score_arguments = {"eos_token_id": eos_token_id, "context_length": context_length}
-        self.remove_callback(PrinterCallback)
-        self.callback_handler.callbacks = [
-            _QuietProgress() if isinstance(callback, ProgressCallback) else callback
-            for callback in self.callback_handler.callbacks
-        ]
-
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Score the held-out texts; logs and returns loss and bits per byte, overall and of each text."""
-        scores = self.score(self.plain_model())
-        total = perplexity.total(scores)
-        row = {f"{metric_key_prefix}_loss": total.loss, f"{metric_key_prefix}_bits_per_byte": total.bits_per_byte}
-        if len(scores) > 1:
-            row |= {f"{metric_key_prefix}_bits_per_byte/{score.name}": score.bits_per_byte for score in scores}
-        self.log(dict(row))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, row)
-        return row
-
-    def plain_model(self) -> torch.nn.Module:
-        """The model without the wrappers of compilation and data parallelism."""
-        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-
-    def score(self, model: torch.nn.Module) -> list[perplexity.TextScore]:
-        """Scores of `model` on the held-out texts, in the arithmetic that the training uses."""
-        return perplexity.score(
-            model,
-            self.eval_dataset,
-            **self._score_arguments,
-            batch_size=self.args.per_device_eval_batch_size,
-            autocast=autocast(self.args),
-            rank=self.args.process_index,
-            num_ranks=self.args.world_size,
-        )
-
-
-class _QuietProgress(ProgressCallback):
-    """The progress bar alone: the lines of the log are written by `MetricsRecorder`."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        pass
-
-
-def autocast(arguments: TrainingArguments) -> AbstractContextManager:
-    """The mixed-precision context of these arguments."""
-    if not (arguments.bf16 or arguments.fp16):
-        return nullcontext()
-    return torch.autocast(arguments.device.type, torch.bfloat16 if arguments.bf16 else torch.float16)
-
-
-def refuse_used_output_dir(output_dir: Path) -> None:
-    """Raise InputError if the folder holds anything: a run is never written over another."""
-    if runtime.is_main_process() and output_dir.exists():
-        if not output_dir.is_dir():
-            raise InputError(f"output_dir: {output_dir} is a file; name a folder")
-        found = sorted(path.name for path in output_dir.iterdir())
-        if found:
-            raise InputError(
-                f"output_dir: {output_dir} already holds {', '.join(found[:4])}{' …' if len(found) > 4 else ''}; "
-                "name a new folder, or move that one away"
-            )
 
 
 def plan_text(
@@ -127,40 +67,164 @@ def stop_before_repeats(max_steps: int, steps_without_repeats: int) -> int:
     return min(max_steps, steps_without_repeats)
 
 
-def write_inputs(output_dir: Path, configuration: Iterable[object], held_out: Sequence[EncodedText]) -> None:
-    """Create the run folder with the resolved configuration and the held-out texts."""
-    if runtime.is_main_process():
-        config.write_resolved(configuration, output_dir / CONFIG_NAME)
-        write_documents(held_out, output_dir / HELD_OUT_NAME)
+def train_language_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    encoder: CorpusEncoder,
+    blocks: BlockDataset,
+    held_out: Sequence[EncodedText],
+    configuration: Sequence[object],
+    *,
+    prompts: Sequence[str],
+    save_tokenizer: Callable[[Path], None],
+    embedding_warmup_steps: int = 0,
+) -> dict:
+    """The common part of the recipes that learn to predict the next token; returns what `results.json` holds.
+
+    `configuration` is that of the recipe, with a `DataConfig`, a `TrainingConfig` and a `SamplingConfig` in it.
+
+    Raises:
+        InputError, StoppedEarly: see `train_and_prove`.
+    """
+    data, training, sampling = (_only(configuration, kind) for kind in (DataConfig, TrainingConfig, SamplingConfig))
+    engine.prepare()
+    refuse_impossible(training, engine.requested().name, embedding_warmup_steps)
+    if data.isolate_documents:
+        isolate_documents(model)
+    if training.chunked_loss:
+        use_chunked_loss(model, training.label_smoothing)
+    runtime.announce(describe(model))
+
+    blocks_per_step = training.blocks_per_step(runtime.num_processes())
+    clock = Clock(blocks_per_step * data.sequence_length, blocks.num_blocks * data.sequence_length)
+    max_steps = num_steps(training, clock.tokens_per_step, clock.tokens_per_epoch)
+    if data.when_exhausted == "stop":
+        max_steps = stop_before_repeats(max_steps, blocks.num_positions_without_repeats // blocks_per_step)
+    blocks.num_positions = max_steps * blocks_per_step
+    precision = choose_precision(training.precision)
+    arguments = training_arguments(training, max_steps, precision)
+    runtime.announce(plan_text(clock, max_steps, precision, held_out, blocks.uses()))
+
+    def answer(model: PreTrainedModel, prompts: Sequence[str]) -> list[str]:
+        return generate(model, tokenizer, prompts, sampling, training.seed)
+
+    run_folder.prepare(training.output_dir, configuration, held_out)
+    trainer = CausalLMTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=blocks,
+        config=training,
+        held_out=held_out,
+        eos_token_id=tokenizer.eos_token_id,
+        context_length=data.sequence_length,
+        embedding_warmup_steps=embedding_warmup_steps,
+        callbacks=[
+            SampleWriter(training.output_dir, clock, prompts, answer),
+            MetricsRecorder(training.output_dir, clock),
+        ],
+    )
+    facts = run_folder.facts(blocks, held_out, encoder.fingerprint, configuration)
+    return train_and_prove(trainer, training, facts, clock, save_tokenizer, blocks.uses())
+
+
+def _only(configuration: Sequence[object], kind: type):
+    (found,) = (part for part in configuration if isinstance(part, kind))
+    return found
 
 
 def train_and_prove(
     trainer: CausalLMTrainer,
-    save_tokenizer: Callable[[Path], None],
-    output_dir: Path,
+    config: TrainingConfig,
+    facts: Facts,
     clock: Clock,
+    save_tokenizer: Callable[[Path], None],
     mixture: Sequence[SourceUse] = (),
 ) -> dict:
-    """Train, save to `output_dir/model`, reload, compare, plot; returns what `results.json` holds.
+    """Train, from the newest checkpoint on where there is one, and prove the saved model; returns `results.json`.
+
+    `facts` need not have the number of processes and the engine.
 
     Raises:
-        InputError: the model read back from disk does not give the loss of the one in memory.
+        InputError: a checkpoint of other facts, a loss that is not finite, too little memory, or a model that does not
+            give its loss when it is read back from disk.
+        StoppedEarly: a signal came or `max_hours` are over; there is a checkpoint.
     """
     logging_of_transformers.disable_progress_bar()  # for saving and loading: ours is the training's
-    started = time.monotonic()
-    trainer.train()
-    hours = (time.monotonic() - started) / 3600
+    runs = engine.confirm(trainer.accelerator)
+    trainer.facts = replace(facts, world_size=runs.num_processes, engine=runs.name)
+    start = _starting_point(trainer, config.output_dir, config.resume_changed)
+    stop = StopInTime(config.max_hours)
+    trainer.add_callback(stop)
+    trainer.add_callback(LossScaleGuard(trainer.accelerator))
+    early = EarlyStopping(trainer, config.output_dir, config.early_stopping_evals)
+    if config.early_stopping_evals:
+        trainer.add_callback(early)
+    trainer.go_on_from(start)
+    if stop.reason:
+        raise StoppedEarly(
+            f"stopped at step {trainer.state.global_step:,} of {trainer.state.max_steps:,} ({stop.reason}); "
+            f"{last_good(trainer.checkpoints_dir)}; the same command goes on"
+        )
+    best = early if config.early_stopping_evals else None
+    return _prove(trainer, config.output_dir, clock, save_tokenizer, mixture, best)
+
+
+def _starting_point(trainer: CausalLMTrainer, output_dir: Path, resume_changed: bool) -> Checkpoint | None:
+    """The checkpoint to go on from, chosen by the main process; the logs are cut back to it.
+
+    Raises:
+        InputError: no checkpoint is whole, or the run was another one and `resume_changed` is not set.
+    """
+    found: list = [None, None]
+    if trainer.is_world_process_zero():
+        try:
+            start = checkpoint.newest(trainer.checkpoints_dir)
+            changes = trainer.facts.changes(start.manifest["facts"]) if start else []
+            if changes and not resume_changed:
+                raise InputError(
+                    f"{start.directory}: this is another run now:\n  " + "\n  ".join(changes) + "\nname a new "
+                    "output_dir, set it back, or go on with resume_changed: true (the losses are then others)"
+                )
+            run_folder.cut_logs(output_dir, start.manifest["logs"] if start else {})
+            if start:
+                runtime.announce(f"going on from {start.directory}")
+            found = [start, None]
+        except InputError as error:
+            found = [None, str(error)]
+    if trainer.args.world_size > 1:
+        torch.distributed.broadcast_object_list(found)
+    start, problem = found
+    if problem:
+        raise InputError(problem)
+    return start
+
+
+def _prove(
+    trainer: CausalLMTrainer,
+    output_dir: Path,
+    clock: Clock,
+    save_tokenizer: Callable[[Path], None],
+    mixture: Sequence[SourceUse],
+    best: EarlyStopping | None,
+) -> dict:
+    """Save the trained (or the best) model to `output_dir/model`, reload it, compare, plot, write the results."""
+    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)  # where checkpoints were written
     with suppress(OSError):  # not empty: there are checkpoints
-        Path(trainer.args.output_dir).rmdir()
+        trainer.checkpoints_dir.rmdir()
     if not any(row["step"] == trainer.state.global_step and "eval_loss" in row for row in trainer.state.log_history):
         trainer.evaluate()
-    final = next(row for row in reversed(trainer.state.log_history) if "eval_loss" in row)
+    evaluations = [row for row in trainer.state.log_history if "eval_loss" in row]
+    final = evaluations[-1]
 
-    model_dir = output_dir / MODEL_DIR_NAME
-    unproved = model_dir.with_name(model_dir.name + ".unproved")
+    model_dir, unproved = output_dir / MODEL_NAME, output_dir / UNPROVED_NAME
     trainer.model.config.use_cache = True  # Trainer switches the cache off; who loads the model generates with it
-    trainer.save_model(str(unproved))
+    if best:
+        final = next(row for row in evaluations if row["step"] == best.best_step)
+    else:
+        trainer.save_model(str(unproved))
     if runtime.is_main_process():
+        if best:
+            best.directory.rename(unproved)
         (unproved / "training_args.bin").unlink(missing_ok=True)  # a pickle that holds paths of this machine
         save_tokenizer(unproved)
     trainer.accelerator.wait_for_everyone()
@@ -169,29 +233,41 @@ def train_and_prove(
         return {}
     unproved.rename(model_dir)
     rows = metrics.read_rows(output_dir / metrics.METRICS_NAME)
+    groups = _before_and_after([row for row in rows if "eval_loss" in row])
     training_seconds = max(row["training_seconds"] for row in rows)
     position = clock.position(trainer.state.global_step)
     results = {
         **position,
+        "best_step": final["step"],
         "loss": final["eval_loss"],
         "reloaded_loss": reloaded_loss,
         "bits_per_byte": final["eval_bits_per_byte"],
         "xz_bits_per_byte": perplexity.xz_bits_per_byte([d for text in trainer.eval_dataset for d in text.documents]),
         "num_parameters": trainer.model.num_parameters(),
+        "groups": groups,
         "mixture": [asdict(use) for use in mixture],
-        "hours": round(hours, 4),
+        "hours": round(training_seconds / 3600, 4),
         "tokens_per_second": round(position["tokens"] / training_seconds, 1),
         "device": _device_name(trainer.args),
         "versions": runtime.versions(),
     }
-    (output_dir / RESULTS_NAME).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     plot.plot_loss(rows, clock.tokens_per_epoch, output_dir / PLOT_NAME, title=output_dir.name)
+    run_folder.write_results(output_dir, results)
+    for group, change in groups.items():
+        runtime.announce(f"{group}: {change['before']:.4f} bits per byte before, {change['after']:.4f} after")
     runtime.announce(
         f"held-out bits per byte {results['bits_per_byte']:.4f}, "
         f"xz -9 on the same text {results['xz_bits_per_byte']:.4f}\n"
         f"model {model_dir}\nplot  {output_dir / PLOT_NAME}"
     )
     return results
+
+
+def _before_and_after(evaluations: Sequence[dict]) -> dict[str, dict[str, float]]:
+    """Bits per byte of each group of texts in the first and the last evaluation."""
+    prefix = f"eval_{GROUP_PREFIX}"
+    keys = [key for key in evaluations[0] if key.startswith(prefix)]
+    return {key.removeprefix(prefix): {"before": evaluations[0][key], "after": evaluations[-1][key]} for key in keys}
 
 
 def verify_saved_model(trainer: CausalLMTrainer, model_dir: Path, trained_loss: float) -> float:

@@ -81,7 +81,7 @@ def test_accelerate_config_loads(file):
 def commands():
     """(where, words) of each jpllm, accelerate launch and python recipes/… command in the documentation."""
     for file in DOCUMENTS:
-        text = re.sub(r"\\\n\s*", " ", file.read_text(encoding="utf-8"))
+        text = re.sub(r"\\\n#?\s*", " ", file.read_text(encoding="utf-8"))
         text = text.replace("$(BIN)/", "").replace("$(DEMO)", "runs/demo")
         for line in text.splitlines():
             match = re.search(

@@ -38,7 +38,8 @@ def finished_run(corpus_file, tokenizer_dir, tmp_path_factory):
 def test_run_folder(finished_run):
     run, stdout = finished_run
     assert sorted(path.name for path in run.iterdir()) == [
-        *("config.yaml", "held_out.jsonl", "loss.png", "metrics.jsonl", "model", "results.json", "samples.jsonl"),
+        *(".lock", "checkpoints", "config.yaml", "held_out.jsonl", "loss.png"),
+        *("metrics.jsonl", "model", "results.json", "samples.jsonl"),
     ]
     results = json.loads((run / "results.json").read_text())
     assert (results["step"], results["tokens"]) == (12, 12 * 4 * 64)
@@ -77,10 +78,15 @@ def test_saved_model_loads_like_any_other(finished_run):
     assert (run / "model" / "tokenizer.model").exists()
 
 
-def test_resolved_configuration_is_a_configuration(finished_run, monkeypatch, capsys):
+def test_a_finished_command_again_does_nothing(finished_run, monkeypatch, capsys):
+    """The resolved configuration is a configuration, of the same run."""
     run, _ = finished_run
-    assert call_recipe(monkeypatch, RECIPE, ["--config", str(run / "config.yaml")]) == 2
-    assert "already holds config.yaml" in capsys.readouterr().err
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert call_recipe(monkeypatch, RECIPE, ["--config", str(run / "config.yaml")]) == 0
+    assert f"{run} is finished" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    assert call_recipe(monkeypatch, RECIPE, ["--config", str(run / "config.yaml"), "--seed", "1"]) == 2
+    assert "holds a finished run with another seed; name a new folder" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -187,9 +193,9 @@ def test_prompt_longer_than_the_model(bad_input):
 
 def test_used_output_dir(bad_input, tmp_path):
     (tmp_path / "used").mkdir()
-    write(tmp_path / "used" / "config.yaml", b"")
-    assert "already holds config.yaml; name a new folder" in bad_input(output_dir=tmp_path / "used")
-    assert [path.name for path in (tmp_path / "used").iterdir()] == ["config.yaml"]
+    write(tmp_path / "used" / "thesis.docx", b"")
+    assert "already holds thesis.docx; name a new folder" in bad_input(output_dir=tmp_path / "used")
+    assert [path.name for path in (tmp_path / "used").iterdir()] == ["thesis.docx"]
 
 
 def test_missing_tokenizer(bad_input, tmp_path):

@@ -12,12 +12,15 @@ from jpllm.data.blocks import BlockDataset
 from jpllm.data.corpus import EncodedText
 from jpllm.runtime import InputError
 from jpllm.tracking.metrics import read_rows
-from jpllm.training import run
+from jpllm.training import run, run_folder
 from jpllm.training.arguments import TrainingConfig, training_arguments
 from jpllm.training.callbacks import Clock, MetricsRecorder
+from jpllm.training.checkpoint import Facts
+from jpllm.training.trainer import CausalLMTrainer
 from tests.models.test_build import tiny_model
 
 LENGTH = 16
+DATA = "data"
 
 
 class Blocks:
@@ -31,23 +34,19 @@ class Blocks:
         return self.ids[start:stop].copy()
 
 
-def make_trainer(output_dir: Path, preset: str = "gpt2-tiny", num_steps: int = 2, **settings) -> run.CausalLMTrainer:
-    config = TrainingConfig(
-        output_dir=output_dir,
-        tokens=1,
-        learning_rate=1e-2,
-        logging_steps=1,
-        precision="fp32",
-        warmup_steps=0,
-        **settings,
-    )
+def make_trainer(
+    output_dir: Path, preset: str = "gpt2-tiny", num_steps: int = 2, dropout: float = 0, **settings
+) -> CausalLMTrainer:
+    defaults = {"tokens": 1, "learning_rate": 1e-2, "logging_steps": 1, "precision": "fp32", "warmup_steps": 0}
+    config = TrainingConfig(output_dir=output_dir, **(defaults | {"save_steps": 0} | settings))
     blocks_per_step = config.blocks_per_step(1)
     blocks = BlockDataset([Blocks()], LENGTH, num_positions=num_steps * blocks_per_step)
     clock = Clock(blocks_per_step * LENGTH, blocks.num_blocks * LENGTH)
     held_out = [EncodedText("text", ["あ" * 20], np.random.default_rng(1).integers(1, 50, 40))]
-    run.write_inputs(output_dir, [config], held_out)
-    return run.CausalLMTrainer(
-        model=tiny_model(preset),
+    run_folder.prepare(output_dir, [config], held_out)
+    return CausalLMTrainer(
+        config=config,
+        model=tiny_model(preset, dropout=dropout),
         args=training_arguments(config, num_steps, "fp32"),
         train_dataset=blocks,
         held_out=held_out,
@@ -112,6 +111,13 @@ def test_metrics_rows(tmp_path):
     assert first["eval_bits_per_byte"] == pytest.approx(first["eval_loss"] * 40 / math.log(2) / 60)
 
 
+def train_and_prove(trainer: CausalLMTrainer, **settings) -> dict:
+    output_dir = trainer.checkpoints_dir.parent
+    config = TrainingConfig(output_dir=output_dir, tokens=1, **settings)
+    facts = Facts(DATA, "tokenizer", {"learning_rate": 1e-2})
+    return run.train_and_prove(trainer, config, facts, Clock(8 * LENGTH, 16 * LENGTH), save_tokenizer)
+
+
 def save_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
 
@@ -119,7 +125,7 @@ def save_tokenizer(folder: Path) -> None:
 @pytest.mark.parametrize("preset", ["gpt2-tiny", "neox-tiny", "llama-tiny"])
 def test_saved_model_is_proved_to_be_the_trained_one(tmp_path, preset):
     trainer = make_trainer(tmp_path, preset, num_steps=3)
-    results = run.train_and_prove(trainer, save_tokenizer, tmp_path, Clock(8 * LENGTH, 16 * LENGTH))
+    results = train_and_prove(trainer)
     assert results["reloaded_loss"] == pytest.approx(results["loss"], abs=1e-6)
     assert results == json.loads((tmp_path / "results.json").read_text())
     assert json.loads((tmp_path / "model" / "config.json").read_text())["use_cache"] is True
@@ -137,7 +143,7 @@ def test_a_saved_model_that_is_not_the_trained_one_is_an_error(tmp_path, monkeyp
     with pytest.raises(
         InputError, match=r"the saved model is not the trained one: held-out loss \d\.\d+ after loading"
     ):
-        run.train_and_prove(trainer, save_tokenizer, tmp_path, Clock(8 * LENGTH, 16 * LENGTH))
+        train_and_prove(trainer)
     assert not (tmp_path / "model").exists()
 
 
@@ -147,16 +153,6 @@ def test_divergence_stops_the_run(tmp_path):
         next(trainer.model.parameters())[:] = math.nan
     with pytest.raises(InputError, match=r"step 0: eval_loss is nan, training has diverged; lower learning_rate"):
         trainer.train()
-
-
-def test_used_output_dir_is_refused(tmp_path):
-    run.refuse_used_output_dir(tmp_path / "new")
-    run.refuse_used_output_dir(tmp_path)
-    (tmp_path / "config.yaml").write_text("")
-    with pytest.raises(InputError, match=r"already holds config.yaml; name a new folder"):
-        run.refuse_used_output_dir(tmp_path)
-    with pytest.raises(InputError, match="is a file; name a folder"):
-        run.refuse_used_output_dir(tmp_path / "config.yaml")
 
 
 def test_a_run_stops_before_a_source_repeats(caplog):

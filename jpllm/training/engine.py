@@ -1,0 +1,156 @@
+"""The engine below Trainer: what the launcher asked for, what really runs, and what must hold before the first step.
+
+The files in `accelerate_configs/` choose the engine, and the launcher hands the choice down in the environment. Some
+choices get lost there without a word: `accelerate launch --cpu --num_processes 2` starts one process, FSDP on a CPU
+becomes DDP. So what was asked for is read from the environment, what runs from accelerate's state, and a difference
+ends the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jpllm.runtime import InputError, device, num_processes
+from jpllm.training import operators
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+_MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How many processes train one model, and what joins them: DDP, FSDP2, DeepSpeed ZeRO-…; "" joins nothing."""
+
+    num_processes: int
+    name: str
+
+    def __str__(self) -> str:
+        processes = "one process" if self.num_processes == 1 else f"{self.num_processes} processes"
+        return ", ".join(filter(None, (processes, self.name)))
+
+
+def prepare() -> None:
+    """Make ready for the engine that the launcher asked for. Call it before Trainer's arguments are made.
+
+    The model has to be built before these arguments too: with them, ZeRO-3 makes every new model an empty shell.
+
+    Raises:
+        InputError: the launcher started fewer processes than it was asked for, or the engine cannot run here.
+    """
+    asked = requested()
+    on_cpu = device().type == "cpu"
+    if on_cpu and asked.name.startswith("FSDP"):
+        raise InputError(
+            f"{asked.name} needs GPUs: on CPUs accelerate would run DDP instead; launch with "
+            "accelerate_configs/multi_gpu.yaml (it starts CPU processes where there is no GPU), or zero3.yaml"
+        )
+    if not asked.name.startswith("DeepSpeed"):
+        return
+    if _is_set("ACCELERATE_USE_CPU"):
+        raise InputError("ACCELERATE_USE_CPU: accelerate leaves DeepSpeed out where it is set; unset it")
+    if on_cpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    needed = {operators.PROCESSES: on_cpu, operators.ADAM: "optimizer" in asked.name}
+    if any(needed.values()):
+        operators.load_operators(*(name for name, is_needed in needed.items() if is_needed))
+
+
+def requested() -> Engine:
+    """What the launcher asked for, read from its environment variables.
+
+    Raises:
+        InputError: several processes were asked for and one was started alone, or DeepSpeed's file cannot be read.
+    """
+    # accelerate sets MASTER_ADDR where several processes are asked for; who starts several sets WORLD_SIZE too.
+    asked_for_several = "MASTER_ADDR" in os.environ or any(int(os.environ.get(name, "1")) > 1 for name in _MPI_SIZES)
+    if asked_for_several and "WORLD_SIZE" not in os.environ:
+        raise InputError(
+            "several processes were asked for, but this one was started alone: accelerate starts no others with --cpu "
+            "or MULTI_CPU, nor does mpirun; write accelerate launch --config_file accelerate_configs/multi_gpu.yaml "
+            "--num_processes N (it starts CPU processes where there is no GPU)"
+        )
+    if _is_set("ACCELERATE_USE_DEEPSPEED"):
+        return Engine(num_processes(), _zero_name(_requested_zero()))
+    if _is_set("ACCELERATE_USE_FSDP"):
+        return Engine(num_processes(), f"FSDP{os.environ.get('FSDP_VERSION', '1')}")
+    return Engine(num_processes(), "DDP" if num_processes() > 1 else "")
+
+
+def running(accelerator: Accelerator) -> Engine:
+    """What Trainer's accelerator has set up."""
+    state, kind = accelerator.state, accelerator.distributed_type.value
+    if kind == "DEEPSPEED":
+        name = _zero_name(state.deepspeed_plugin.deepspeed_config["zero_optimization"])
+    elif kind == "FSDP":
+        name = f"FSDP{state.fsdp_plugin.fsdp_version}"
+    elif kind in ("NO", "MULTI_CPU", "MULTI_GPU"):
+        name = "DDP" if state.num_processes > 1 else ""
+    else:
+        name = kind
+    return Engine(state.num_processes, name)
+
+
+def confirm(accelerator: Accelerator) -> Engine:
+    """The engine that runs. Call it before the first step.
+
+    Raises:
+        InputError: it is not what the launcher asked for, or its settings would not let the whole model be saved.
+    """
+    asked, runs = requested(), running(accelerator)
+    if asked != runs:
+        raise InputError(f"the launcher asked for {asked}, but what would train is {runs}; see accelerate_configs/")
+    if runs.name.startswith("FSDP") and "FULL" not in str(accelerator.state.fsdp_plugin.state_dict_type):
+        raise InputError("fsdp_state_dict_type: write FULL_STATE_DICT; with others no model can be saved at the end")
+    if runs.name.startswith("DeepSpeed ZeRO-3"):
+        zero = accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"]
+        key = "stage3_gather_16bit_weights_on_model_save"
+        if not zero.get(key):
+            raise InputError(f"{key}: write true in DeepSpeed's file; without it no model can be saved at the end")
+    return runs
+
+
+def num_parameters(model: torch.nn.Module) -> int:
+    """Parameters of the whole model, also where ZeRO-3 has left this process a share of each."""
+    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
+
+
+def forget_sharding() -> None:
+    """Let models that are loaded from here on be whole in every process, also after training with ZeRO-3."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+
+
+def _requested_zero() -> dict:
+    """The `zero_optimization` part of DeepSpeed's file, or one made from accelerate's own variables."""
+    prefix = "ACCELERATE_DEEPSPEED_"
+    file = os.environ.get(f"{prefix}CONFIG_FILE")
+    if file is None:
+        offload = {
+            f"offload_{what}": {"device": os.environ.get(f"{prefix}OFFLOAD_{what.upper()}_DEVICE", "none")}
+            for what in ("optimizer", "param")
+        }
+        return {"stage": int(os.environ.get(f"{prefix}ZERO_STAGE", "2")), **offload}
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8"))["zero_optimization"]
+    except FileNotFoundError:
+        raise InputError(f"deepspeed_config_file: no {file} here; launch from the root of the repository") from None
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{file}: not a DeepSpeed configuration with a zero_optimization part: {error}") from error
+
+
+def _zero_name(zero: dict) -> str:
+    parts = {"offload_optimizer": "optimizer", "offload_param": "parameter"}
+    offloaded = [what for key, what in parts.items() if zero.get(key, {}).get("device", "none") != "none"]
+    return f"DeepSpeed ZeRO-{zero['stage']}" + (f" with {' and '.join(offloaded)} offload" if offloaded else "")
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() in ("1", "true", "yes")

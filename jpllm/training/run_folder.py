@@ -1,0 +1,136 @@
+"""The folder of a run: what state it is in, and who may write to it.
+
+A run folder is new, unfinished (the same command goes on with it) or finished (the same command has nothing to do).
+Whatever else a folder holds, it is left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from jpllm import config, runtime
+from jpllm.data.blocks import BlockDataset
+from jpllm.data.corpus import EncodedText, write_documents
+from jpllm.runtime import InputError
+from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME
+from jpllm.training.checkpoint import PARTIAL_NAME, Facts
+
+CONFIG_NAME = "config.yaml"
+HELD_OUT_NAME = "held_out.jsonl"
+CHECKPOINTS_NAME = "checkpoints"
+MODEL_NAME = "model"
+UNPROVED_NAME = "model.unproved"
+RESULTS_NAME = "results.json"
+_LOCK_NAME = ".lock"
+# Keys that do not change a loss, and those that name texts and tokenizer, which are compared by content.
+_FREE_KEYS = frozenset(
+    [
+        *("output_dir", "max_hours", "save_steps", "save_total_limit", "resume_changed"),
+        *("processes", "shards_dir", "dataloader_num_workers", "sample_prompts"),
+        *("sources", "eval_sources", "tokenizer", "held_out_bytes", "held_out_fraction"),
+    ]
+)
+_held_locks: dict[Path, object] = {}
+logger = logging.getLogger(__name__)
+
+
+def facts(
+    blocks: BlockDataset, held_out: Sequence[EncodedText], tokenizer_fingerprint: str, configuration: Iterable[object]
+) -> Facts:
+    """What decides the losses of a run, but for the processes that share it."""
+    digest = hashlib.sha256(blocks.fingerprint.encode())
+    for text in held_out:
+        digest.update(f"{text.name}\n".encode())
+        digest.update(text.token_ids.tobytes())
+    values = yaml.safe_load(config.dump(configuration))
+    deciding = {key: value for key, value in values.items() if key not in _FREE_KEYS}
+    return Facts(digest.hexdigest(), tokenizer_fingerprint, deciding)
+
+
+def is_finished(output_dir: Path, configuration: Sequence[object]) -> bool:
+    """Whether the run is there already; says so. False for a new run and for one that goes on.
+
+    Raises:
+        InputError: the folder holds another run that is finished, or something that is no run.
+    """
+    if not output_dir.exists():
+        return False
+    if not output_dir.is_dir():
+        raise InputError(f"output_dir: {output_dir} is a file; name a folder")
+    names = sorted(path.name for path in output_dir.iterdir() if path.name != _LOCK_NAME)
+    if names and CONFIG_NAME not in names:
+        raise InputError(
+            f"output_dir: {output_dir} already holds {', '.join(names[:4])}{' …' if len(names) > 4 else ''}; "
+            "name a new folder, or move that one away"
+        )
+    if RESULTS_NAME not in names:
+        return False
+    before = yaml.safe_load((output_dir / CONFIG_NAME).read_text(encoding="utf-8"))
+    now = yaml.safe_load(config.dump(configuration))
+    ignored = {"output_dir", "max_hours", "resume_changed"}
+    changed = [key for key in now if key not in ignored and before.get(key) != now[key]]
+    if changed:
+        raise InputError(
+            f"output_dir: {output_dir} holds a finished run with another {', '.join(changed)}; name a new folder"
+        )
+    runtime.announce(
+        f"{output_dir} is finished: the model is in {output_dir / MODEL_NAME}, its figures in {RESULTS_NAME}"
+    )
+    return True
+
+
+def prepare(output_dir: Path, configuration: Iterable[object], held_out: Sequence[EncodedText]) -> None:
+    """Take the folder; write the resolved configuration and the held-out texts, and remove what was left half done.
+
+    Raises:
+        InputError: another process is at work in it.
+    """
+    if runtime.is_main_process():
+        _claim(output_dir)
+        config.write_resolved(configuration, output_dir / CONFIG_NAME)
+        write_documents(held_out, output_dir / HELD_OUT_NAME)
+        for name in (MODEL_NAME, UNPROVED_NAME, f"{CHECKPOINTS_NAME}/{PARTIAL_NAME}"):
+            shutil.rmtree(output_dir / name, ignore_errors=True)
+
+
+def _claim(output_dir: Path) -> None:
+    """Keep other processes out of the folder for as long as this one lives."""
+    import filelock
+
+    output_dir.mkdir(parents=True, exist_ok=True)
+    file = (output_dir / _LOCK_NAME).resolve()
+    lock = _held_locks.get(file) or filelock.FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise InputError(f"output_dir: another process is training in {output_dir}; wait for it, or stop it") from None
+    _held_locks[file] = lock  # the operating system takes it back when the process ends, however it ends
+
+
+def log_files(output_dir: Path) -> dict[str, Path]:
+    """The files that a run appends rows to."""
+    return {name: output_dir / name for name in (METRICS_NAME, SAMPLES_NAME)}
+
+
+def cut_logs(output_dir: Path, sizes_bytes: Mapping[str, int]) -> None:
+    """Take back the rows that were written after a checkpoint; all of them where there is none."""
+    for name, file in log_files(output_dir).items():
+        if file.exists() and file.stat().st_size < sizes_bytes.get(name, 0):
+            logger.warning("%s was longer when the checkpoint was written: rows are missing from it", file)
+        elif file.exists():
+            os.truncate(file, sizes_bytes.get(name, 0))
+
+
+def write_results(output_dir: Path, results: Mapping) -> None:
+    """Write `results.json`, whole or not at all; it makes the run a finished one."""
+    unfinished = output_dir / f"{RESULTS_NAME}.tmp"
+    unfinished.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(output_dir / RESULTS_NAME)

@@ -1,0 +1,208 @@
+"""Hugging Face Trainer with bits per byte as its evaluation, and checkpoints that can be trusted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from jpllm.data.corpus import EncodedText
+from jpllm.evaluation import perplexity
+from jpllm.models.build import copy_weights
+from jpllm.runtime import InputError
+from jpllm.training import checkpoint
+from jpllm.training import optimizer as optimizers
+from jpllm.training.arguments import TrainingConfig
+from jpllm.training.checkpoint import Checkpoint, Facts
+from jpllm.training.run_folder import log_files
+from jpllm.training.stopping import any_process
+
+_BYTES_PER_PARAMETER = 12  # weights and AdamW's two moments in float32
+GROUP_PREFIX = "group_bits_per_byte/"
+logger = logging.getLogger(__name__)
+
+
+class CausalLMTrainer(Trainer):
+    """Trainer that evaluates bits per byte, each token of each held-out text exactly once.
+
+    Its `args.output_dir` is where unfinished checkpoints are written; finished ones lie beside that folder.
+
+    Attributes:
+        facts: what decides the losses, written into every checkpoint; to be set before training.
+    """
+
+    facts: Facts
+
+    def __init__(
+        self,
+        *,
+        config: TrainingConfig,
+        held_out: list[EncodedText],
+        eos_token_id: int,
+        context_length: int,
+        embedding_warmup_steps: int = 0,
+        **kwargs,
+    ) -> None:
+        super().__init__(eval_dataset=held_out, **kwargs)
+        self._config, self._embedding_warmup_steps = config, embedding_warmup_steps
+        self._score_arguments = {"eos_token_id": eos_token_id, "context_length": context_length}
+        self.remove_callback(PrinterCallback)
+        self.callback_handler.callbacks = [
+            _QuietProgress() if isinstance(callback, ProgressCallback) else callback
+            for callback in self.callback_handler.callbacks
+        ]
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """Trainer's optimizer, or Muon; with the token embeddings apart where they learn first."""
+        if self.optimizer is None and self._config.optimizer == "muon":
+            names = self.get_decay_parameter_names(self.model)
+            self.optimizer = optimizers.build_muon(self.model, self._config, names)
+        if self.optimizer is None and self._embedding_warmup_steps:
+            usual = super().create_optimizer(model)
+            usual.param_groups = optimizers.embeddings_apart(self.model, usual.param_groups)
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """Trainer's schedule; in the embedding warm-up everything but the token embeddings waits."""
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        if self._embedding_warmup_steps:
+            steps = self._embedding_warmup_steps
+            self.lr_scheduler = optimizers.delayed_for_the_rest(optimizer or self.optimizer, scheduler, steps)
+        return self.lr_scheduler
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Score the held-out texts; logs and returns loss and bits per byte, overall, of each text and each group."""
+        scores = self.score(self.plain_model())
+        total = perplexity.total(scores)
+        row = {f"{metric_key_prefix}_loss": total.loss, f"{metric_key_prefix}_bits_per_byte": total.bits_per_byte}
+        if len(scores) > 1:
+            row |= {f"{metric_key_prefix}_bits_per_byte/{score.name}": score.bits_per_byte for score in scores}
+        for group in dict.fromkeys(text.group for text in self.eval_dataset if text.group):
+            members = [score for score, text in zip(scores, self.eval_dataset, strict=True) if text.group == group]
+            row[f"{metric_key_prefix}_{GROUP_PREFIX}{group}"] = perplexity.total(members).bits_per_byte
+        self.log(dict(row))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, row)
+        return row
+
+    def plain_model(self) -> torch.nn.Module:
+        """The model without the wrappers of compilation and data parallelism."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
+    def score(self, model: torch.nn.Module) -> list[perplexity.TextScore]:
+        """Scores of `model` on the held-out texts, in the arithmetic that the training uses."""
+        return perplexity.score(
+            model,
+            self.eval_dataset,
+            **self._score_arguments,
+            batch_size=self.args.per_device_eval_batch_size,
+            autocast=autocast(self.args),
+            rank=self.args.process_index,
+            num_ranks=self.args.world_size,
+        )
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Folder of the finished checkpoints."""
+        return Path(self.args.output_dir).parent
+
+    def go_on_from(self, start: Checkpoint | None) -> None:
+        """Train from a checkpoint on, or from the beginning."""
+        if start is None:
+            self.train()
+            return
+        self.args.eval_on_start = False  # the rows of that step are in the metrics already
+        self.add_callback(_LossSinceLastLog(self, start.directory))
+        self.train(resume_from_checkpoint=str(start.directory))
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """Write a checkpoint, if the model is worth one and the disk has room for it."""
+        self._refuse_not_finite()
+        self.checkpoints_dir.mkdir(parents=True, exist_ok=True)
+        if any_process(not self._has_room(), self.args):
+            return
+        step, name = self.state.global_step, f"checkpoint-{self.state.global_step}"
+        super()._save_checkpoint(model, trial)
+        partial = Path(self.args.output_dir) / name
+        since_log = {"loss_sum": self._tr_loss.item(), "logged_step": self._globalstep_last_logged}
+        _since_log_file(partial, self.args.process_index).write_text(json.dumps(since_log), encoding="utf-8")
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle with tokens and paths of this machine
+            logs = log_files(self.checkpoints_dir.parent)
+            checkpoint.finish(partial, self.checkpoints_dir / name, step, self.facts, logs)
+            checkpoint.rotate(self.checkpoints_dir, self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        """Weights from a checkpoint, all of them: Trainer's own loading passes over names that it does not know."""
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            copy_weights(resume_from_checkpoint, self.model)
+
+    def _refuse_not_finite(self) -> None:
+        parameters = self.model.parameters()
+        is_finite = bool(self._tr_loss.isfinite()) and all(bool(p.detach().isfinite().all()) for p in parameters)
+        if any_process(not is_finite, self.args):
+            raise InputError(
+                f"step {self.state.global_step}: the loss or a weight is not finite, and no checkpoint was written of "
+                f"it; {last_good(self.checkpoints_dir)}; lower learning_rate (it is {self._get_learning_rate():.2e}), "
+                "lengthen warmup_steps, or use precision: fp32 (bf16 where the GPU has it)"
+            )
+
+    def _has_room(self) -> bool:
+        if not self.args.should_save:
+            return True
+        latest = checkpoint.size_bytes(self.checkpoints_dir)
+        needed = latest or _BYTES_PER_PARAMETER * self.model.num_parameters()
+        free = shutil.disk_usage(self.checkpoints_dir).free
+        if free < needed:
+            logger.warning(
+                "step %d: no checkpoint written: it needs %.1f GB, %s has %.1f GB free; training goes on",
+                *(self.state.global_step, needed / 1e9, self.checkpoints_dir, free / 1e9),
+            )
+        return free >= needed
+
+
+class _LossSinceLastLog(TrainerCallback):
+    """Puts back the losses that were added up since the last logged row, so that the next row is the same."""
+
+    def __init__(self, trainer: CausalLMTrainer, directory: Path) -> None:
+        self._trainer, self._directory = trainer, directory
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        file = _since_log_file(self._directory, args.process_index)
+        if file.exists():  # not for a process that was not there
+            saved = json.loads(file.read_text(encoding="utf-8"))
+            self._trainer._tr_loss += saved["loss_sum"]
+            self._trainer._globalstep_last_logged = saved["logged_step"]
+
+
+class _QuietProgress(ProgressCallback):
+    """The progress bar alone: the lines of the log are written by `MetricsRecorder`."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        pass
+
+
+def autocast(arguments: TrainingArguments) -> AbstractContextManager:
+    """The mixed-precision context of these arguments."""
+    if not (arguments.bf16 or arguments.fp16):
+        return nullcontext()
+    return torch.autocast(arguments.device.type, torch.bfloat16 if arguments.bf16 else torch.float16)
+
+
+def last_good(checkpoints_dir: Path) -> str:
+    """Where the newest checkpoint is, as part of a message."""
+    found = checkpoint.newest_directory(checkpoints_dir)
+    return f"the last good checkpoint is {found}" if found else "there is no checkpoint yet"
+
+
+def _since_log_file(directory: Path, process_index: int) -> Path:
+    return directory / f"since_log_{process_index}.json"

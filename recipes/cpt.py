@@ -1,0 +1,128 @@
+"""Continue to train an existing language model on new texts, and measure what it forgets.
+
+  one GPU or CPU     accelerate launch recipes/cpt.py --config CONFIG.yaml --model NAME_OR_FOLDER --output_dir runs/NAME
+  12 GB, larger      accelerate launch --config_file accelerate_configs/zero2_offload.yaml recipes/cpt.py …
+  several GPUs       accelerate launch --config_file accelerate_configs/multi_gpu.yaml recipes/cpt.py …
+  two minutes, CPU   python recipes/cpt.py --config recipes/configs/cpt/smoke_cpu.yaml
+
+Any causal model with its own tokenizer, or with one that `jpllm tokenizer extend --model` has made longer (then
+`embedding_warmup_steps` lets the new rows settle first). Texts to evaluate on are of the group `old`, what the model
+could do before, or `new`; the bits per byte of both are measured before, during and after, and drawn in loss.png.
+`replay` mixes old texts into the training, so that less is forgotten. The same command goes on with an interrupted run.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+from jpllm import config, runtime
+from jpllm.config import REQUIRED, option
+from jpllm.data.corpus import DataConfig
+from jpllm.data.sources import SourceConfig
+from jpllm.evaluation.generate import SamplingConfig
+from jpllm.training.arguments import TrainingConfig
+
+NEW, OLD = "new", "old"
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class RecipeConfig:
+    """Recipe"""
+
+    model: str = option(REQUIRED, "Model to go on with: a folder, or a name on the Hugging Face Hub.")
+    tokenizer: str | None = option(None, "Its tokenizer, a folder or a name on the Hub; by default that of `model`.")
+    dropout: float | None = option(None, "Dropout probability, instead of the model's own.", minimum=0, maximum=0.9)
+    replay: float = option(0.0, "Share of the training tokens that comes from replay_sources.", minimum=0, maximum=0.95)
+    replay_sources: list[SourceConfig] = option(
+        default_factory=list, help="Texts like those that the model was trained on before; of the group old."
+    )
+    embedding_warmup_steps: int = option(
+        0, "Steps in which only the token embeddings learn; good for those of an extended tokenizer.", minimum=0
+    )
+    sample_prompts: list[str] = option(
+        default_factory=lambda: ["今日はどんな一日でしたか?", "吾輩は猫である", "How was your day?"],
+        help="Prompts that are continued before, during and after.",
+    )
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """A share of something."""
+        if bool(self.replay) != bool(self.replay_sources):
+            yield "replay", "give both the share and replay_sources, or neither"
+
+
+def main() -> None:
+    recipe, data, training, sampling = config.parse(
+        [RecipeConfig, DataConfig, TrainingConfig, SamplingConfig], prog="recipes/cpt.py", description=__doc__
+    )
+    runtime.configure_logging()
+    configuration = [recipe, data, training, sampling]
+
+    # Imported here, so that --help and a mistake in the configuration answer at once.
+    from jpllm.data.blocks import BlockDataset
+    from jpllm.data.corpus import evaluation_texts, training_shards, weights_with_replay
+    from jpllm.evaluation.generate import refuse_long_prompts
+    from jpllm.models.build import load_to_continue
+    from jpllm.tokenizer.encoder import corpus_encoder
+    from jpllm.tokenizer.load import load, save
+    from jpllm.training import run, run_folder
+
+    if run_folder.is_finished(training.output_dir, configuration):
+        return
+    runtime.use_all_cores()
+    tokenizer_path = recipe.tokenizer or recipe.model
+    tokenizer = load(tokenizer_path)
+    model = load_to_continue(recipe.model, tokenizer, data.sequence_length, recipe.dropout)
+    refuse_long_prompts(model, tokenizer, recipe.sample_prompts)
+
+    encoder = corpus_encoder(tokenizer, tokenizer_path)
+    texts = with_groups(data, recipe.replay_sources)
+    shards = training_shards(texts, encoder)
+    held_out = evaluation_texts(texts, encoder, shards)
+    warn_unless_forgetting_shows({text.group for text in held_out})
+    sizes = [source.size.num_tokens for source in shards]
+    num_new = len(data.sources)
+    weights = weights_with_replay(sizes[:num_new], data.weights, sizes[num_new:], recipe.replay)
+    blocks = BlockDataset(
+        shards,
+        data.sequence_length,
+        seed=training.seed,
+        weights=weights if recipe.replay else data.weights,
+        isolate_documents=data.isolate_documents,
+    )
+    run.train_language_model(
+        model,
+        tokenizer,
+        encoder,
+        blocks,
+        held_out,
+        configuration,
+        prompts=recipe.sample_prompts,
+        save_tokenizer=partial(save, tokenizer, tokenizer_path),
+        embedding_warmup_steps=recipe.embedding_warmup_steps,
+    )
+
+
+def with_groups(data: DataConfig, replay_sources: list[SourceConfig]) -> DataConfig:
+    """The data with the replayed sources behind the others, each in its group unless it names another."""
+    new = [replace(source, group=source.group or NEW) for source in data.sources]
+    old = [replace(source, group=source.group or OLD) for source in replay_sources]
+    return replace(data, sources=new + old)
+
+
+def warn_unless_forgetting_shows(groups: set[str | None]) -> None:
+    """Say what to give where no text can show what is forgotten, or none what is learned."""
+    for group in {OLD, NEW} - groups:
+        logger.warning(
+            "no text to evaluate on is of the group %s, so what the model %s is not measured; give eval_sources "
+            "with group: %s",
+            *(group, "forgets" if group == OLD else "learns", group),
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(runtime.run_command(main))

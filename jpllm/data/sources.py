@@ -189,7 +189,8 @@ def prepare(source: SourceConfig, texts: Iterable[str]) -> Iterator[Cleaned]:
 
 
 def read_documents(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[str]:
-    """Yield the cleaned documents of `source` in a fixed order, without blank ones and those that a rule drops.
+    """Yield the cleaned documents of `source` in a fixed order, without blank ones, those that a rule drops, and those
+    of its drop list.
 
     Raises:
         InputError: what `read_texts` raises, and more bad rows than `max_bad_fraction`, after the last document.
@@ -202,7 +203,14 @@ def read_documents(source: SourceConfig, progress: ReadProgress | None = None) -
             if isinstance(text, str):
                 yield text
 
-    yield from (document.text for document in prepare(source, good_texts()) if document.text is not None)
+    duplicates: frozenset[int] = frozenset()
+    if source.exclude:
+        from jpllm.data.drop_list import read_drop_list
+
+        duplicates = frozenset(read_drop_list(Path(source.exclude), source.label, document_identity(source)).tolist())
+    for index, document in enumerate(prepare(source, good_texts())):
+        if document.text is not None and index not in duplicates:
+            yield document.text
     quarantine.refuse_too_many()
 
 

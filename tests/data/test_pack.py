@@ -10,7 +10,7 @@ from jpllm.data.clean import CleanRule
 from jpllm.data.pack import PackConfig, is_held_out, pack, text_rank
 from jpllm.data.parts import Part
 from jpllm.data.shards import TokenShards, token_dtype
-from jpllm.data.sources import SourceConfig, write_jsonl
+from jpllm.data.sources import SourceConfig, read_documents, write_jsonl
 from jpllm.runtime import InputError
 
 TEXTS = [f"文書{n}。" for n in range(200)]
@@ -237,6 +237,7 @@ def test_duplicates_are_left_out_by_a_drop_list(encoder, tmp_path):
     source.exclude = str(tmp_path / "lists" / "docs.duplicates.jsonl")
     size = TokenShards(pack(source, encoder, tmp_path / "shards", 0)).size
     assert (size.num_documents, size.num_duplicate_documents, size.dropped) == (1, 2, {"length": 1})
+    assert list(read_documents(source)) == ["一つ目の文書。"]
     source.clean = []
     with pytest.raises(InputError, match=r"docs.duplicates.jsonl: made for other texts"):
         pack(source, encoder, tmp_path / "shards", 0)

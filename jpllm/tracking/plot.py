@@ -1,32 +1,62 @@
-"""The loss curve of a run as a picture."""
+"""The curves of a run as a picture."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-def plot_loss(rows: Sequence[dict], tokens_per_epoch: int, file: Path, title: str) -> None:
-    """Draw training and held-out loss: epochs below, tokens seen above. `rows` are those of `metrics.jsonl`."""
+_GROUP_PREFIX = "eval_group_bits_per_byte/"
+_COLOURS = ("#c0392b", "#2c7fb8", "#41903a", "#8e5ea2")
+
+
+def plot_loss(
+    rows: Sequence[dict], tokens_per_epoch: int, file: Path, title: str, loss_unit: str = "nats per token"
+) -> None:
+    """Draw training and held-out loss: epochs below, tokens seen above. `rows` are those of `metrics.jsonl`.
+
+    Where the held-out texts are in groups, a second picture shows the bits per byte of each.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    train = [(row["tokens"] / tokens_per_epoch, row["loss"]) for row in rows if "loss" in row]
-    held_out = [(row["tokens"] / tokens_per_epoch, row["eval_loss"]) for row in rows if "eval_loss" in row]
+    groups = sorted({key for row in rows for key in row if key.startswith(_GROUP_PREFIX)})
+    figure, axes = plt.subplots(
+        *(1, 1 + bool(groups)), figsize=(8 + 6 * bool(groups), 4.8), dpi=120, layout="constrained", squeeze=False
+    )
+    losses, *others = axes[0]
 
-    figure, axes = plt.subplots(figsize=(8, 4.8), dpi=120, layout="constrained")
-    if train:
-        axes.plot(*zip(*train, strict=True), color="#8fb3d9", linewidth=1.2, label="training")
-    if held_out:
+    def points(key: str) -> list[tuple[float, float]]:
+        return [(row["tokens"] / tokens_per_epoch, row[key]) for row in rows if key in row]
+
+    if train := points("loss"):
+        losses.plot(*zip(*train, strict=True), color="#8fb3d9", linewidth=1.2, label="training")
+    if held_out := points("eval_loss"):
         label = f"held-out ({held_out[-1][1]:.3f})"
-        axes.plot(*zip(*held_out, strict=True), color="#c0392b", linewidth=1.8, marker="o", markersize=3, label=label)
-    axes.set(xlabel="epochs", ylabel="loss (nats per token)", title=title)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    top = axes.secondary_xaxis("top", functions=(lambda e: e * tokens_per_epoch, lambda t: t / tokens_per_epoch))
-    top.set_xlabel("tokens seen")
-    top.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter())
+        _draw(losses, held_out, _COLOURS[0], label)
+    losses.set(xlabel="epochs", ylabel=f"loss ({loss_unit})", title=title)
+    for panel in others:
+        for key, colour in zip(groups, itertools.cycle(_COLOURS[1:])):
+            values = points(key)
+            name = key.removeprefix(_GROUP_PREFIX)
+            _draw(panel, values, colour, f"{name} texts ({values[0][1]:.3f} → {values[-1][1]:.3f})")
+        panel.set(xlabel="epochs", ylabel="bits per byte", title="learned and forgotten")
+    for panel in axes[0]:
+        panel.grid(alpha=0.3)
+        panel.legend(frameon=False)
+        top = panel.secondary_xaxis("top", functions=(lambda e: e * tokens_per_epoch, lambda t: t / tokens_per_epoch))
+        top.set_xlabel("tokens seen")
+        top.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter())
     figure.savefig(file)
     plt.close(figure)
+
+
+def _draw(panel: Axes, values: Sequence[tuple[float, float]], colour: str, label: str) -> None:
+    panel.plot(*zip(*values, strict=True), color=colour, linewidth=1.8, marker="o", markersize=3, label=label)

@@ -38,6 +38,12 @@ class StopInTime(TrainerCallback):
             signal.signal(number, handler)
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
+        self._stop_if_asked(args, state, control)
+
+    def on_evaluate(self, args, state, control, **kwargs) -> None:
+        self._stop_if_asked(args, state, control)  # evaluating takes long; the next step would be waited for
+
+    def _stop_if_asked(self, args, state, control) -> None:
         hours = (time.monotonic() - runtime.STARTED_SECONDS) / 3600
         if self._found is None and self._max_hours is not None and hours >= self._max_hours:
             self._found = f"max_hours: {self._max_hours:g} hours are over"

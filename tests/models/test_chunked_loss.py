@@ -27,11 +27,11 @@ def inputs(dtype=torch.float32, spread: float = 1.0):
     return hidden, weight, labels
 
 
-def reference(hidden, weight, labels, divisor=None):
+def reference(hidden, weight, labels, divisor=None, label_smoothing=0.0):
     """Loss and gradients by PyTorch in float64."""
     hidden, weight = hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
     logits = functional.linear(hidden[:, :-1], weight).flatten(0, 1)
-    loss = functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum")
+    loss = functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum", label_smoothing=label_smoothing)
     loss = loss / (divisor or (labels[:, 1:] != -100).sum())
     return loss, *torch.autograd.grad(loss, [hidden, weight])
 
@@ -42,6 +42,16 @@ def test_loss_and_gradients_are_those_of_float64(divisor):
     loss = causal_loss(hidden, weight, labels, divisor)
     loss.backward()
     expected, hidden_gradient, weight_gradient = reference(hidden, weight, labels, divisor)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(hidden.grad.double(), hidden_gradient, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(weight.grad.double(), weight_gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_label_smoothing_is_that_of_pytorch():
+    hidden, weight, labels = inputs()
+    loss = causal_loss(hidden, weight, labels, None, label_smoothing=0.2)
+    loss.backward()
+    expected, hidden_gradient, weight_gradient = reference(hidden, weight, labels, label_smoothing=0.2)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     torch.testing.assert_close(hidden.grad.double(), hidden_gradient, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(weight.grad.double(), weight_gradient, rtol=1e-5, atol=1e-7)

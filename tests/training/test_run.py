@@ -35,7 +35,12 @@ class Blocks:
 
 
 def make_trainer(
-    output_dir: Path, preset: str = "gpt2-tiny", num_steps: int = 2, dropout: float = 0, **settings
+    output_dir: Path,
+    preset: str = "gpt2-tiny",
+    num_steps: int = 2,
+    dropout: float = 0,
+    embedding_warmup_steps: int = 0,
+    **settings,
 ) -> CausalLMTrainer:
     defaults = {"tokens": 1, "learning_rate": 1e-2, "logging_steps": 1, "precision": "fp32", "warmup_steps": 0}
     config = TrainingConfig(output_dir=output_dir, **(defaults | {"save_steps": 0} | settings))
@@ -52,6 +57,7 @@ def make_trainer(
         held_out=held_out,
         eos_token_id=0,
         context_length=LENGTH,
+        embedding_warmup_steps=embedding_warmup_steps,
         callbacks=[MetricsRecorder(output_dir, clock)],
     )
 
@@ -139,7 +145,7 @@ def test_saved_model_is_proved_to_be_the_trained_one(tmp_path, preset):
 
 def test_a_saved_model_that_is_not_the_trained_one_is_an_error(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path, "neox-tiny", num_steps=1)
-    monkeypatch.setattr(run, "load_trained", lambda _: tiny_model("neox-tiny"))  # the weights before training
+    monkeypatch.setattr(run, "load_trained", lambda *_: tiny_model("neox-tiny"))  # the weights before training
     with pytest.raises(
         InputError, match=r"the saved model is not the trained one: held-out loss \d\.\d+ after loading"
     ):

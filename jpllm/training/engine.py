@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,8 @@ def prepare() -> None:
     """
     asked = requested()
     on_cpu = device().type == "cpu"
+    if on_cpu:  # accelerate imports DeepSpeed where it is installed, and it would say that it found no GPU
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if on_cpu and asked.name.startswith("FSDP"):
         raise InputError(
             f"{asked.name} needs GPUs: on CPUs accelerate would run DDP instead; launch with "
@@ -55,8 +58,9 @@ def prepare() -> None:
         return
     if _is_set("ACCELERATE_USE_CPU"):
         raise InputError("ACCELERATE_USE_CPU: accelerate leaves DeepSpeed out where it is set; unset it")
-    if on_cpu:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # DeepSpeed calls these by their old names, and PyTorch says so in every step
+    old_names = "(all_gather_into_tensor|reduce_scatter_tensor)"
+    warnings.filterwarnings("ignore", rf"`torch.distributed.{old_names}` is deprecated", FutureWarning)
     needed = {operators.PROCESSES: on_cpu, operators.ADAM: "optimizer" in asked.name}
     if any(needed.values()):
         operators.load_operators(*(name for name, is_needed in needed.items() if is_needed))
@@ -72,9 +76,9 @@ def requested() -> Engine:
     asked_for_several = "MASTER_ADDR" in os.environ or any(int(os.environ.get(name, "1")) > 1 for name in _MPI_SIZES)
     if asked_for_several and "WORLD_SIZE" not in os.environ:
         raise InputError(
-            "several processes were asked for, but this one was started alone: accelerate starts no others with --cpu "
-            "or MULTI_CPU, nor does mpirun; write accelerate launch --config_file accelerate_configs/multi_gpu.yaml "
-            "--num_processes N (it starts CPU processes where there is no GPU)"
+            "several processes were asked for, but this one works alone, as with accelerate launch --cpu: write "
+            "accelerate launch --config_file accelerate_configs/multi_gpu.yaml --num_processes N, which starts CPU "
+            "processes where there is no GPU"
         )
     if _is_set("ACCELERATE_USE_DEEPSPEED"):
         return Engine(num_processes(), _zero_name(_requested_zero()))

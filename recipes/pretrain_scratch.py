@@ -3,23 +3,33 @@
   one GPU or CPU     accelerate launch recipes/pretrain_scratch.py --config CONFIG.yaml --output_dir runs/NAME
   several GPUs       accelerate launch --config_file accelerate_configs/multi_gpu.yaml recipes/pretrain_scratch.py …
   two minutes, CPU   python recipes/pretrain_scratch.py --config recipes/configs/pretrain_scratch/smoke_cpu.yaml
+  an encoder         python recipes/pretrain_scratch.py --config recipes/configs/pretrain_scratch/mlm_smoke_cpu.yaml
 
-The tokenizer comes from `jpllm tokenizer train`, or is any Hugging Face tokenizer with an EOS token. The run folder
-gets config.yaml, metrics.jsonl, samples.jsonl, held_out.jsonl, loss.png, results.json and model/.
+With `objective: clm` it learns to predict the next token, and so to write; with `objective: mlm` and a bert preset to
+fill in hidden words (`jpllm/data/masking.py`), as a base for classifiers. The tokenizer comes from `jpllm tokenizer
+train`, or is any Hugging Face tokenizer with an EOS token. The run folder gets config.yaml, metrics.jsonl,
+samples.jsonl, held_out.jsonl, loss.png, results.json and model/.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from functools import partial
+from typing import Literal
 
 from jpllm import config, runtime
-from jpllm.config import REQUIRED, option
+from jpllm.config import REQUIRED, ConfigError, option
 from jpllm.data.corpus import DataConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.presets import ModelConfig
 from jpllm.training.arguments import TrainingConfig
+
+PROMPTS = {
+    "clm": ["今日はどんな一日でしたか?", "吾輩は猫である", "むかし、"],
+    "mlm": ["今日は[MASK]へ行きました。", "吾輩は[MASK]である", "むかし、ある[MASK]に"],
+}
 
 
 @dataclass
@@ -27,10 +37,25 @@ class RecipeConfig:
     """Recipe"""
 
     tokenizer: str = option(REQUIRED, "Tokenizer folder, or name on the Hugging Face Hub.")
-    sample_prompts: list[str] = option(
-        default_factory=lambda: ["今日はどんな一日でしたか?", "吾輩は猫である", "むかし、"],
-        help="Prompts that are continued at every evaluation.",
+    objective: Literal["clm", "mlm"] = option(
+        "clm", "clm: predict the next token; mlm: fill in hidden words, with a bert preset."
     )
+    masked_share: float | None = option(
+        None, "Share of the tokens that mlm hides and predicts, by default 0.15.", above=0, maximum=0.9
+    )
+    sample_prompts: list[str] | None = option(
+        None, "Prompts that are continued (mlm: whose [MASK] are filled in) at every evaluation; by default three."
+    )
+
+    def __post_init__(self) -> None:
+        """The default prompts are written down with the other settings."""
+        if self.sample_prompts is None:
+            self.sample_prompts = list(PROMPTS[self.objective])
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """A share of what mlm hides, with mlm."""
+        if self.masked_share is not None and self.objective != "mlm":
+            yield "masked_share", "acts with objective: mlm only; remove it"
 
 
 def main() -> None:
@@ -42,28 +67,44 @@ def main() -> None:
     runtime.configure_logging()
 
     configuration = [recipe, data, model_config, training, sampling]
+    refuse_what_cannot_act(recipe, data, model_config, sampling)
 
     # Imported here, so that --help and a mistake in the configuration answer at once.
     from jpllm.data.blocks import BlockDataset
     from jpllm.data.corpus import evaluation_texts, training_shards
+    from jpllm.data.masking import MASKED_SHARE, MaskedBlocks, Masking
+    from jpllm.evaluation.fill_mask import refuse_unfillable_prompts
     from jpllm.evaluation.generate import refuse_long_prompts
     from jpllm.models.build import build_from_scratch, record_trained_length
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load, save
+    from jpllm.tokenizer.mask import ensure_mask_token
+    from jpllm.tokenizer.pieces import piece_bytes
     from jpllm.training import run, run_folder
+    from jpllm.training.masked import MaskedLMTrainer
+    from jpllm.training.trainer import CausalLMTrainer
 
     if run_folder.is_finished(training.output_dir, configuration):
         return
     runtime.use_all_cores()
     tokenizer = load(recipe.tokenizer)
+    encoder = corpus_encoder(tokenizer, recipe.tokenizer)
+    is_masked = recipe.objective == "mlm"
+    if is_masked:
+        ensure_mask_token(tokenizer)
     model = build_from_scratch(model_config, tokenizer, training.seed)
     record_trained_length(model, data.sequence_length)
-    refuse_long_prompts(model, tokenizer, recipe.sample_prompts)
+    refuse_prompts = refuse_unfillable_prompts if is_masked else refuse_long_prompts
+    refuse_prompts(model, tokenizer, recipe.sample_prompts)
 
-    encoder = corpus_encoder(tokenizer, recipe.tokenizer)
     shards = training_shards(data, encoder)
     held_out = evaluation_texts(data, encoder, shards)
-    blocks = BlockDataset(
+    make_blocks = BlockDataset
+    if is_masked:
+        share = recipe.masked_share or MASKED_SHARE
+        masking = Masking(piece_bytes(tokenizer), encoder.vocab_size, tokenizer.mask_token_id, share)
+        make_blocks = partial(MaskedBlocks, masking=masking)
+    blocks = make_blocks(
         shards, data.sequence_length, seed=training.seed, weights=data.weights, isolate_documents=data.isolate_documents
     )
     run.train_language_model(
@@ -75,7 +116,26 @@ def main() -> None:
         configuration,
         prompts=recipe.sample_prompts,
         save_tokenizer=partial(save, tokenizer, recipe.tokenizer),
+        trainer_class=MaskedLMTrainer if is_masked else CausalLMTrainer,
     )
+
+
+def refuse_what_cannot_act(
+    recipe: RecipeConfig, data: DataConfig, model_config: ModelConfig, sampling: SamplingConfig
+) -> None:
+    """Raise ConfigError for settings that contradict the objective, or that it would pass over."""
+    problems = []
+    if model_config.shape.is_encoder and recipe.objective == "clm":
+        problems.append(f"objective: {model_config.model} sees the tokens that it would predict; write objective: mlm")
+    if not model_config.shape.is_encoder and recipe.objective == "mlm":
+        problems.append(f"model: {model_config.model} sees only what comes before; write model: bert-base")
+    if recipe.objective == "mlm":
+        if data.isolate_documents:
+            problems.append("isolate_documents: BERT cannot tell the documents of a block apart; remove it")
+        changed = [f.name for f in fields(sampling) if getattr(sampling, f.name) != f.default]
+        problems += [f"{name}: mlm fills in gaps and samples nothing; remove it" for name in changed]
+    if problems:
+        raise ConfigError(problems)
 
 
 if __name__ == "__main__":

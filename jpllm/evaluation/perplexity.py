@@ -91,6 +91,7 @@ def score(
     """Score each text with `model` (evaluation mode for the duration), one EOS standing before its first token.
 
     With several processes each takes every `num_ranks`-th batch, and the sums are added over the default process group.
+    All of them call the model equally often, with nothing to count if need be: one that shares its weights needs that.
     Negative log-likelihoods are computed from float32 logits and summed in float64.
     """
     import torch
@@ -102,8 +103,10 @@ def score(
         for index, text in enumerate(texts):
             ids = np.concatenate([[eos_token_id], text.token_ids])
             todo = list(windows(len(ids), context_length, stride))
-            for start in range(rank * batch_size, len(todo), num_ranks * batch_size):
-                sums[index] += _nll_nats(model, ids, todo[start : start + batch_size])
+            for start in range(0, len(todo), num_ranks * batch_size):
+                own = todo[start + rank * batch_size :][:batch_size]
+                nll_nats = _nll_nats(model, ids, own or todo[:1])
+                sums[index] += nll_nats if own else 0.0
     model.train(was_training)
     if num_ranks > 1:
         total = torch.from_numpy(sums).to(next(model.parameters()).device)

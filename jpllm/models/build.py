@@ -1,4 +1,4 @@
-"""Build a causal language model with random weights for a tokenizer."""
+"""Build a language model with random weights for a tokenizer, or load one."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ def build_from_scratch(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, 
         InputError: the tokenizer has more ids than `config.vocab_size`.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
+    model_class = AutoModelForMaskedLM if config.shape.is_encoder else AutoModelForCausalLM
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(transformers_config(config, tokenizer), attn_implementation="sdpa")
-    model.loss_type = "ForCausalLM"  # not derived from the name of GPT-2's class; without it there is a warning
+        model = model_class.from_config(transformers_config(config, tokenizer), attn_implementation="sdpa")
+    if not config.shape.is_encoder:
+        model.loss_type = "ForCausalLM"  # not derived from the name of GPT-2's class; without it there is a warning
     return model
 
 
@@ -59,23 +61,25 @@ def copy_weights(folder: str | Path, model: PreTrainedModel) -> None:
     Raises:
         InputError: there is no such model, or its weights are not whole.
     """
-    model.load_state_dict(_load(folder).state_dict())
+    model.load_state_dict(_load(folder, model_class=type(model)).state_dict())
 
 
-def load_trained(name_or_path: str | Path) -> PreTrainedModel:
-    """A trained model in float32, on the GPU if there is one.
+def load_trained(name_or_path: str | Path, model_class: type[PreTrainedModel] | None = None) -> PreTrainedModel:
+    """A trained model in float32, on the GPU if there is one; a causal one unless `model_class` says otherwise.
 
     Raises:
-        InputError: there is no such model, or its weights are not whole.
+        InputError: there is no such model, it is a masked one, or its weights are not whole.
     """
-    return _load(name_or_path).eval().to(device())
+    return _load(name_or_path, model_class=model_class).eval().to(device())
 
 
-def _load(name_or_path: str | Path, dropout: float | None = None) -> PreTrainedModel:
+def _load(
+    name_or_path: str | Path, dropout: float | None = None, model_class: type[PreTrainedModel] | None = None
+) -> PreTrainedModel:
     """A trained model in float32 on the CPU, with other dropout probabilities if need be.
 
     Raises:
-        InputError: there is no such model, or its weights are not whole.
+        InputError: see `load_trained`.
     """
     import torch
     from safetensors import SafetensorError
@@ -90,7 +94,9 @@ def _load(name_or_path: str | Path, dropout: float | None = None) -> PreTrainedM
             if not probabilities:
                 raise InputError(f"dropout: {config.model_type} models have none; remove it")
             config.update(dict.fromkeys(probabilities, dropout))
-        model, info = AutoModelForCausalLM.from_pretrained(
+        if model_class is None and any("ForMaskedLM" in name for name in config.architectures or ()):
+            raise InputError(f"{name_or_path}: a masked language model, which cannot predict the next token")
+        model, info = (model_class or AutoModelForCausalLM).from_pretrained(
             name_or_path, config=config, dtype=torch.float32, output_loading_info=True
         )
     except InputError:
@@ -210,4 +216,20 @@ def _llama(shape: Shape, dropout: float, common: dict) -> PretrainedConfig:
     )
 
 
-_ARCHITECTURES = {"gpt2": _gpt2, "gpt_neox": _gpt_neox, "llama": _llama}
+def _bert(shape: Shape, dropout: float, common: dict) -> PretrainedConfig:
+    from transformers import BertConfig
+
+    return BertConfig(
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        intermediate_size=shape.intermediate_size,
+        max_position_embeddings=shape.max_positions,
+        hidden_act=shape.activation,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        **common,
+    )
+
+
+_ARCHITECTURES = {"gpt2": _gpt2, "gpt_neox": _gpt_neox, "llama": _llama, "bert": _bert}

@@ -36,7 +36,14 @@ def use_chunked_loss(model: PreTrainedModel, label_smoothing: float = 0.0) -> No
         InputError: the loss is not the model's own (on a few tokens), as where logits are scaled or capped after the
             output layer, or have a bias.
     """
-    whole_forward = model.forward
+    head = model.get_output_embeddings()
+    whole_forward, whole_head = model.forward, head.forward
+
+    def head_forward(self, hidden, labels=None, num_items_in_batch=None):
+        if labels is None:
+            return whole_head(hidden)
+        smoothing = label_smoothing if self.training else 0.0
+        return causal_loss(hidden, self.weight, labels, num_items_in_batch, smoothing)
 
     @functools.wraps(whole_forward)  # Trainer reads the signature
     def forward(self, *args, labels=None, num_items_in_batch=None, logits_to_keep=0, **kwargs):
@@ -46,10 +53,11 @@ def use_chunked_loss(model: PreTrainedModel, label_smoothing: float = 0.0) -> No
 
         kwargs["return_dict"] = True
         hidden = self.base_model(*args, **kwargs).last_hidden_state
-        weight = self.get_output_embeddings().weight
-        smoothing = label_smoothing if self.training else 0.0
-        return CausalLMOutput(loss=causal_loss(hidden, weight, labels, num_items_in_batch, smoothing), logits=None)
+        loss = self.get_output_embeddings()(hidden, labels=labels, num_items_in_batch=num_items_in_batch)
+        return CausalLMOutput(loss=loss, logits=None)
 
+    # ZeRO-3 and FSDP2 have the weights of a module only in its own forward pass: the loss is computed in the head's.
+    head.forward = MethodType(head_forward, head)
     _refuse_other_losses(model, MethodType(forward, model))
     model.forward = MethodType(forward, model)
 

@@ -8,12 +8,12 @@ from typing import Literal
 
 from jpllm.config import option, suggest
 
-Architecture = Literal["gpt2", "gpt_neox", "llama"]
+Architecture = Literal["gpt2", "gpt_neox", "llama", "bert"]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a decoder-only transformer.
+    """Sizes of a transformer: a decoder, which predicts the next token, or BERT's encoder, which fills in gaps.
 
     Attributes:
         hidden_size: width of the residual stream.
@@ -32,6 +32,11 @@ class Shape:
     activation: str
     tie_embeddings: bool
 
+    @property
+    def is_encoder(self) -> bool:
+        """Each token sees those after it, too."""
+        return self.architecture == "bert"
+
 
 PRESETS: dict[str, Shape] = {
     # Radford et al. 2019; 124,439,808 parameters with GPT-2's vocabulary of 50,257.
@@ -40,10 +45,13 @@ PRESETS: dict[str, Shape] = {
     "neox-1b": Shape("gpt_neox", 1536, 24, 16, 6144, 1024, "gelu", False),
     "neox-160m": Shape("gpt_neox", 768, 12, 12, 3072, 2048, "gelu", False),
     "llama-160m": Shape("llama", 768, 12, 12, 2048, 2048, "silu", False),
+    # Devlin et al. 2019; 109,514,298 parameters with BERT's vocabulary of 30,522.
+    "bert-base": Shape("bert", 768, 12, 12, 3072, 512, "gelu", True),
     # For a CPU: minutes of training, and seconds in a test.
     "llama-tiny": Shape("llama", 256, 3, 4, 704, 512, "silu", False),
     "gpt2-tiny": Shape("gpt2", 64, 2, 2, 256, 128, "gelu_new", True),
     "neox-tiny": Shape("gpt_neox", 64, 2, 2, 256, 128, "gelu", False),
+    "bert-tiny": Shape("bert", 64, 2, 2, 256, 128, "gelu", True),
 }
 
 
@@ -74,11 +82,13 @@ class ModelConfig:
         shape = self.shape
         if shape.hidden_size % shape.num_heads:
             yield "num_heads", f"{shape.num_heads} heads do not divide hidden_size {shape.hidden_size}"
-        elif shape.architecture != "gpt2" and shape.hidden_size // shape.num_heads % 2:
+        elif shape.architecture in ("gpt_neox", "llama") and shape.hidden_size // shape.num_heads % 2:
             yield (
                 "num_heads",
                 f"a head is {shape.hidden_size // shape.num_heads} wide; rotary positions need an even width",
             )
+        if shape.is_encoder and not shape.tie_embeddings:
+            yield "tie_embeddings", "a BERT has one matrix for both; remove it"
         if shape.architecture == "llama" and self.dropout:
             yield "dropout", "transformers' Llama has no residual dropout; set 0 or take a gpt2 or neox preset"
 

@@ -71,7 +71,8 @@ class TrainingConfig:
     )
     early_stopping_evals: int = option(
         0,
-        "Stop when this many evaluations in a row bring no better bits per byte, and keep the best; 0 is off.",
+        "Stop when this many evaluations in a row bring no better bits per byte (mlm: loss), and keep the best; 0 is "
+        "off.",
         minimum=0,
     )
     max_grad_norm: float = option(1.0, "Gradients are scaled down to this norm; 0 is off.", minimum=0)
@@ -83,7 +84,9 @@ class TrainingConfig:
         False, "Recompute activations in the backward pass: less memory, about a third more time."
     )
     chunked_loss: bool = option(
-        True, "Compute the loss a few hundred tokens at a time: the same loss in less memory, and faster on a CPU."
+        True,
+        "Compute the loss a few hundred tokens at a time (mlm: only where tokens are to be predicted): the same loss "
+        "in less memory, and faster on a CPU.",
     )
     logging_steps: int = option(10, "Optimizer steps between rows of metrics.jsonl.", minimum=1)
     eval_steps: int = option(100, "Optimizer steps between evaluations with samples.", minimum=1)

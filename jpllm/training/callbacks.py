@@ -142,9 +142,12 @@ class SampleWriter(TrainerCallback):
         self._file, self._clock, self._prompts, self._answer = output_dir / SAMPLES_NAME, clock, prompts, answer
 
     def on_evaluate(self, args, state, control, model=None, **kwargs) -> None:
-        if not state.is_world_process_zero or not self._prompts:
+        if not self._prompts:
             return
-        for prompt, text in zip(self._prompts, self._answer(model, self._prompts), strict=True):
+        texts = self._answer(model, self._prompts)  # in every process: none can where each has a share of the weights
+        if not state.is_world_process_zero:
+            return
+        for prompt, text in zip(self._prompts, texts, strict=True):
             append_row(self._file, {**self._clock.position(state.global_step), "prompt": prompt, "text": text})
             tqdm.write(f"  {prompt}▸{text}".replace("\n", "⏎"), file=sys.stderr)
 
@@ -155,6 +158,7 @@ def _readable(row: dict, max_steps: int) -> str:
         "loss": "loss {:.4f}",
         "eval_loss": "held-out loss {:.4f}",
         "eval_bits_per_byte": "bits per byte {:.4f}",
+        "eval_masked_accuracy": "accuracy {:.1%}",
         "learning_rate": "lr {:.2e}",
         "grad_norm": "grad {:.2f}",
         "tokens_per_second": "{:,.0f} tokens/s",

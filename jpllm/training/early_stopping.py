@@ -14,8 +14,6 @@ from jpllm.tracking.metrics import METRICS_NAME, read_rows
 if TYPE_CHECKING:
     from jpllm.training.trainer import CausalLMTrainer
 
-_KEY = "eval_bits_per_byte"
-
 
 class EarlyStopping(TrainerCallback):
     """Saves the model at each evaluation that is the best so far; stops after `patience` evaluations without one.
@@ -29,15 +27,16 @@ class EarlyStopping(TrainerCallback):
     def __init__(self, trainer: CausalLMTrainer, output_dir: Path, patience: int) -> None:
         self.best_step: int | None = None
         self._trainer, self._output_dir, self._patience = trainer, output_dir, patience
+        self._key = f"eval_{trainer.best_figure}"
         self._best, self._num_worse = float("inf"), 0
         file = output_dir / METRICS_NAME
         for row in read_rows(file) if file.exists() else []:
-            if _KEY in row:
-                self._note(row["step"], row[_KEY])
+            if self._key in row:
+                self._note(row["step"], row[self._key])
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs) -> None:
         earlier = self.best_step
-        if self._note(state.global_step, metrics[_KEY]):
+        if self._note(state.global_step, metrics[self._key]):
             unfinished = self._output_dir / "best.unfinished"
             cache, self._trainer.model.config.use_cache = self._trainer.model.config.use_cache, True
             self._trainer.save_model(str(unfinished))  # for whoever loads it to generate with the cache
@@ -55,12 +54,12 @@ class EarlyStopping(TrainerCallback):
         """Folder of the best model."""
         return self._directory_of(self.best_step)
 
-    def _note(self, step: int, bits_per_byte: float) -> bool:
+    def _note(self, step: int, figure: float) -> bool:
         """Whether this evaluation is the best so far."""
-        if bits_per_byte >= self._best:
+        if figure >= self._best:
             self._num_worse += 1
             return False
-        self.best_step, self._best, self._num_worse = step, bits_per_byte, 0
+        self.best_step, self._best, self._num_worse = step, figure, 0
         return True
 
     def _directory_of(self, step: int | None) -> Path:

@@ -9,7 +9,7 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from jpllm.runtime import InputError, is_main_process, num_cores
+from jpllm.runtime import InputError, is_main_process
 
 FOLDER_VARIABLE = "TORCH_EXTENSIONS_DIR"  # of PyTorch; where it is set, it is obeyed
 PROCESSES = "ShareMemCommBuilder"  # collectives between processes on CPUs; every DeepSpeed run without a GPU loads it
@@ -30,10 +30,10 @@ def load_operators(*names: str) -> None:
     from filelock import FileLock
 
     builders = _builders(names)
-    folder = _folder()
-    with FileLock(folder / "jpllm.lock"):
+    directory = folder()
+    with FileLock(directory / "jpllm.lock"):
         for builder in builders:
-            baton = folder / builder.name / "lock"
+            baton = directory / builder.name / "lock"
             if baton.exists():
                 logger.warning("%s: a build that was killed left this lock; removed", baton)
                 baton.unlink()
@@ -41,6 +41,19 @@ def load_operators(*names: str) -> None:
                 logger.info("compiling DeepSpeed's operator %s, once, to %s", builder.name, baton.parent)
             with redirect_stdout(sys.stderr):  # stdout is for results
                 builder.load(verbose=False)
+
+
+def folder() -> Path:
+    """The folder of compiled operators, for this Python and this PyTorch alone; tells PyTorch of it."""
+    import torch
+
+    if FOLDER_VARIABLE not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        version = f"py{sys.version_info.major}{sys.version_info.minor}-torch{torch.__version__}"
+        os.environ[FOLDER_VARIABLE] = str(cache / "jpllm" / "torch_extensions" / version)
+    directory = Path(os.environ[FOLDER_VARIABLE])
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 def _builders(names: tuple[str, ...]) -> list:
@@ -54,19 +67,5 @@ def _builders(names: tuple[str, ...]) -> list:
         raise InputError("DeepSpeed compiles C++ on first use, and there is no g++ here: apt install g++")
     if not shutil.which("ninja"):  # installed, but the virtual environment is not active
         os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, os.environ["PATH"]])
-    os.environ.setdefault("MAX_JOBS", str(num_cores()))
     found = (get_accelerator().create_op_builder(name) for name in names)
     return [builder for builder in found if builder is not None and builder.is_compatible(verbose=False)]
-
-
-def _folder() -> Path:
-    """The folder of compiled operators, for this Python and this PyTorch alone; tells PyTorch of it."""
-    import torch
-
-    if FOLDER_VARIABLE not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        version = f"py{sys.version_info.major}{sys.version_info.minor}-torch{torch.__version__}"
-        os.environ[FOLDER_VARIABLE] = str(cache / "jpllm" / "torch_extensions" / version)
-    folder = Path(os.environ[FOLDER_VARIABLE])
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -18,11 +18,8 @@ from jpllm.data import mix
 from jpllm.data.blocks import BlockDataset
 from jpllm.data.corpus import DataConfig, EncodedText
 from jpllm.data.mix import SourceUse
-from jpllm.evaluation import perplexity
-from jpllm.evaluation.generate import SamplingConfig, generate
+from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.build import describe, load_trained
-from jpllm.models.chunked_loss import use_chunked_loss
-from jpllm.models.isolation import isolate_documents
 from jpllm.runtime import InputError, StoppedEarly
 from jpllm.tokenizer.encoder import CorpusEncoder
 from jpllm.tracking import metrics, plot
@@ -78,10 +75,12 @@ def train_language_model(
     prompts: Sequence[str],
     save_tokenizer: Callable[[Path], None],
     embedding_warmup_steps: int = 0,
+    trainer_class: type[CausalLMTrainer] = CausalLMTrainer,
 ) -> dict:
-    """The common part of the recipes that learn to predict the next token; returns what `results.json` holds.
+    """The common part of the recipes that learn from raw text; returns what `results.json` holds.
 
-    `configuration` is that of the recipe, with a `DataConfig`, a `TrainingConfig` and a `SamplingConfig` in it.
+    `trainer_class` is the objective: the loss, the evaluation and the samples. `configuration` is that of the
+    recipe, with a `DataConfig`, a `TrainingConfig` and a `SamplingConfig` in it.
 
     Raises:
         InputError, StoppedEarly: see `train_and_prove`.
@@ -89,10 +88,7 @@ def train_language_model(
     data, training, sampling = (_only(configuration, kind) for kind in (DataConfig, TrainingConfig, SamplingConfig))
     engine.prepare()
     refuse_impossible(training, engine.requested().name, embedding_warmup_steps)
-    if data.isolate_documents:
-        isolate_documents(model)
-    if training.chunked_loss:
-        use_chunked_loss(model, training.label_smoothing)
+    trainer_class.prepare(model, data, training)
     runtime.announce(describe(model))
 
     blocks_per_step = training.blocks_per_step(runtime.num_processes())
@@ -106,10 +102,10 @@ def train_language_model(
     runtime.announce(plan_text(clock, max_steps, precision, held_out, blocks.uses()))
 
     def answer(model: PreTrainedModel, prompts: Sequence[str]) -> list[str]:
-        return generate(model, tokenizer, prompts, sampling, training.seed)
+        return trainer_class.answer(model, tokenizer, prompts, sampling, training.seed)
 
     run_folder.prepare(training.output_dir, configuration, held_out)
-    trainer = CausalLMTrainer(
+    trainer = trainer_class(
         model=model,
         args=arguments,
         train_dataset=blocks,
@@ -151,6 +147,7 @@ def train_and_prove(
     """
     logging_of_transformers.disable_progress_bar()  # for saving and loading: ours is the training's
     runs = engine.confirm(trainer.accelerator)
+    runtime.announce(str(runs))
     trainer.facts = replace(facts, world_size=runs.num_processes, engine=runs.name)
     start = _starting_point(trainer, config.output_dir, config.resume_changed)
     stop = StopInTime(config.max_hours)
@@ -241,25 +238,21 @@ def _prove(
         "best_step": final["step"],
         "loss": final["eval_loss"],
         "reloaded_loss": reloaded_loss,
-        "bits_per_byte": final["eval_bits_per_byte"],
-        "xz_bits_per_byte": perplexity.xz_bits_per_byte([d for text in trainer.eval_dataset for d in text.documents]),
-        "num_parameters": trainer.model.num_parameters(),
+        **trainer.closing_figures(final),
+        "num_parameters": engine.num_parameters(trainer.model),
         "groups": groups,
         "mixture": [asdict(use) for use in mixture],
         "hours": round(training_seconds / 3600, 4),
         "tokens_per_second": round(position["tokens"] / training_seconds, 1),
         "device": _device_name(trainer.args),
+        "engine": str(engine.running(trainer.accelerator)),
         "versions": runtime.versions(),
     }
-    plot.plot_loss(rows, clock.tokens_per_epoch, output_dir / PLOT_NAME, title=output_dir.name)
+    plot.plot_loss(rows, clock.tokens_per_epoch, output_dir / PLOT_NAME, output_dir.name, trainer.loss_unit)
     run_folder.write_results(output_dir, results)
     for group, change in groups.items():
         runtime.announce(f"{group}: {change['before']:.4f} bits per byte before, {change['after']:.4f} after")
-    runtime.announce(
-        f"held-out bits per byte {results['bits_per_byte']:.4f}, "
-        f"xz -9 on the same text {results['xz_bits_per_byte']:.4f}\n"
-        f"model {model_dir}\nplot  {output_dir / PLOT_NAME}"
-    )
+    runtime.announce(f"{trainer.closing_line(results)}\nmodel {model_dir}\nplot  {output_dir / PLOT_NAME}")
     return results
 
 
@@ -282,14 +275,15 @@ def verify_saved_model(trainer: CausalLMTrainer, model_dir: Path, trained_loss: 
     trainer.model.to("cpu")
     if trainer.args.device.type == "cuda":
         torch.cuda.empty_cache()
-    reloaded = perplexity.total(trainer.score(load_trained(model_dir)))
-    if not abs(reloaded.loss - trained_loss) <= RELOAD_TOLERANCE_NATS:
+    engine.forget_sharding()
+    reloaded_loss = trainer.figures(trainer.score(load_trained(model_dir, type(trainer.plain_model()))))["loss"]
+    if not abs(reloaded_loss - trained_loss) <= RELOAD_TOLERANCE_NATS:
         raise InputError(
-            f"{model_dir}: the saved model is not the trained one: held-out loss {reloaded.loss:.4f} after loading, "
+            f"{model_dir}: the saved model is not the trained one: held-out loss {reloaded_loss:.4f} after loading, "
             f"{trained_loss:.4f} in memory"
         )
-    logger.info("the saved model, read back: held-out loss %.6f, in memory %.6f", reloaded.loss, trained_loss)
-    return reloaded.loss
+    logger.info("the saved model, read back: held-out loss %.6f, in memory %.6f", reloaded_loss, trained_loss)
+    return reloaded_loss
 
 
 def _device_name(arguments: TrainingArguments) -> str:

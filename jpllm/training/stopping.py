@@ -47,7 +47,7 @@ class StopInTime(TrainerCallback):
         hours = (time.monotonic() - runtime.STARTED_SECONDS) / 3600
         if self._found is None and self._max_hours is not None and hours >= self._max_hours:
             self._found = f"max_hours: {self._max_hours:g} hours are over"
-        if any_process(self._found is not None, args) and state.global_step < state.max_steps:
+        if any_process(self._found is not None, args) and 0 < state.global_step < state.max_steps:
             self.reason = self._found or "another process was asked to stop"
             control.should_save = control.should_training_stop = True
 

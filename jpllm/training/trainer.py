@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from jpllm.data.corpus import EncodedText
+from jpllm.data.corpus import DataConfig, EncodedText
 from jpllm.evaluation import perplexity
+from jpllm.evaluation.generate import SamplingConfig, generate
 from jpllm.models.build import copy_weights
+from jpllm.models.chunked_loss import use_chunked_loss
+from jpllm.models.isolation import isolate_documents
 from jpllm.runtime import InputError
 from jpllm.training import checkpoint
 from jpllm.training import optimizer as optimizers
@@ -35,9 +39,13 @@ class CausalLMTrainer(Trainer):
 
     Attributes:
         facts: what decides the losses, written into every checkpoint; to be set before training.
+        best_figure: of the figures of an evaluation the one by which models are compared; the lowest is the best.
+        loss_unit: what a loss is measured in.
     """
 
     facts: Facts
+    best_figure = "bits_per_byte"
+    loss_unit = "nats per token"
 
     def __init__(
         self,
@@ -76,16 +84,29 @@ class CausalLMTrainer(Trainer):
             self.lr_scheduler = optimizers.delayed_for_the_rest(optimizer or self.optimizer, scheduler, steps)
         return self.lr_scheduler
 
+    @staticmethod
+    def prepare(model: PreTrainedModel, data: DataConfig, training: TrainingConfig) -> None:
+        """Give the model the attention and the loss that the settings ask for, before a trainer is made of it."""
+        if data.isolate_documents:
+            isolate_documents(model)
+        if training.chunked_loss:
+            use_chunked_loss(model, training.label_smoothing)
+
+    @staticmethod
+    def answer(
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        prompts: Sequence[str],
+        sampling: SamplingConfig,
+        seed: int,
+    ) -> list[str]:
+        """What the model makes of the prompts, one text for each."""
+        return generate(model, tokenizer, prompts, sampling, seed)
+
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Score the held-out texts; logs and returns loss and bits per byte, overall, of each text and each group."""
-        scores = self.score(self.plain_model())
-        total = perplexity.total(scores)
-        row = {f"{metric_key_prefix}_loss": total.loss, f"{metric_key_prefix}_bits_per_byte": total.bits_per_byte}
-        if len(scores) > 1:
-            row |= {f"{metric_key_prefix}_bits_per_byte/{score.name}": score.bits_per_byte for score in scores}
-        for group in dict.fromkeys(text.group for text in self.eval_dataset if text.group):
-            members = [score for score, text in zip(scores, self.eval_dataset, strict=True) if text.group == group]
-            row[f"{metric_key_prefix}_{GROUP_PREFIX}{group}"] = perplexity.total(members).bits_per_byte
+        """Score the held-out texts; logs and returns their figures."""
+        figures = self.figures(self.score(self.plain_model()))
+        row = {f"{metric_key_prefix}_{name}": figure for name, figure in figures.items()}
         self.log(dict(row))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, row)
         return row
@@ -104,6 +125,36 @@ class CausalLMTrainer(Trainer):
             autocast=autocast(self.args),
             rank=self.args.process_index,
             num_ranks=self.args.world_size,
+        )
+
+    def figures(self, scores: Sequence[perplexity.TextScore]) -> dict[str, float]:
+        """Loss and bits per byte over all texts; where there are several, those of each, and of each group."""
+        total = perplexity.total(scores)
+        figures = {"loss": total.loss, "bits_per_byte": total.bits_per_byte}
+        if len(scores) > 1:
+            figures |= {f"bits_per_byte/{score.name}": score.bits_per_byte for score in scores}
+        return figures | {
+            f"{GROUP_PREFIX}{group}": perplexity.total(members).bits_per_byte
+            for group, members in self.groups(scores).items()
+        }
+
+    def groups(self, scores: Sequence) -> dict[str, list]:
+        """The scores of the held-out texts of each group."""
+        pairs = list(zip(scores, self.eval_dataset, strict=True))
+        names = dict.fromkeys(text.group for text in self.eval_dataset if text.group)
+        return {name: [score for score, text in pairs if text.group == name] for name in names}
+
+    def closing_figures(self, final: dict[str, float]) -> dict[str, float]:
+        """What the results say beside the loss, of the evaluation that counts."""
+        documents = [document for text in self.eval_dataset for document in text.documents]
+        bits_per_byte = final["eval_bits_per_byte"]
+        return {"bits_per_byte": bits_per_byte, "xz_bits_per_byte": perplexity.xz_bits_per_byte(documents)}
+
+    def closing_line(self, results: dict) -> str:
+        """The result in a line."""
+        return (
+            f"held-out bits per byte {results['bits_per_byte']:.4f}, "
+            f"xz -9 on the same text {results['xz_bits_per_byte']:.4f}"
         )
 
     @property

@@ -69,15 +69,6 @@ def test_yaml_parses_with_its_recipe(monkeypatch, file):
     assert keys <= {key for part in parsed for key in vars(part)}
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "accelerate_configs").glob("*.yaml")), ids=lambda file: file.stem)
-def test_accelerate_config_loads(file):
-    from accelerate.commands.config.config_args import load_config_from_file
-
-    loaded = load_config_from_file(str(file))
-    assert loaded.mixed_precision == "no"  # precision has one owner: the recipe
-    assert loaded.use_cpu == (file.stem == "cpu")
-
-
 def commands():
     """(where, words) of each jpllm, accelerate launch and python recipes/… command in the documentation."""
     for file in DOCUMENTS:

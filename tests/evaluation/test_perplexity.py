@@ -61,9 +61,12 @@ def test_batch_size_and_number_of_processes_do_not_matter(monkeypatch):
     assert single.nll_nats == pytest.approx(whole.nll_nats, rel=1e-6)
     parts = []
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: parts.append(tensor.clone()))
+    calls = []
+    model.register_forward_pre_hook(lambda *_: calls.append(rank))
     for rank in range(3):
         perplexity.score(model, texts, batch_size=4, rank=rank, num_ranks=3, **settings)
     assert sum(parts).item() == pytest.approx(whole.nll_nats, rel=1e-6)
+    assert calls == [0, 0, 1, 1, 2, 2]  # four batches: two processes have nothing to count in their second call
 
 
 def test_units_from_known_probabilities():

@@ -101,6 +101,21 @@ def test_a_model_learns_the_same_with_and_without_chunks(preset):
     assert torch.equal(whole(input_ids=ids).logits, chunked(input_ids=ids).logits)
 
 
+def test_output_layer_is_read_in_its_own_forward_pass_only():
+    """ZeRO-3 and FSDP2 take the weight of a module away outside of it."""
+    model = tiny_model("llama-tiny")
+    ids = torch.randint(1, 50, (3, 10), generator=torch.Generator().manual_seed(0))
+    expected = model(input_ids=ids, labels=ids).loss.item()
+    use_chunked_loss(model)
+    head = model.get_output_embeddings()
+    whole, nothing = head.weight.data, torch.empty(0)
+    head.weight.data = nothing
+    head.register_forward_pre_hook(lambda *_: setattr(head.weight, "data", whole))
+    head.register_forward_hook(lambda *_: setattr(head.weight, "data", nothing))
+    with torch.no_grad():
+        assert model(input_ids=ids, labels=ids).loss.item() == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_model_whose_logits_are_more_than_a_product_is_refused():
     from transformers import GraniteConfig, GraniteForCausalLM
 

@@ -26,7 +26,7 @@ SETTINGS = {
     "held_out_fraction": "0.05",
     "held_out_bytes": "5000",
     "logging_steps": "3",
-    "eval_steps": "20",
+    "eval_steps": "10",
     "save_steps": "4",
     "max_new_tokens": "4",
     "sample_prompts": "むかし、",
@@ -61,7 +61,8 @@ def test_killed_runs_end_as_if_nothing_had_happened(corpus_file, tokenizer_dir, 
     processes = multiprocessing.get_context("forkserver")  # imports once, and forks a child in no time
     processes.set_forkserver_preload(["torch", "transformers", "accelerate", "jpllm.training.run"])
     generator = random.Random(0)
-    settings = SETTINGS | {"sources": str(corpus_file), "tokenizer": str(tokenizer_dir)}
+    source = json.dumps({"path": str(corpus_file), "max_bytes": 60_000})
+    settings = SETTINGS | {"sources": source, "tokenizer": str(tokenizer_dir)}
 
     def start(run):
         argv = [
@@ -72,29 +73,35 @@ def test_killed_runs_end_as_if_nothing_had_happened(corpus_file, tokenizer_dir, 
         return process
 
     start(tmp_path / "warm").join()  # packs the corpus and fills the file cache
-    started = time.monotonic()
     whole = start(tmp_path / "whole")
     whole.join()
-    seconds = time.monotonic() - started
     assert whole.exitcode == 0, (tmp_path / "whole.log").read_text()
     expected = contents(tmp_path / "whole")
+    last_step = expected["rows"][-1]["step"]
     assert expected["rows"][-1]["epoch"] >= 2
 
-    num_killed, steps = 0, []
+    steps = []
     for number in range(NUM_RUNS):
         run = tmp_path / f"run{number}"
-        for _ in range(KILLS_PER_RUN):
+        for kill in range(KILLS_PER_RUN):  # the first in the first half of the steps, the second in the second
+            target = generator.uniform(kill, kill + 1) * (last_step - 4) / KILLS_PER_RUN
             process = start(run)
-            process.join(generator.uniform(0.1, 0.9) * seconds)
-            if process.exitcode is None:
-                os.kill(process.pid, signal.SIGKILL)
-                process.join()
-                num_killed += 1
-            rows = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
-            steps.append(json.loads(rows[-1])["step"] if rows and rows[-1].endswith("}") else 0)
+            while process.exitcode is None and step_of(run) < target:
+                time.sleep(0.002)
+            time.sleep(generator.uniform(0, 0.2))
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            assert process.exitcode == -signal.SIGKILL, (tmp_path / f"{run.name}.log").read_text()
+            steps.append(step_of(run))
         last = start(run)
         last.join()
         assert last.exitcode == 0, (tmp_path / f"{run.name}.log").read_text()
         assert contents(run) == expected, f"run {number}, killed at about {steps[-KILLS_PER_RUN:]}"
-    assert num_killed == NUM_RUNS * KILLS_PER_RUN, steps
     assert len(set(steps)) > NUM_RUNS / 2, steps  # at different moments
+
+
+def step_of(run) -> int:
+    """The step of the last row that is whole."""
+    file = run / "metrics.jsonl"
+    lines = file.read_text().split("\n")[:-1] if file.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0

@@ -52,7 +52,7 @@ def make_trainer(
     return CausalLMTrainer(
         config=config,
         model=tiny_model(preset, dropout=dropout),
-        args=training_arguments(config, num_steps, "fp32"),
+        args=training_arguments(config, num_steps, config.precision),
         train_dataset=blocks,
         held_out=held_out,
         eos_token_id=0,

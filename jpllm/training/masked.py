@@ -1,0 +1,74 @@
+"""Training a masked language model: what differs from one that predicts the next token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import BertForMaskedLM, PreTrainedTokenizerFast
+
+from jpllm.data.corpus import DataConfig
+from jpllm.evaluation import masked
+from jpllm.evaluation.fill_mask import fill_mask
+from jpllm.evaluation.generate import SamplingConfig
+from jpllm.evaluation.masked import MaskedScore
+from jpllm.models.masked_loss import use_masked_loss
+from jpllm.training.arguments import TrainingConfig
+from jpllm.training.trainer import CausalLMTrainer, autocast
+
+
+class MaskedLMTrainer(CausalLMTrainer):
+    """Trainer on `MaskedBlocks` that evaluates how well hidden words of the held-out texts are filled in.
+
+    Each evaluation hides the same words. There are no bits per byte: no text has a probability here.
+    """
+
+    best_figure = "loss"
+    loss_unit = "nats per masked token"
+
+    @staticmethod
+    def prepare(model: BertForMaskedLM, data: DataConfig, training: TrainingConfig) -> None:
+        """Give the model the loss that the settings ask for."""
+        use_masked_loss(model, training.label_smoothing, everywhere=not training.chunked_loss)
+
+    @staticmethod
+    def answer(
+        model: BertForMaskedLM,
+        tokenizer: PreTrainedTokenizerFast,
+        prompts: Sequence[str],
+        sampling: SamplingConfig,
+        seed: int,
+    ) -> list[str]:
+        """What the model writes in the gaps of the prompts; nothing is drawn by chance."""
+        return fill_mask(model, tokenizer, prompts)
+
+    def score(self, model: torch.nn.Module) -> list[MaskedScore]:
+        """Scores of `model` on the held-out texts, in the arithmetic that the training uses."""
+        return masked.score(
+            model,
+            self.eval_dataset,
+            masking=self.train_dataset.masking,
+            context_length=self.train_dataset.sequence_length,
+            batch_size=self.args.per_device_eval_batch_size,
+            autocast=autocast(self.args),
+            rank=self.args.process_index,
+            num_ranks=self.args.world_size,
+        )
+
+    def figures(self, scores: Sequence[MaskedScore]) -> dict[str, float]:
+        """Loss and accuracy over all texts; where there are several, the loss of each, and of each group."""
+        total = masked.total(scores)
+        figures = {"loss": total.loss, "masked_accuracy": total.accuracy}
+        if len(scores) > 1:
+            figures |= {f"loss/{score.name}": score.loss for score in scores}
+        return figures | {
+            f"group_loss/{group}": masked.total(members).loss for group, members in self.groups(scores).items()
+        }
+
+    def closing_figures(self, final: dict[str, float]) -> dict[str, float]:
+        """What the results say beside the loss, of the evaluation that counts."""
+        return {"masked_accuracy": final["eval_masked_accuracy"]}
+
+    def closing_line(self, results: dict) -> str:
+        """The result in a line."""
+        return f"held-out loss {results['loss']:.4f} {self.loss_unit}, {results['masked_accuracy']:.1%} filled in right"

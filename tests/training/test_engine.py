@@ -1,0 +1,208 @@
+"""What the launcher asks for, what runs, and the differences that end a run."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from jpllm.runtime import InputError
+from jpllm.training import engine, operators
+from jpllm.training.engine import Engine
+
+TWO = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "RANK": "0"}
+OFFLOAD = {"device": "cpu", "pin_memory": True}
+
+
+@pytest.fixture
+def launcher(monkeypatch, tmp_path):
+    """Set the environment to what a launcher hands down; `zero` becomes DeepSpeed's file."""
+
+    def set_environment(variables, zero=None):
+        environment = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path), **variables}
+        if zero is not None:
+            file = tmp_path / "zero.json"
+            file.write_text(json.dumps({"zero_optimization": zero}))
+            environment["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = str(file)
+        monkeypatch.setattr(os, "environ", environment)
+
+    return set_environment
+
+
+@pytest.mark.parametrize(
+    ("variables", "zero", "expected"),
+    [
+        ({}, None, "one process"),
+        ({"WORLD_SIZE": "1", "MASTER_ADDR": "x"}, None, "one process"),
+        (TWO, None, "2 processes, DDP"),
+        ({**TWO, "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, None, "2 processes, FSDP2"),
+        ({**TWO, "ACCELERATE_USE_DEEPSPEED": "true"}, {"stage": 2}, "2 processes, DeepSpeed ZeRO-2"),
+        ({**TWO, "ACCELERATE_USE_DEEPSPEED": "true"}, None, "2 processes, DeepSpeed ZeRO-2"),
+        (
+            {"WORLD_SIZE": "1", "ACCELERATE_USE_DEEPSPEED": "true"},
+            {"stage": 2, "offload_optimizer": OFFLOAD},
+            "one process, DeepSpeed ZeRO-2 with optimizer offload",
+        ),
+        (
+            {**TWO, "ACCELERATE_USE_DEEPSPEED": "true"},
+            {"stage": 3, "offload_optimizer": OFFLOAD, "offload_param": OFFLOAD},
+            "2 processes, DeepSpeed ZeRO-3 with optimizer and parameter offload",
+        ),
+        (
+            {
+                **TWO,
+                "ACCELERATE_USE_DEEPSPEED": "true",
+                "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3",
+                "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "none",
+                "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "cpu",
+            },
+            None,
+            "2 processes, DeepSpeed ZeRO-3 with parameter offload",
+        ),
+    ],
+)
+def test_requested(launcher, variables, zero, expected):
+    launcher(variables, zero)
+    assert str(engine.requested()) == expected
+
+
+@pytest.mark.parametrize("variables", [{"MASTER_ADDR": "127.0.0.1"}, {"OMPI_COMM_WORLD_SIZE": "2"}, {"PMI_SIZE": "4"}])
+def test_process_that_should_have_others_is_refused(launcher, variables):
+    launcher(variables)
+    with pytest.raises(InputError, match=r"this one works alone.*accelerate_configs/multi_gpu.yaml --num_processes N"):
+        engine.requested()
+
+
+def test_deepspeed_file_that_is_not_there_or_none_at_all(launcher, tmp_path):
+    variables = {**TWO, "ACCELERATE_USE_DEEPSPEED": "true"}
+    launcher({**variables, "ACCELERATE_DEEPSPEED_CONFIG_FILE": "ds_configs/zero9.json"})
+    with pytest.raises(InputError, match=r"no ds_configs/zero9.json here; launch from the root of the repository"):
+        engine.requested()
+    for content in ("{", "{}"):
+        launcher(variables, zero={})
+        (tmp_path / "zero.json").write_text(content)
+        with pytest.raises(InputError, match=r"zero.json: not a DeepSpeed configuration with a zero_optimization part"):
+            engine.requested()
+
+
+def accelerator(kind, num_processes=2, **state):
+    return SimpleNamespace(
+        distributed_type=SimpleNamespace(value=kind), state=SimpleNamespace(num_processes=num_processes, **state)
+    )
+
+
+def deepspeed_accelerator(zero):
+    return accelerator(
+        "DEEPSPEED", deepspeed_plugin=SimpleNamespace(deepspeed_config={"zero_optimization": {"stage": 3, **zero}})
+    )
+
+
+def fsdp_accelerator(state_dict_type="StateDictType.FULL_STATE_DICT"):
+    return accelerator("FSDP", fsdp_plugin=SimpleNamespace(fsdp_version=2, state_dict_type=state_dict_type))
+
+
+def test_running():
+    assert engine.running(accelerator("NO", 1)) == Engine(1, "")
+    assert engine.running(accelerator("MULTI_CPU", 1)) == Engine(1, "")
+    assert engine.running(accelerator("MULTI_GPU")) == Engine(2, "DDP")
+    assert engine.running(accelerator("XLA", 8)) == Engine(8, "XLA")
+    assert engine.running(fsdp_accelerator()) == Engine(2, "FSDP2")
+    assert engine.running(deepspeed_accelerator({"offload_param": OFFLOAD})) == Engine(
+        2, "DeepSpeed ZeRO-3 with parameter offload"
+    )
+
+
+def test_engine_that_runs_is_the_one_asked_for(launcher):
+    launcher(TWO)
+    assert engine.confirm(accelerator("MULTI_CPU")) == Engine(2, "DDP")
+    with pytest.raises(InputError, match="asked for 2 processes, DDP, but what would train is one process; see accel"):
+        engine.confirm(accelerator("NO", 1))
+    launcher({**TWO, "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"})
+    with pytest.raises(InputError, match="asked for 2 processes, FSDP2, but what would train is 2 processes, DDP"):
+        engine.confirm(accelerator("MULTI_CPU"))
+
+
+def test_engine_that_could_not_save_the_model_is_refused(launcher):
+    launcher({**TWO, "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"})
+    assert engine.confirm(fsdp_accelerator()).name == "FSDP2"
+    with pytest.raises(InputError, match="fsdp_state_dict_type: write FULL_STATE_DICT"):
+        engine.confirm(fsdp_accelerator("StateDictType.SHARDED_STATE_DICT"))
+    gather = {"stage3_gather_16bit_weights_on_model_save": True}
+    launcher({**TWO, "ACCELERATE_USE_DEEPSPEED": "true"}, {"stage": 3})
+    assert engine.confirm(deepspeed_accelerator(gather)).name == "DeepSpeed ZeRO-3"
+    with pytest.raises(InputError, match="stage3_gather_16bit_weights_on_model_save: write true"):
+        engine.confirm(deepspeed_accelerator({}))
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """The operators that `prepare` asks for, on a machine without a GPU unless a test says otherwise."""
+    names = []
+    monkeypatch.setattr(operators, "load_operators", lambda *wanted: names.extend(wanted))
+    monkeypatch.setattr(engine, "device", lambda: torch.device("cpu"))
+    return names
+
+
+def test_prepare_loads_what_deepspeed_will_need(launcher, loaded, monkeypatch):
+    launcher(TWO)
+    engine.prepare()
+    assert loaded == []
+    variables = {**TWO, "ACCELERATE_USE_DEEPSPEED": "true"}
+    launcher(variables, {"stage": 2})
+    engine.prepare()
+    assert loaded == [operators.PROCESSES]
+    assert os.environ["DS_ACCELERATOR"] == "cpu"
+    loaded.clear()
+    monkeypatch.setattr(engine, "device", lambda: torch.device("cuda"))
+    launcher(variables, {"stage": 2, "offload_optimizer": OFFLOAD})
+    engine.prepare()
+    assert loaded == [operators.ADAM]
+    assert "DS_ACCELERATOR" not in os.environ
+
+
+def test_prepare_refuses_what_would_run_as_something_else(launcher, loaded):
+    launcher({**TWO, "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"})
+    with pytest.raises(InputError, match="FSDP2 needs GPUs: on CPUs accelerate would run DDP instead"):
+        engine.prepare()
+    launcher({**TWO, "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_USE_CPU": "true"}, {"stage": 2})
+    with pytest.raises(InputError, match="ACCELERATE_USE_CPU: accelerate leaves DeepSpeed out"):
+        engine.prepare()
+
+
+def test_number_of_parameters_of_a_share():
+    model = torch.nn.Linear(3, 2)
+    assert engine.num_parameters(model) == 8
+    model.weight.ds_numel, model.weight.data = 6, torch.empty(0)
+    assert engine.num_parameters(model) == 8
+
+
+def test_lock_of_a_killed_build_is_removed(launcher, monkeypatch, tmp_path, caplog):
+    """PyTorch waits for ever while this file exists."""
+    launcher({"TORCH_EXTENSIONS_DIR": str(tmp_path / "operators")})
+    lock = tmp_path / "operators" / "cpu_adam" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    seen = []
+    builder = SimpleNamespace(name="cpu_adam", load=lambda verbose: seen.append(lock.exists()))
+    monkeypatch.setattr(operators, "_builders", lambda names: [builder])
+    operators.load_operators(operators.ADAM)
+    assert seen == [False]
+    assert "cpu_adam/lock: a build that was killed left this lock; removed" in caplog.text
+
+
+def test_operators_have_a_folder_for_each_python_and_torch(launcher, tmp_path):
+    launcher({})
+    folder = operators.folder()
+    assert folder == tmp_path / "jpllm" / "torch_extensions" / folder.name
+    assert folder.name.startswith("py3")
+    assert folder.name.endswith(f"-torch{torch.__version__}")
+    assert os.environ["TORCH_EXTENSIONS_DIR"] == str(folder)
+
+
+def test_without_a_compiler_there_is_one_message(launcher, monkeypatch):
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    launcher({})
+    monkeypatch.setattr(operators.shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match=r"there is no g\+\+ here"):
+        operators.load_operators(operators.PROCESSES)

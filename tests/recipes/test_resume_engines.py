@@ -26,7 +26,7 @@ def words(corpus_file, tokenizer_dir, tmp_path):
     """The recipe and its arguments: 24 steps, which are more than two epochs of a small corpus."""
 
     def make(model, output_dir):
-        source = json.dumps({"path": str(corpus_file), "max_bytes": 12_000})
+        source = json.dumps({"path": str(corpus_file), "max_bytes": 8_000})
         settings = pairs([*SMALL, *STEPS_24, *model]) | {"--sources": source, "--tokenizer": str(tokenizer_dir)}
         settings |= {"--held_out_fraction": "0.1", "--per_device_train_batch_size": "2"}
         settings |= {"--shards_dir": str(tmp_path / "shards"), "--output_dir": str(output_dir)}

@@ -2,13 +2,14 @@
 # make test   every test but those that need compiled operators
 # make ops    compile DeepSpeed's C++ operators ahead of their first use: about three minutes on two cores, once
 # make test-full   ops, then every test
+# make gpu-proof   what the memory recipes and jpllm plan promise, measured on this machine's NVIDIA GPU
 # make lint   ruff                     make clean       remove .venv and runs/demo
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo ops test test-full lint clean
+.PHONY: demo ops test test-full gpu-proof lint clean
 
 $(VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +34,10 @@ ops: $(VENV)/installed
 	$(BIN)/python -c "from jpllm.training import operators as o; o.load_operators(o.PROCESSES, o.ADAM)"
 
 test-full: ops test
+
+gpu-proof: $(VENV)/installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[8bit]'
+	$(BIN)/python benchmarks/gpu_proof.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from jpllm import config, runtime
-from jpllm.commands import data, generate, tokenizer
+from jpllm.commands import data, doctor, generate, plan, tokenizer
 from jpllm.runtime import InputError
 
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -18,7 +18,9 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "data dedup": data.dedup,
     "data pack": data.pack,
     "data builtin": data.builtin,
+    "plan": plan.plan,
     "generate": generate.generate,
+    "doctor": doctor.doctor,
 }
 
 

@@ -14,7 +14,7 @@ from tests.configs.test_configs import ROOT
 from tests.configs.test_engines import ENGINES
 from tests.recipes.test_pretrain_scratch import SMALL, call_recipe
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # a busy machine makes of half a minute five
 RECIPE = "recipes/pretrain_scratch.py"
 FSDP_ON_CPU = "tests/recipes/fsdp_on_cpu.py"
 TIED = ["--model", "gpt2-tiny"]
@@ -65,7 +65,7 @@ def launch(name, num_processes, script, *arguments):
         arguments = ["--main_process_port", "0"]  # any free one: tests run side by side
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command += [*arguments, *script]
-    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
+    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert finished.returncode == 0, finished.stderr[-5000:]
     return finished
 

@@ -1,0 +1,142 @@
+"""What `jpllm plan` predicts of a training step's memory, beside what five real steps take.
+
+  python benchmarks/plan_vs_measured.py --output benchmarks/plan_vs_measured.md
+
+Each case trains a new model on random ids in a process of its own, with the recipes' Trainer. What is compared is all
+tensors: weights, gradients, optimizer, activations, logits. On a GPU the measure is `torch.cuda.max_memory_allocated`.
+On a CPU it is the resident memory, as the kernel counts it, that the process gained since before the model was built;
+glibc is told to give each tensor pages of its own, so that the gaps of its heap are not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jpllm import runtime
+from jpllm.models import build, estimate
+from jpllm.models.estimate import MIB
+from jpllm.models.presets import ModelConfig
+from jpllm.models.rehearsal import rehearse
+from jpllm.models.size import VocabularyOnly, model_size
+from jpllm.training import calibrate
+from jpllm.training.arguments import TrainingConfig, choose_precision
+
+SMALL_GPT2 = {"model": "gpt2-small", "num_layers": 4}
+SMALL_NEOX = {"model": "neox-160m", "num_layers": 6, "hidden_size": 512, "num_heads": 8, "intermediate_size": 2048}
+SMALL_LLAMA = {"model": "llama-160m", "num_layers": 6, "hidden_size": 512, "num_heads": 8, "intermediate_size": 1408}
+SMALL_BERT = {"model": "bert-base", "num_layers": 4}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and the keys of its training."""
+
+    model: dict
+    num_ids: int = 16_000
+    sequence_length: int = 256
+    training: dict = field(default_factory=dict)
+    isolates: bool = False
+
+    def __str__(self) -> str:
+        keys = {"per_device_train_batch_size": "micro-batch", "gradient_accumulation_steps": "accumulation"}
+        settings = [f"{keys.get(key, key)} {value}" for key, value in self.training.items()]
+        return ", ".join([self.model["model"], *settings, *(["isolate_documents"] if self.isolates else [])])
+
+
+def batch(micro_batch: int, accumulation: int = 1, **keys: object) -> dict:
+    return {"per_device_train_batch_size": micro_batch, "gradient_accumulation_steps": accumulation, **keys}
+
+
+CPU_CASES = [
+    Case(SMALL_GPT2, training=batch(4)),
+    Case(SMALL_GPT2, training=batch(4, 2, chunked_loss=False)),
+    Case(SMALL_GPT2, training=batch(8, 2, activation_checkpointing=True)),
+    Case(SMALL_NEOX, training=batch(8)),
+    Case(SMALL_NEOX, training=batch(8, 1, chunked_loss=False), isolates=True),
+    Case(SMALL_NEOX, training=batch(4, 2, precision="bf16")),
+    Case(SMALL_LLAMA, training=batch(8)),
+    Case(SMALL_LLAMA, training=batch(8, 1, activation_checkpointing=True)),
+    Case(SMALL_LLAMA, training=batch(4, 1, optimizer="muon")),
+    Case(SMALL_BERT, training=batch(8)),
+]
+GPU_CASES = [
+    Case({"model": "gpt2-small"}, 32_000, 1024, batch(8, 2)),
+    Case({"model": "gpt2-small"}, 32_000, 1024, batch(8, 1, chunked_loss=False)),
+    Case({"model": "gpt2-small", "dropout": 0.1}, 32_000, 1024, batch(8, 2), isolates=True),
+    Case({"model": "llama-160m"}, 32_000, 1024, batch(8, 2)),
+    Case({"model": "neox-1b"}, 32_000, 1024, batch(4, 2)),
+    Case({"model": "neox-1b"}, 32_000, 1024, batch(4, 2, activation_checkpointing=True)),
+    Case({"model": "neox-1b"}, 32_000, 1024, batch(8, 2, activation_checkpointing=True, chunked_loss=False)),
+    Case({"model": "neox-1b"}, 32_000, 1024, batch(4, 2, activation_checkpointing=True, optimizer="adamw_8bit")),
+    Case({"model": "bert-base"}, 32_000, 512, batch(16, 2)),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="Markdown report")
+    arguments = parser.parse_args()
+    on_gpu = runtime.device().type == "cuda"
+    lines = [
+        f"# Memory: predicted and measured ({time.strftime('%Y-%m-%d')})",
+        "",
+        f"{device_name(on_gpu)}, Python {platform.python_version()}; commit {commit()}. Tensors at their peak, in MiB.",
+        "",
+        "| case | parameters | predicted | measured | predicted / measured |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for case in GPU_CASES if on_gpu else CPU_CASES:
+        lines.append(row(case, on_gpu))
+        print(lines[-1], file=sys.stderr, flush=True)
+    report = "\n".join(lines) + "\n"
+    print(report)
+    if arguments.output:
+        arguments.output.write_text(report, encoding="utf-8")
+
+
+def row(case: Case, on_gpu: bool) -> str:
+    """Predict and measure one case."""
+    model = ModelConfig(**case.model)
+    masked_share = 0.15 if model.shape.is_encoder else 0.0
+    architecture = build.transformers_config(model, VocabularyOnly(case.num_ids))
+    keys = {"output_dir": Path("unused"), "tokens": 1, "precision": "auto" if on_gpu else "fp32", **case.training}
+    training = TrainingConfig(**keys)
+    scheme = estimate.Scheme(
+        micro_batch=training.per_device_train_batch_size,
+        sequence_length=case.sequence_length,
+        accumulation=training.gradient_accumulation_steps,
+        arithmetic=choose_precision(training.precision),
+        optimizer=training.optimizer,
+        activation_checkpointing=training.activation_checkpointing,
+        chunked_loss=training.chunked_loss,
+        isolates=case.isolates,
+        masked_share=masked_share,
+        on_gpu=on_gpu,
+    )
+    size = model_size(architecture, is_masked=masked_share > 0)
+    predicted = estimate.memory(size, scheme, rehearse(architecture, estimate.rehearsal_of(scheme))).tensors
+    measured = calibrate.measure(architecture, training, case.sequence_length, case.isolates, masked_share).peak_bytes
+    return (
+        f"| {case} | {size.num_parameters:,} | {predicted / MIB:,.0f} | {measured / MIB:,.0f} | "
+        f"{predicted / measured:.3f} |"
+    )
+
+
+def device_name(on_gpu: bool) -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU, {runtime.num_cores()} cores"
+
+
+def commit() -> str:
+    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    main()

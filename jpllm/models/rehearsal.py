@@ -1,0 +1,193 @@
+"""Memory of a training step, counted by rehearsing it: the model's own code runs on tensors that hold no data.
+
+PyTorch's fake tensors have a shape, a type and a device and nothing else. A forward and a backward pass on them
+allocates what the real one would, in the same order, whatever the architecture, the precision and the version of
+transformers; the bytes that are alive are added up (the method of `torch.distributed._tools.mem_tracker`). It takes a
+second and no memory, and a GPU that is not there can be rehearsed for.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Literal
+from unittest import mock
+
+import torch
+
+from jpllm.models.alive_bytes import AliveBytes, StepBytes
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+Numbers = Literal["fp32", "fp16", "bf16"]
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_FEW_LAYERS = (2, 4)
+_MASKS = "transformers.masking_utils"
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What decides the memory of a forward and a backward pass.
+
+    Attributes:
+        weights: type of the weights and of their gradients.
+        products: type of matrix products; another one than `weights` is autocast.
+        batch_size: blocks of `sequence_length` tokens.
+        accumulates: gradients of an earlier batch are there already.
+        isolates: tokens attend to their own document only.
+        masked_share: share of the positions that a masked language model predicts; 0 for one that predicts the next.
+    """
+
+    on_gpu: bool
+    weights: Numbers
+    products: Numbers
+    batch_size: int
+    sequence_length: int
+    accumulates: bool
+    activation_checkpointing: bool
+    chunked_loss: bool
+    isolates: bool = False
+    masked_share: float = 0.0
+
+
+def rehearse(config: PretrainedConfig, step: Rehearsal) -> StepBytes:
+    """The peak of the forward and backward pass of a model of this configuration.
+
+    Layers are alike, so that each phase of the step has its peak on a straight line over their number: of a deep model
+    two shallow ones are rehearsed.
+    """
+    if config.num_hidden_layers <= max(_FEW_LAYERS) or not _layers_are_alike(config):
+        return max(_peaks_of_phases(config, step), key=lambda peak: peak.total)
+    shallow, deeper = (_peaks_of_phases(_with_layers(config, number), step) for number in _FEW_LAYERS)
+    steps = (config.num_hidden_layers - _FEW_LAYERS[0]) / (_FEW_LAYERS[1] - _FEW_LAYERS[0])
+    peaks = [_on_line(first, second, steps) for first, second in zip(shallow, deeper, strict=True)]
+    return max(peaks, key=lambda peak: peak.total)
+
+
+def _layers_are_alike(config: PretrainedConfig) -> bool:
+    return config.get_text_config() is config and len(set(getattr(config, "layer_types", None) or [""])) == 1
+
+
+def _with_layers(config: PretrainedConfig, num_layers: int) -> PretrainedConfig:
+    config = copy.deepcopy(config)
+    config.num_hidden_layers = num_layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:num_layers]
+    return config
+
+
+def _on_line(first: StepBytes, second: StepBytes, steps: float) -> StepBytes:
+    """What lies `steps` times as far from the first as the second does."""
+    pairs = zip(astuple(first), astuple(second), strict=True)
+    return StepBytes(*(round(one + steps * (other - one)) for one, other in pairs))
+
+
+def _peaks_of_phases(config: PretrainedConfig, step: Rehearsal) -> list[StepBytes]:
+    """The peaks of the forward pass and of the first and second half of the backward pass."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    model = empty_model(config, is_masked=step.masked_share > 0, dtype=_DTYPES[step.weights])
+    with ExitStack() as stack:
+        if not step.isolates:
+            # transformers takes fake tensors for a compiler's, and would build a mask for documents that may be there.
+            stack.enter_context(mock.patch(f"{_MASKS}.find_packed_sequence_indices", return_value=None))
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        _fill_with_fakes(model)
+        model.train()
+        model.config.use_cache, model.loss_type = False, "ForCausalLM"  # as in training
+        if step.activation_checkpointing:
+            model.activation_checkpointing_enable()
+        ids = torch.zeros(step.batch_size, step.sequence_length, dtype=torch.int64)
+        inputs = {"input_ids": ids, "labels": ids, "num_items_in_batch": ids.numel()}
+        if step.isolates:
+            inputs["position_ids"] = ids
+        stack.enter_context(_loss_of(model, step))
+        if step.on_gpu:
+            stack.enter_context(_gpu_arithmetic())
+        alive = stack.enter_context(AliveBytes(model, step.accumulates))
+        with torch.autocast("cpu", _DTYPES[step.products], enabled=step.products != step.weights):
+            loss = model(**inputs).loss
+        alive.is_backward = True
+        loss.backward()
+    return alive.peaks
+
+
+@contextmanager
+def _loss_of(model: PreTrainedModel, step: Rehearsal) -> Iterator[None]:
+    """Give the model the loss that it is trained with; what depends on data is replaced."""
+    from jpllm.models import chunked_loss, masked_loss
+
+    num_labels = int(step.masked_share * step.batch_size * step.sequence_length)
+
+    def first_labels(hidden, labels):
+        return hidden.flatten(0, 1)[:num_labels].clone(), labels.flatten()[:num_labels]
+
+    if step.masked_share:
+        masked_loss.use_masked_loss(model, everywhere=not step.chunked_loss)
+    elif step.chunked_loss:
+        with mock.patch.object(chunked_loss, "_refuse_other_losses"):
+            chunked_loss.use_chunked_loss(model)
+    with mock.patch.object(masked_loss, "_at_labels", first_labels):
+        yield
+
+
+def _fill_with_fakes(model: PreTrainedModel) -> None:
+    """Put fake tensors in the place of a meta model's parameters and buffers; shared ones stay shared."""
+    moved: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is None:
+                    continue
+                if id(tensor) not in moved:
+                    fake = torch.empty(tensor.shape, dtype=tensor.dtype)
+                    is_weight = isinstance(tensor, torch.nn.Parameter)
+                    moved[id(tensor)] = torch.nn.Parameter(fake) if is_weight else fake
+                tensors[name] = moved[id(tensor)]
+
+
+@contextmanager
+def _gpu_arithmetic() -> Iterator[None]:
+    """Compute, on the CPU's fake tensors, what a GPU would: PyTorch may be built without CUDA.
+
+    Attention is fused, the pieces of the loss are a GPU's, and autocast computes powers in float32 (in GPT-2's GELU).
+    """
+    from jpllm.models import chunked_loss
+
+    power = torch.pow
+
+    def float32_power(base, exponent):
+        return power(base.float() if torch.is_autocast_enabled("cpu") else base, exponent)
+
+    with (
+        mock.patch.object(torch, "pow", float32_power),
+        mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", _fused_attention),
+        mock.patch.object(chunked_loss, "CHUNK_LOGITS_CPU", chunked_loss.CHUNK_LOGITS_GPU),
+    ):
+        yield
+
+
+def _fused_attention(query, key, value, *, attn_mask=None, dropout_p=0.0, scale=None, **_):
+    """Keeps queries, keys, values, the output, a number for each row and what the mask adds; no matrix of weights."""
+    if torch.is_autocast_enabled("cpu"):
+        query, key, value = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in (query, key, value))
+    if attn_mask is None:
+        return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, True, scale=scale)[0]
+    added = torch.zeros_like(attn_mask, dtype=query.dtype).expand(*query.shape[:3], -1)
+    return torch.ops.aten._scaled_dot_product_efficient_attention(
+        query, key, value, added, True, dropout_p, False, scale=scale
+    )[0]
+
+
+def empty_model(
+    config: PretrainedConfig, *, is_masked: bool = False, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """The model of a configuration with weights that have a shape and no memory ("meta")."""
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    model_class = AutoModelForMaskedLM if is_masked else AutoModelForCausalLM
+    with torch.device("meta"):
+        return model_class.from_config(config, attn_implementation="sdpa", dtype=dtype)

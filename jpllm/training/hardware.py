@@ -1,0 +1,106 @@
+"""The hardware that a run is planned for: this machine, or one described by a name or in numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from jpllm.config import option, suggest
+from jpllm.models.estimate import GIB, Engine
+from jpllm.models.gpus import DEFAULT_MFU, GPUS
+from jpllm.training import machine
+
+
+@dataclass
+class HardwareConfig:
+    """Hardware to plan for"""
+
+    gpu: str | None = option(None, f"cpu, {', '.join(GPUS)}; by default this machine's GPU, or its CPU.")
+    gpu_memory_gib: float | None = option(None, "Memory of each GPU in GiB, instead of what is known of it.", above=0)
+    host_memory_gib: float | None = option(
+        None,
+        "Host memory in GiB; by default this machine's, and not compared where another GPU is planned for.",
+        above=0,
+    )
+    num_gpus: int = option(1, "GPUs in one machine, a process each.", minimum=1)
+    mfu: float = option(
+        DEFAULT_MFU,
+        "Share of the GPU's peak that the model's operations reach; what --calibrate measures.",
+        above=0,
+        maximum=1,
+    )
+    engine: Engine | None = option(None, "How GPUs share the work; by default the simplest that fits.")
+    calibrate: bool = option(
+        False, "Also run five training steps on this machine and compare them with the prediction."
+    )
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """A known GPU, and an engine for their number."""
+        if self.gpu is not None and self.gpu not in (*GPUS, "cpu"):
+            yield (
+                "gpu",
+                f"unknown GPU {self.gpu!r}{suggest(self.gpu, GPUS)}; there are cpu, {', '.join(GPUS)}; for another one "
+                "give gpu_memory_gib alone",
+            )
+        if self.engine == "single" and self.num_gpus > 1:
+            yield "engine", f"single is one process, and num_gpus is {self.num_gpus}; take ddp"
+        if self.engine == "ddp" and self.num_gpus == 1:
+            yield "engine", "ddp is for several GPUs; take single, or raise num_gpus"
+        if self.gpu == "cpu" and (self.num_gpus > 1 or self.gpu_memory_gib):
+            yield "gpu", "cpu, and GPUs are described too; remove num_gpus and gpu_memory_gib"
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a run may use; sizes in bytes, None where not known.
+
+    Attributes:
+        memory: of each GPU; of the machine where there is none.
+        half_tflops: peak of each GPU, see `jpllm.models.gpus.Gpu`.
+        is_here: it is this machine.
+    """
+
+    name: str
+    on_gpu: bool
+    memory: int
+    half_tflops: float | None
+    has_bf16: bool
+    num_gpus: int
+    host: int | None
+    is_here: bool
+
+
+def resolve(config: HardwareConfig) -> Hardware:
+    """The hardware that was asked for, or this machine's."""
+    local = [] if config.gpu == "cpu" else machine.gpus()
+    local_name = known_gpu(local[0].name, local[0].total_bytes / GIB) if local else None
+    on_gpu = bool(local or config.gpu_memory_gib or config.gpu in GPUS)
+    is_here = not on_gpu or bool(local and config.gpu in (None, local_name))
+    host = int(config.host_memory_gib * GIB) if config.host_memory_gib else None
+    if host is None and is_here:
+        host = machine.host_memory_bytes()
+    if not on_gpu:
+        return Hardware("CPU", False, host, None, False, 1, host, True)
+    known = GPUS.get(config.gpu or local_name)
+    if config.gpu_memory_gib:
+        memory = int(config.gpu_memory_gib * GIB)
+    else:
+        memory = local[0].total_bytes if is_here else int(known.memory_gib * GIB)
+    return Hardware(
+        name=config.gpu or (local[0].name if local else "a GPU"),
+        on_gpu=True,
+        memory=memory,
+        half_tflops=known.half_tflops if known else None,
+        has_bf16=known.has_bf16 if known else not local or local[0].has_bf16,
+        num_gpus=config.num_gpus,
+        host=host,
+        is_here=is_here,
+    )
+
+
+def known_gpu(name: str, memory_gib: float) -> str | None:
+    """Our name of a GPU that the driver calls `name`, as "Tesla T4" or "NVIDIA A100-SXM4-80GB"; None for others."""
+    words = re.split(r"[ -]", name.lower().replace("rtx ", "rtx").replace(" ti", "ti"))
+    found = [ours for ours in GPUS if ours.split("-")[0] in words]
+    return min(found, key=lambda ours: abs(GPUS[ours].memory_gib - memory_gib), default=None)

@@ -1,0 +1,203 @@
+"""A plan for a person to read: tables, a verdict in one line, the command to type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jpllm.models.estimate import GIB, MIB
+from jpllm.models.size import CHINCHILLA_TOKENS_PER_PARAMETER, ModelSize, flops_per_token
+from jpllm.training import machine
+from jpllm.training.budget import Budget, DiskNeed
+from jpllm.training.calibrate import NUM_STEPS, Measured
+from jpllm.training.hardware import Hardware
+from jpllm.training.plan import COMFORTABLE, Candidate, peak_tflops
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_ACCELERATE_CONFIGS = {"single": "single_gpu", "ddp": "multi_gpu"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known of a run before it begins.
+
+    Attributes:
+        best: what was asked for, with the engine that was chosen for it.
+        others: other ways that fit.
+        measured: what five real steps took, or None.
+    """
+
+    model: str
+    architecture: str
+    size: ModelSize
+    where: Hardware
+    best: Candidate
+    others: Sequence[Candidate]
+    spends: Budget
+    disk: Sequence[DiskNeed]
+    disk_shortages: Sequence[str]
+    mfu: float
+    measured: Measured | None
+
+    @property
+    def fits(self) -> bool:
+        """There is room enough everywhere."""
+        return self.best.fits(self.where) and not self.disk_shortages
+
+    def parts(self) -> Iterator[str | Table]:
+        """Everything but the command, in reading order; the verdict comes last."""
+        size = self.size
+        yield (
+            f"{self.model} ({self.architecture}): {size.num_parameters:,} parameters, vocabulary {size.vocab_size:,}, "
+            f"{size.num_layers} layers"
+        )
+        yield self._data_table()
+        yield self._budget_line()
+        yield self._memory_table()
+        yield self._needs_table()
+        yield from self._time_lines()
+        if self.others:
+            yield self._others_table()
+        yield self._verdict()
+
+    def launch_command(self, recipe: str, config_file: str) -> str:
+        """What to type: as written if that fits, else with the changes that cost least time."""
+        chosen = next(iter(self.others), self.best) if not self.best.fits(self.where) else self.best
+        keys = [f"--{key} {_written(value)}" for key, value in chosen.changes.items() if key != "engine"]
+        processes = f" --num_processes {self.where.num_gpus}" if self.where.num_gpus > 1 else ""
+        launch = f"accelerate launch --config_file {self._accelerate_config(chosen)}{processes}"
+        return " ".join([launch, f"recipes/{recipe}.py --config {config_file}", *keys])
+
+    def _data_table(self) -> Table:
+        table = _table("source", "tokens", "known from", "share", "in this run", "epochs")
+        for part in self.spends.sources:
+            about = "" if part.source.is_exact else "≈ "
+            table.add_row(
+                part.source.label,
+                "?" if part.source.num_tokens is None else f"{about}{part.source.num_tokens:,}",
+                part.source.origin,
+                "?" if part.share is None else f"{part.share:.1%}",
+                "?" if part.num_tokens is None else f"{part.num_tokens:,}",
+                "?" if part.epochs is None else f"{about}{part.epochs:.2f}",
+            )
+        return table
+
+    def _budget_line(self) -> str:
+        spends, count = self.spends, self.size.num_parameters
+        wanted = CHINCHILLA_TOKENS_PER_PARAMETER * count
+        advice = f"{CHINCHILLA_TOKENS_PER_PARAMETER} a parameter (Hoffmann et al. 2022) would be {wanted:,}"
+        if spends.num_tokens is None:
+            return (
+                f"{spends.tokens_per_step:,} tokens a step; how many steps is not known before the sources are packed: "
+                f"give tokens instead of epochs; {advice}"
+            )
+        return (
+            f"{spends.num_tokens:,} tokens in {spends.num_steps:,} steps of {spends.tokens_per_step:,}: "
+            f"{spends.num_tokens / count:.2f} a parameter; {advice}, of which this is {spends.num_tokens / wanted:.1%}"
+        )
+
+    def _memory_table(self) -> Table:
+        name, memory = self.where.name, self.best.memory
+        each = f"each of {self.where.num_gpus} {name}" if self.where.num_gpus > 1 else name
+        table = _table(f"memory of {each} at its peak", f"engine: {self.best.scheme.engine}")
+        for part, num_bytes in memory.parts().items():
+            table.add_row(part, _memory(num_bytes))
+        table.add_section()
+        table.add_row("together", _memory(memory.peak))
+        table.add_row("there is", _memory(self.where.memory))
+        if self.measured:
+            ratio = memory.tensors / self.measured.peak_bytes
+            table.add_section()
+            table.add_row("tensors, predicted", _memory(memory.tensors))
+            table.add_row(f"tensors, measured in {NUM_STEPS} steps", _memory(self.measured.peak_bytes))
+            table.add_row("predicted / measured", f"{ratio:.3f}")
+        return table
+
+    def _needs_table(self) -> Table:
+        table = _table("beside it", "needed", "there is", "where")
+        if self.where.on_gpu:
+            there = "?" if self.where.host is None else _memory(self.where.host)
+            table.add_row("host memory", _memory(self.best.memory.host), there, "")
+        for need in self.disk:
+            needed = "?" if need.num_bytes is None else f"{need.num_bytes / 1e9:.2f} GB"
+            free = f"{machine.free_disk_bytes(need.folder) / 1e9:.1f} GB" if self.where.is_here else "?"
+            table.add_row(need.name, needed, free, str(need.folder))
+        return table
+
+    def _time_lines(self) -> Iterator[str]:
+        scheme, where, num_tokens = self.best.scheme, self.where, self.spends.num_tokens
+        operations = flops_per_token(self.size, scheme.sequence_length)
+        peak = peak_tflops(where, scheme)
+        if where.on_gpu and scheme.arithmetic == "bf16" and not where.has_bf16:
+            yield f"precision: {where.name} only emulates bf16, slower than fp32; write auto or fp16"
+        if peak is None and not self.measured:
+            yield "time: the speed of this hardware is not known; --calibrate true measures it"
+        if peak is not None:
+            speed = peak * 1e12 * self.mfu / operations / self.best.time_factor
+            factor = self.best.time_factor
+            savings = f", × {factor:.2f} for what saves memory" if factor > 1 else ""
+            yield _time_line(speed, num_tokens, f"at {self.mfu:.0%} of {peak:g} TFLOPS (mfu{savings})")
+        if self.measured:
+            speed = self.measured.tokens_per_second
+            reached = f", {speed * operations / peak / 1e12:.1%} of {peak:g} TFLOPS" if peak else ""
+            yield _time_line(speed, num_tokens, f"measured in {NUM_STEPS} steps{reached}")
+
+    def _others_table(self) -> Table:
+        table = _table("other ways that fit, the fastest first", "peak", "host", "time")
+        for other in self.others:
+            keys = [f"{key}: {_written(value)}" for key, value in other.changes.items() if key != "engine"]
+            table.add_row(
+                ", ".join([self._accelerate_config(other), *keys]),
+                _memory(other.memory.peak),
+                _memory(other.memory.host),
+                f"× {other.time_factor / self.best.time_factor:.2f}",
+            )
+        return table
+
+    def _verdict(self) -> str:
+        memory, where = self.best.memory, self.where
+        shortages = list(self.disk_shortages)
+        if where.on_gpu and where.host is not None and memory.host > where.host:
+            shortages.insert(0, f"{_memory(memory.host)} of host memory, and there are {_memory(where.host)}")
+        if memory.peak > where.memory:
+            shortages.insert(0, f"{_memory(memory.peak)} on {where.name}, and there are {_memory(where.memory)}")
+        if shortages:
+            return f"does not fit: it needs {'; and '.join(shortages)}"
+        tightly = "" if self.best.fits(where, COMFORTABLE) else ", tightly"
+        scheme = self.best.scheme
+        return (
+            f"fits{tightly}: {_memory(memory.peak)} of {_memory(where.memory)} on {where.name}, micro-batch "
+            f"{scheme.micro_batch} × {scheme.accumulation}, {self._accelerate_config(self.best)}"
+        )
+
+    def _accelerate_config(self, candidate: Candidate) -> str:
+        engine = candidate.scheme.engine
+        return f"accelerate_configs/{_ACCELERATE_CONFIGS.get(engine, engine) if self.where.on_gpu else 'cpu'}.yaml"
+
+
+def _time_line(tokens_per_second: float, num_tokens: int | None, how: str) -> str:
+    hours = "" if num_tokens is None else f"{num_tokens / tokens_per_second / 3600:,.1f} hours, "
+    return f"time: {hours}{tokens_per_second:,.0f} tokens/s {how}"
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    """An empty table; the first column and those of words are set flush left."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        is_words = index == 0 or column in ("known from", "where")
+        table.add_column(column, justify="left" if is_words else "right", overflow="fold", no_wrap=not is_words)
+    return table
+
+
+def _memory(num_bytes: int) -> str:
+    return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= GIB else f"{num_bytes / MIB:.0f} MiB"
+
+
+def _written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

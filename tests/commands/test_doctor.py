@@ -1,0 +1,113 @@
+import pytest
+
+from jpllm import cli
+from jpllm.training import examination, machine
+from jpllm.training.examination import Finding
+from jpllm.training.machine import LocalGpu
+
+GIB = 1 << 30
+
+
+def run(*argv):
+    """Exit code of `jpllm doctor …`."""
+    try:
+        return cli.main(["doctor", *argv])
+    except SystemExit as stop:
+        return stop.code
+
+
+@pytest.mark.parametrize(("status", "code"), [("ok", 0), ("warn", 0), ("fail", 1)])
+def test_exit_code(status, code, monkeypatch, capsys):
+    findings = [Finding("a", "ok", "fine"), Finding("b", status, "found [this]", "do that")]
+    monkeypatch.setattr(examination, "examine", lambda folder: iter(findings))
+    assert run() == code
+    output = capsys.readouterr().out
+    assert "found [this]" in output
+    assert status in output
+    assert "do that" in output
+
+
+def test_this_machine_is_examined_without_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(examination, "deepspeed", lambda: Finding("DeepSpeed", "ok", "not asked here"))
+    findings = {finding.subject: finding for finding in examination.examine(tmp_path)}
+    assert {"Python", "packages", "host", "disk", "compiler", "operators", "Japanese font"} <= findings.keys()
+    assert findings["Python"].status == "ok"
+    assert all(finding.fix for finding in findings.values() if finding.status != "ok")
+
+
+def test_a_lock_that_nobody_holds_is_named(tmp_path):
+    stale, held = tmp_path / "cpu_adam" / "lock", tmp_path / "py311" / "shm" / "lock"
+    for lock in (stale, held):
+        lock.parent.mkdir(parents=True)
+    stale.touch()
+    with held.open("w"):
+        findings = list(examination.stale_locks([tmp_path]))
+    assert findings == [
+        Finding("operators", "fail", f"{stale} is left of a build that was killed", f"rm {stale}"),
+    ]
+    stale.unlink()
+    held.unlink()
+    assert [finding.status for finding in examination.stale_locks([tmp_path])] == ["ok"]
+
+
+def test_operators_built_at_first_use_are_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
+    assert not examination.has_been_built("cpu_adam")
+    (tmp_path / "cpu_adam").mkdir()
+    (tmp_path / "cpu_adam" / "cpu_adam.so").touch()
+    assert examination.has_been_built("cpu_adam")
+
+
+def test_packages(monkeypatch):
+    versions = {"torch": "2.13.0+cpu", "rich": None, "numpy": "1.26", "rensa": "0.6.0"}
+    real = examination.installed_version
+    monkeypatch.setattr(examination, "installed_version", lambda name: versions.get(name, real(name)))
+    found = {finding.subject: finding for finding in examination.packages()}
+    assert (found["rich"].status, found["rich"].found) == ("fail", "not installed")
+    assert (found["numpy"].status, found["numpy"].found) == ("fail", "1.26, and >=2 is needed")
+    assert found["packages"].status == "warn"
+    assert found["packages"].found == "rensa 0.6.0, tested with 0.5.0"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "status", "words"),
+    [
+        (LocalGpu("NVIDIA GeForce RTX 3060", (8, 6), 12 * GIB, 12 * GIB), "ok", ""),
+        (LocalGpu("Tesla T4", (7, 5), 15 * GIB, 15 * GIB), "warn", "precision: auto takes fp16"),
+        (LocalGpu("NVIDIA GeForce RTX 3060", (8, 6), 5 * GIB, 12 * GIB), "warn", "nvidia-smi"),
+    ],
+)
+def test_gpus(gpu, status, words, monkeypatch):
+    monkeypatch.setattr(machine, "gpus", lambda: [gpu])
+    (finding,) = examination.gpus()
+    assert finding.status == status
+    assert words in finding.fix
+
+
+def test_a_driver_that_pytorch_does_not_use(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "gpus", lambda: [])
+    monkeypatch.setattr(examination, "_DRIVER", tmp_path / "none")
+    assert [finding.status for finding in examination.gpus()] == ["warn"]
+    monkeypatch.setattr(examination, "_DRIVER", tmp_path)
+    assert [finding.status for finding in examination.gpus()] == ["fail"]
+
+
+@pytest.mark.parametrize(("gigabytes", "status"), [(64, "ok"), (12, "warn"), (2, "fail")])
+def test_host_memory(gigabytes, status, monkeypatch):
+    monkeypatch.setattr(machine, "host_memory_bytes", lambda: gigabytes * 10**9)
+    assert examination.cores_and_memory().status == status
+
+
+def test_without_deepspeed_and_a_compiler(monkeypatch):
+    monkeypatch.setattr(examination, "installed_version", lambda name: None)
+    assert examination.deepspeed().status == "warn"
+    assert "pip install" in examination.deepspeed().fix
+    monkeypatch.setattr(examination.shutil, "which", lambda name: None)
+    monkeypatch.setattr(examination.sys, "executable", "/nowhere/python")
+    assert examination.compiler() == Finding(
+        "compiler",
+        "warn",
+        "no g++ and no ninja",
+        "apt install g++ and pip install ninja, for DeepSpeed and torch_compile",
+    )

@@ -1,0 +1,248 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jpllm.data.available import SourceTokens
+from jpllm.data.corpus import DataConfig
+from jpllm.data.sources import SourceConfig
+from jpllm.models.build import transformers_config
+from jpllm.models.estimate import GIB, Scheme
+from jpllm.models.gpus import GPUS
+from jpllm.models.presets import ModelConfig
+from jpllm.models.size import VocabularyOnly, model_size
+from jpllm.runtime import InputError
+from jpllm.training import machine
+from jpllm.training.arguments import TrainingConfig
+from jpllm.training.budget import DiskNeed, budget, disk_needs, disk_shortages
+from jpllm.training.hardware import Hardware, HardwareConfig, known_gpu, resolve
+from jpllm.training.machine import LocalGpu
+from jpllm.training.plan import COMFORTABLE, Search, arithmetic, as_written, changes, peak_tflops, time_factor, works
+
+RTX3060 = Hardware("rtx3060", True, 12 * GIB, 25.5, True, 1, 32 * GIB, False)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(machine, "gpus", lambda: [])
+    monkeypatch.setattr(machine, "host_memory_bytes", lambda: 10 * GIB)
+
+
+@pytest.fixture
+def t4_here(monkeypatch):
+    t4 = LocalGpu("Tesla T4", (7, 5), 14 * GIB, 15 * GIB)
+    monkeypatch.setattr(machine, "gpus", lambda: [t4])
+    monkeypatch.setattr(machine, "host_memory_bytes", lambda: 10 * GIB)
+
+
+def training(**settings):
+    return TrainingConfig(**{"output_dir": Path("x"), "tokens": 1, **settings})
+
+
+def data(**settings):
+    return DataConfig([SourceConfig("x.jsonl")], **settings)
+
+
+def scheme(**settings):
+    return Scheme(**{"micro_batch": 4, "sequence_length": 128, "accumulation": 2, **settings})
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_hardware_without_a_gpu():
+    assert resolve(HardwareConfig()) == Hardware("CPU", False, 10 * GIB, None, False, 1, 10 * GIB, True)
+    assert resolve(HardwareConfig(gpu="cpu", host_memory_gib=3)).memory == 3 * GIB
+    assert resolve(HardwareConfig(gpu="rtx3060", num_gpus=2)) == Hardware(
+        "rtx3060", True, 12 * GIB, 25.5, True, 2, None, False
+    )
+    unknown = resolve(HardwareConfig(gpu_memory_gib=10.5, host_memory_gib=16))
+    assert (unknown.memory, unknown.half_tflops, unknown.host) == (int(10.5 * GIB), None, 16 * GIB)
+
+
+@pytest.mark.usefixtures("t4_here")
+def test_hardware_that_is_here():
+    here = resolve(HardwareConfig())
+    assert here == Hardware("Tesla T4", True, 15 * GIB, 65.0, False, 1, 10 * GIB, True)
+    assert resolve(HardwareConfig(gpu="t4")) == replace(here, name="t4")
+    assert not resolve(HardwareConfig(gpu="rtx3090")).is_here
+    assert not resolve(HardwareConfig(gpu="cpu")).on_gpu
+
+
+@pytest.mark.parametrize(
+    ("name", "memory_gib", "expected"),
+    [
+        ("NVIDIA GeForce RTX 3060", 11.8, "rtx3060"),
+        ("NVIDIA GeForce RTX 4060 Ti", 15.6, "rtx4060ti"),
+        ("Tesla T4", 14.6, "t4"),
+        ("NVIDIA A100-SXM4-40GB", 39.4, "a100-40"),
+        ("NVIDIA A100 80GB PCIe", 79.1, "a100-80"),
+        ("NVIDIA A10", 22.1, "a10"),
+        ("NVIDIA H200", 139.8, "h200"),
+        ("NVIDIA GeForce GTX 1080", 8.0, None),
+    ],
+)
+def test_names_of_the_driver(name, memory_gib, expected):
+    assert known_gpu(name, memory_gib) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gpu": "rtx306"}, "unknown GPU 'rtx306'; did you mean 'rtx3060'?"),
+        ({"engine": "single", "num_gpus": 2}, "take ddp"),
+        ({"engine": "ddp"}, "take single"),
+        ({"gpu": "cpu", "gpu_memory_gib": 12}, "remove num_gpus and gpu_memory_gib"),
+    ],
+)
+def test_hardware_that_contradicts_itself(settings, message):
+    ((_, problem),) = HardwareConfig(**settings).check()
+    assert message in problem
+
+
+def test_precision_for_the_hardware():
+    assert arithmetic(training(), RTX3060) == "bf16"
+    assert arithmetic(training(), replace(RTX3060, has_bf16=False)) == "fp16"
+    assert arithmetic(training(precision="fp32"), RTX3060) == "fp32"
+    with pytest.raises(InputError, match="fp16 needs a GPU"):
+        arithmetic(training(precision="fp16"), replace(RTX3060, on_gpu=False))
+
+
+def test_speed_of_float32():
+    """With TF32 half of fp16's; on a T4, which lacks it, the 8.1 TFLOPS of its data sheet."""
+    assert peak_tflops(replace(RTX3060, num_gpus=2), scheme(arithmetic="bf16")) == 51.0
+    assert peak_tflops(RTX3060, scheme(arithmetic="fp32")) == 12.75
+    t4 = replace(RTX3060, half_tflops=GPUS["t4"].half_tflops, has_bf16=False)
+    assert peak_tflops(t4, scheme(arithmetic="fp32")) == pytest.approx(8.1, abs=0.05)
+    assert peak_tflops(replace(RTX3060, half_tflops=None), scheme()) is None
+
+
+def test_time_factor():
+    """Offload costs a tenth at 16k tokens a step on a GPU, and more than all else at 1k."""
+    assert time_factor(scheme(), 4) == 1
+    assert time_factor(scheme(activation_checkpointing=True), 4) == pytest.approx(4 / 3)
+    assert time_factor(scheme(micro_batch=1), 4) == pytest.approx(1.03**2)
+    offload = scheme(engine="zero2_offload", micro_batch=16, sequence_length=1024, accumulation=1)
+    assert time_factor(offload, 16) == pytest.approx(1.1, abs=0.001)
+    assert time_factor(replace(offload, micro_batch=1), 1) > 2.5
+
+
+def test_engines_and_optimizers():
+    assert works(scheme(engine="zero2_offload"))
+    assert not works(scheme(engine="zero2_offload", optimizer="adamw_8bit"))
+    assert works(scheme(engine="zero2", optimizer="adamw_8bit"))
+    assert not works(scheme(engine="zero1", optimizer="muon"))
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    config = transformers_config(ModelConfig("gpt2-small", num_layers=4), VocabularyOnly(32_000))
+    return config, model_size(config)
+
+
+def search(gpt2, memory_gib: float, **settings):
+    return Search(*gpt2, replace(RTX3060, memory=int(memory_gib * GIB)), **settings)
+
+
+def test_what_fits_is_taken_as_it_is(gpt2):
+    here = search(gpt2, 12)
+    asked = as_written(training(), data(sequence_length=512), 0.0, here.hardware, here.engines[0])
+    best = here.best(asked)
+    assert (best.scheme, best.changes, best.time_factor) == (asked, {}, 1)
+    assert best.fits(here.hardware)
+
+
+def test_what_does_not_fit_has_ways_that_do(gpt2):
+    here = search(gpt2, 3.4)
+    wanted = training(per_device_train_batch_size=16, gradient_accumulation_steps=2, chunked_loss=False)
+    asked = as_written(wanted, data(sequence_length=512), 0.0, here.hardware, "single")
+    assert not here.best(asked).fits(here.hardware)
+    others = here.alternatives(asked)
+    assert 1 <= len(others) <= 3
+    for other in others:
+        assert other.memory.peak <= COMFORTABLE * here.hardware.memory
+        assert other.scheme.tokens_per_step == asked.tokens_per_step
+        assert other.changes == changes(asked, other.scheme)
+    assert others[0].changes["chunked_loss"] is True
+    times = [other.time_factor for other in others]
+    assert times == sorted(times)
+    keys = [other.changes.keys() for other in others]
+    assert not any(one <= other for index, one in enumerate(keys) for other in keys[index + 1 :])
+
+
+def test_a_heavier_engine_before_no_fit(gpt2):
+    here = search(gpt2, 2.1)
+    asked = as_written(
+        training(per_device_train_batch_size=2, gradient_accumulation_steps=32),
+        data(sequence_length=512),
+        0.0,
+        here.hardware,
+        "single",
+    )
+    best = here.best(asked)
+    assert best.fits(here.hardware)
+    assert best.changes == {"engine": "zero2_offload"}
+    only = search(gpt2, 2.1, engine="single").best(asked)
+    assert not only.fits(here.hardware)
+
+
+def test_host_memory_counts(gpt2):
+    here = Search(*gpt2, replace(RTX3060, memory=2 * GIB, host=3 * GIB))
+    asked = as_written(training(), data(sequence_length=512), 0.0, here.hardware, "single")
+    assert not here.best(asked).fits(here.hardware)
+
+
+def test_an_engine_that_does_not_take_the_optimizer(gpt2):
+    here = search(gpt2, 12, engine="zero2_offload")
+    asked = as_written(training(optimizer="muon"), data(sequence_length=64), 0.0, here.hardware, "zero2_offload")
+    with pytest.raises(InputError, match="optimizer: muon does not work with engine zero2_offload"):
+        here.best(asked)
+
+
+def test_several_gpus_begin_with_ddp(gpt2):
+    here = Search(*gpt2, replace(RTX3060, num_gpus=4))
+    assert here.engines[0] == "ddp"
+    assert Search(*gpt2, replace(RTX3060, on_gpu=False)).engines == ("single",)
+
+
+def source(num_tokens, is_exact=True):
+    return SourceTokens("x", num_tokens, is_exact, "")
+
+
+def test_budget_in_tokens():
+    found = budget(training(tokens=10_000), [source(4000), source(1000)], None, scheme())
+    assert (found.tokens_per_step, found.num_steps, found.num_tokens) == (1024, 10, 10_240)
+    assert [part.share for part in found.sources] == [0.8, 0.2]
+    assert [part.num_tokens for part in found.sources] == [8192, 2048]
+    assert [part.epochs for part in found.sources] == [2.048, 2.048]
+
+
+def test_budget_with_weights_of_an_unknown_source():
+    found = budget(training(tokens=10_000), [source(4000), source(None, False)], [1, 3], scheme())
+    assert [part.share for part in found.sources] == [0.25, 0.75]
+    assert [part.epochs for part in found.sources] == [0.64, None]
+
+
+def test_budget_in_epochs():
+    wanted = training(tokens=None, epochs=2)
+    assert budget(wanted, [source(4000), source(1000)], None, scheme()).num_steps == 10
+    unknown = budget(wanted, [source(None, False)], None, scheme())
+    assert (unknown.num_steps, unknown.num_tokens, unknown.sources[0].share) == (None, None, None)
+
+
+def test_budget_that_stops_when_a_source_runs_out():
+    sources = [source(8192), source(4096)]
+    assert budget(training(tokens=50_000), sources, None, scheme(), stops_when_exhausted=True).num_steps == 12
+    assert budget(training(tokens=50_000), sources, [1, 1], scheme(), stops_when_exhausted=True).num_steps == 8
+
+
+def test_disk(gpt2, tmp_path, monkeypatch):
+    _, size = gpt2
+    wanted = training(tokens=10_000, output_dir=tmp_path / "run", save_steps=4, save_total_limit=2)
+    spends = budget(wanted, [source(4000), source(1000, False)], None, scheme())
+    shards, checkpoints, model = disk_needs(wanted, data(shards_dir=tmp_path), spends, size, scheme())
+    assert shards == DiskNeed("token shards", tmp_path, 2 * 1000)
+    assert checkpoints.num_bytes == 2 * 12 * size.num_parameters  # of 10 steps; a third one would be kept beside two
+    assert model == DiskNeed("model", tmp_path / "run", 4 * size.num_parameters)
+    assert disk_shortages([shards, checkpoints, model]) == []
+    monkeypatch.setattr(machine, "free_disk_bytes", lambda folder: 10**9)
+    (line,) = disk_shortages([DiskNeed("token shards", tmp_path, None), DiskNeed("model", tmp_path, 2 * 10**9)])
+    assert line == "2.0 GB of disk for token shards and model, and 1.0 GB are free"

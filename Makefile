@@ -1,5 +1,5 @@
 # make demo   from raw text to a model that writes Japanese, in a few minutes on two CPU cores
-# make test   every test but those that need compiled operators
+# make test   every test but the slow ones
 # make ops    compile DeepSpeed's C++ operators ahead of their first use: about three minutes on two cores, once
 # make test-full   ops, then every test
 # make gpu-proof   what the memory recipes and jpllm plan promise, measured on this machine's NVIDIA GPU
@@ -28,12 +28,13 @@ demo: $(VENV)/installed
 	@echo "plot  $(DEMO)/run/loss.png"
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 ops: $(VENV)/installed
 	$(BIN)/python -c "from jpllm.training import operators as o; o.load_operators(o.PROCESSES, o.ADAM)"
 
-test-full: ops test
+test-full: ops
+	$(BIN)/python -m pytest -n 2
 
 gpu-proof: $(VENV)/installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[8bit]'

@@ -100,9 +100,9 @@ class States:
     buckets: int
 
     @property
-    def total(self) -> int:
-        """Peak of a step that had no activations."""
-        return self.weights + self.optimizer + self.at_step + self.buckets
+    def lasting(self) -> int:
+        """What is there all the time."""
+        return self.weights + self.optimizer + self.buckets
 
 
 @dataclass(frozen=True)
@@ -123,24 +123,19 @@ class Memory:
     host: int
 
     @property
-    def lasting(self) -> int:
-        """What is there all the time."""
-        return self.states.total - self.states.at_step
-
-    @property
     def tensors(self) -> int:
         """Peak of all tensors on the device in training: what `torch.cuda.max_memory_allocated` says."""
-        return self.lasting + max(self.states.at_step, self.forward.total)
+        return self.states.lasting + max(self.states.at_step, self.forward.total)
 
     @property
     def peak(self) -> int:
         """Peak of the process on its device, evaluations included."""
-        return max(self.tensors, self.lasting + self.evaluation) + self.overhead
+        return max(self.tensors, self.states.lasting + self.evaluation) + self.overhead
 
     def parts(self) -> dict[str, int]:
         """What the peak is made of, by name; the parts add up to it."""
         parts = {"weights": self.states.weights, "optimizer states": self.states.optimizer}
-        if self.lasting + self.evaluation > self.tensors:
+        if self.states.lasting + self.evaluation > self.tensors:
             parts |= {"logits of an evaluation": self.evaluation}
         elif self.states.at_step > self.forward.total:
             parts |= {"gradients, at the optimizer's step": self.states.at_step}
@@ -177,7 +172,7 @@ def memory(size: ModelSize, scheme: Scheme, forward: StepBytes) -> Memory:
     """The peak memory of training, given what `rehearse(config, rehearsal_of(scheme))` counted."""
     if scheme.zero_stage >= 2:
         forward = replace(forward, gradients=forward.gradients // scheme.num_processes)
-    fixed, evaluation = states(size, scheme), _evaluation_bytes(size, scheme)
+    fixed, evaluation = states(size, scheme), evaluation_bytes(size, scheme)
     if scheme.on_gpu:
         return Memory(fixed, forward, evaluation, GPU_OVERHEAD_BYTES, _host_bytes(size, scheme))
     found = Memory(fixed, forward, evaluation, CPU_OVERHEAD_BYTES + int(CPU_HEAP_GAPS * forward.total), 0)
@@ -186,13 +181,13 @@ def memory(size: ModelSize, scheme: Scheme, forward: StepBytes) -> Memory:
 
 def rehearsal_of(scheme: Scheme) -> Rehearsal:
     """The forward and backward pass of the scheme."""
-    half = "fp32" if scheme.arithmetic == "fp32" else "fp16" if scheme.on_gpu else "bf16"  # both have two bytes
     from jpllm.models.rehearsal import Rehearsal
 
+    products = scheme.arithmetic.removeprefix("pure_")
     return Rehearsal(
         on_gpu=scheme.on_gpu,
-        weights="fp32" if scheme.weight_bytes == 4 else half,
-        products=half,
+        weights="fp32" if scheme.weight_bytes == 4 else products,
+        products=products,
         batch_size=scheme.micro_batch,
         sequence_length=scheme.sequence_length,
         accumulates=scheme.accumulation > 1,
@@ -206,9 +201,7 @@ def rehearsal_of(scheme: Scheme) -> Rehearsal:
 def optimizer_bytes(size: ModelSize, scheme: Scheme) -> int:
     """States of the optimizer over all processes, with ZeRO's float32 weights."""
     number = 2 if scheme.arithmetic == "pure_bf16" else 4
-    if (
-        scheme.optimizer == "adamw_8bit"
-    ):  # with float32 scales of blocks of 256; transformers leaves embeddings in float32
+    if scheme.optimizer == "adamw_8bit":  # with a float32 scale for 256 numbers; Trainer leaves embeddings in float32
         states = int(2 * (1 + 4 / 256) * size.num_parameters) + 6 * size.num_lookup_parameters
     elif scheme.optimizer == "muon":  # one momentum for matrices, AdamW's two moments for the rest
         states = number * (2 * size.num_parameters - size.num_matrix_parameters)
@@ -217,7 +210,7 @@ def optimizer_bytes(size: ModelSize, scheme: Scheme) -> int:
     return states + (4 * size.num_parameters if scheme.zero_stage else 0)
 
 
-def _evaluation_bytes(size: ModelSize, scheme: Scheme) -> int:
+def evaluation_bytes(size: ModelSize, scheme: Scheme) -> int:
     """Logits of a batch, and in float32 those of a block with their softmax and losses (`evaluation/perplexity.py`)."""
     if not scheme.eval_batch or scheme.masked_share:  # a masked language model has logits at its labels alone
         return 0

@@ -169,6 +169,7 @@ def training_arguments(config: TrainingConfig, max_steps: int, precision: Precis
         max_grad_norm=config.max_grad_norm,
         optim="adamw_bnb_8bit" if config.optimizer == "adamw_8bit" else "adamw_torch_fused",
         use_cpu=not on_gpu,
+        ddp_find_unused_parameters=False,
         dataloader_pin_memory=on_gpu,
         bf16=precision == "bf16",
         fp16=precision == "fp16",

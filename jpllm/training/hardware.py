@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from jpllm.config import option, suggest
 from jpllm.models.estimate import GIB, Engine
 from jpllm.models.gpus import DEFAULT_MFU, GPUS
+from jpllm.runtime import InputError
 from jpllm.training import machine
 
 
@@ -72,7 +73,10 @@ class Hardware:
 
 
 def resolve(config: HardwareConfig) -> Hardware:
-    """The hardware that was asked for, or this machine's."""
+    """The hardware that was asked for, or this machine's.
+
+    Raises InputError if GPUs are to share the work and there are none.
+    """
     local = [] if config.gpu == "cpu" else machine.gpus()
     local_name = known_gpu(local[0].name, local[0].total_bytes / GIB) if local else None
     on_gpu = bool(local or config.gpu_memory_gib or config.gpu in GPUS)
@@ -81,6 +85,8 @@ def resolve(config: HardwareConfig) -> Hardware:
     if host is None and is_here:
         host = machine.host_memory_bytes()
     if not on_gpu:
+        if config.engine not in (None, "single") or config.num_gpus > 1:
+            raise InputError("engine and num_gpus are for GPUs, and there is none here; name one with gpu")
         return Hardware("CPU", False, host, None, False, 1, host, True)
     known = GPUS.get(config.gpu or local_name)
     if config.gpu_memory_gib:

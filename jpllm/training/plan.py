@@ -163,8 +163,6 @@ class Search:
     def _schemes(self, asked: Scheme) -> Iterator[Scheme]:
         """All ways but the one asked for, with the same tokens per optimizer step."""
         blocks = asked.micro_batch * asked.accumulation
-        # A smaller batch in evaluation costs next to nothing, so it is not a way of its own.
-        eval_batch = asked.eval_batch if self._evaluation_fits(asked) else 1
         optimizers = {asked.optimizer, "adamw", "adamw_8bit"} if self.hardware.on_gpu else {asked.optimizer}
         for engine, chunked_loss, micro_batch, checkpointing, optimizer in product(
             self.engines,
@@ -179,16 +177,18 @@ class Search:
                 chunked_loss=chunked_loss,
                 micro_batch=micro_batch,
                 accumulation=blocks // micro_batch,
-                eval_batch=eval_batch,
                 activation_checkpointing=checkpointing,
                 optimizer=optimizer,
             )
+            if not self._evaluation_fits(scheme):
+                scheme = replace(scheme, eval_batch=1)  # costs next to nothing
             if scheme != asked and works(scheme):
                 yield scheme
 
-    def _evaluation_fits(self, asked: Scheme) -> bool:
-        memory = self.candidate(asked, asked).memory
-        return memory.lasting + memory.evaluation + memory.overhead <= COMFORTABLE * self.hardware.memory
+    def _evaluation_fits(self, scheme: Scheme) -> bool:
+        lasting = estimate.states(self.size, scheme).lasting
+        needed = lasting + estimate.evaluation_bytes(self.size, scheme) + estimate.GPU_OVERHEAD_BYTES
+        return needed <= COMFORTABLE * self.hardware.memory
 
     def _may_fit(self, scheme: Scheme) -> bool:
         """False where it cannot: with the states alone, or those of activations known from other micro-batches."""
@@ -199,7 +199,7 @@ class Search:
             for done, other in self._rehearsed.items()
             if replace(done, batch_size=step.batch_size) == step
         ]
-        least = states.total - states.at_step + max([states.at_step, *known])
+        least = states.lasting + max([states.at_step, *known])
         return least <= self.hardware.memory
 
 

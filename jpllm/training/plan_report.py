@@ -67,7 +67,7 @@ class Report:
         """What to type: as written if that fits, else with the changes that cost least time."""
         chosen = next(iter(self.others), self.best) if not self.best.fits(self.where) else self.best
         keys = [f"--{key} {_written(value)}" for key, value in chosen.changes.items() if key != "engine"]
-        processes = f" --num_processes {self.where.num_gpus}" if self.where.num_gpus > 1 else ""
+        processes = "" if chosen.scheme.engine == "single" else f" --num_processes {self.where.num_gpus}"
         launch = f"accelerate launch --config_file {self._accelerate_config(chosen)}{processes}"
         return " ".join([launch, f"recipes/{recipe}.py --config {config_file}", *keys])
 

@@ -85,11 +85,9 @@ def test_the_large_model_on_a_gpu_of_12_gb(here, capsys):
     verdict, command = output.splitlines()[-2:]
     assert re.fullmatch(r"does not fit: it needs \d\d\.\d\d GiB on rtx3060, and there are 12\.00 GiB", verdict)
     assert command == (
-        "accelerate launch --config_file accelerate_configs/zero2_offload.yaml recipes/pretrain_scratch.py "
-        "--config c.yaml --per_device_train_batch_size 4 --gradient_accumulation_steps 32"
+        "accelerate launch --config_file accelerate_configs/zero2_offload.yaml --num_processes 1 "
+        "recipes/pretrain_scratch.py --config c.yaml --per_device_train_batch_size 4 --gradient_accumulation_steps 32"
     )
-    assert run("--config", "c.yaml", *NEOX, "--gpu", "rtx3060", "--per_device_train_batch_size", "4") == 0
-    assert "zero2_offload.yaml" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_a_full_disk_does_not_fit(here, capsys, monkeypatch):

@@ -154,6 +154,18 @@ def test_bytes_per_parameter_on_four_gpus(engine, weights, optimizer, at_step):
     assert found.buckets == (4 * NUM_NEOX if engine == "ddp" else 2 * 2 * BUCKET_ELEMENTS)
 
 
+def test_an_evaluation_can_be_the_peak():
+    """Logits in half precision of a batch, three times those of a block in float32, and copies for autocast."""
+    few = neox_memory(replace(NEOX_SCHEME, micro_batch=1))
+    many = neox_memory(replace(NEOX_SCHEME, micro_batch=1, eval_batch=128))
+    _, size = neox()
+    block = 1024 * 32_000
+    assert many.evaluation == 128 * block * 2 + 3 * block * 4 + 2 * size.num_product_parameters
+    assert many.peak == few.peak - few.tensors + many.states.lasting + many.evaluation
+    assert many.parts()["logits of an evaluation"] == many.evaluation
+    assert sum(many.parts().values()) == many.peak
+
+
 def test_optimizers():
     _, size = neox()
     assert states(size, NEOX_SCHEME).optimizer == 8 * NUM_NEOX

@@ -54,6 +54,8 @@ def test_hardware_without_a_gpu():
     assert resolve(HardwareConfig(gpu="rtx3060", num_gpus=2)) == Hardware(
         "rtx3060", True, 12 * GIB, 25.5, True, 2, None, False
     )
+    with pytest.raises(InputError, match="name one with gpu"):
+        resolve(HardwareConfig(engine="zero2"))
     unknown = resolve(HardwareConfig(gpu_memory_gib=10.5, host_memory_gib=16))
     assert (unknown.memory, unknown.half_tflops, unknown.host) == (int(10.5 * GIB), None, 16 * GIB)
 

@@ -42,6 +42,17 @@ def documents(seed: int = 0, num_bytes: int = 3_000_000) -> Iterator[str]:
         yield text
 
 
+def arithmetic_documents(seed: int = 0, num_bytes: int = 1_000_000) -> Iterator[str]:
+    """Yield documents as `documents` does, but of arithmetic alone: half bare calculations, half problems in words."""
+    rng = random.Random(seed)
+    written = 0
+    while written < num_bytes:
+        text = choose(rng, (calculations, arithmetic))(rng)
+        if MIN_CHARACTERS <= len(text) <= MAX_CHARACTERS:
+            written += len(text.encode())
+            yield text
+
+
 def labelled_documents(seed: int = 0, num_bytes: int = 3_000_000) -> Iterator[tuple[str, str]]:
     """Yield (kind, text) of `documents`; kind is one of `story description arithmetic question`."""
     writers = {"story": story, "description": description, "arithmetic": arithmetic, "question": questions}
@@ -58,7 +69,10 @@ def labelled_documents(seed: int = 0, num_bytes: int = 3_000_000) -> Iterator[tu
 
 def instructions(seed: int = 0, count: int = 1000) -> Iterator[dict[str, str]]:
     """Yield `count` rows with the keys `instruction`, `input` ("" where there is none) and `output`."""
-    makers = (_arithmetic_row, _question_row, _rewrite_row, _extract_row, _join_row, _counter_row)
+    makers = (
+        *(_calculation_row, _calculation_row, _arithmetic_row, _question_row),
+        *(_rewrite_row, _extract_row, _join_row, _counter_row),
+    )
     rng = random.Random(seed)
     for _ in range(count):
         instruction, given, output = choose(rng, makers)(rng)
@@ -330,6 +344,20 @@ def arithmetic(rng: random.Random) -> str:
     return "\n".join("\n".join(problem(rng, polite)) for _ in range(between(rng, 1, 3)))
 
 
+def calculations(rng: random.Random) -> str:
+    """Return eight to sixteen sums, differences and products of one-digit numbers, each with its question in a line."""
+    return "\n".join("".join(_calculation(rng)) for _ in range(between(rng, 8, 16)))
+
+
+def _calculation(rng: random.Random) -> tuple[str, str]:
+    sign, a, b = choose(rng, "+-×"), between(rng, 1, 9), between(rng, 1, 9)
+    if sign == "-":
+        a, b = max(a, b), min(a, b)
+    value = {"+": a + b, "-": a - b, "×": a * b}[sign]
+    asked = choose(rng, ("を計算してください。", "はいくつですか。", "の答えを教えてください。"))
+    return f"{a}{sign}{b}{asked}", f"{a}{sign}{b}={value}です。"
+
+
 def problem(rng: random.Random, polite: bool) -> tuple[str, str]:
     """Return a word problem and its solution; formulas read `12+5=17` and `17÷5=3あまり2`."""
     operation, question, unit = choose(rng, problem_table())
@@ -410,6 +438,11 @@ def _solve(rng: random.Random, operation: str, question: str, words: dict[str, s
         formulas = [f"{a}×{b}={value}"]
     words.update(a=str(a), b=str(b), value=str(value))
     return formulas, answer
+
+
+def _calculation_row(rng: random.Random) -> tuple[str, str, str]:
+    asked, answer = _calculation(rng)
+    return asked, "", answer
 
 
 def _arithmetic_row(rng: random.Random) -> tuple[str, str, str]:

@@ -8,7 +8,7 @@ from itertools import islice
 
 import pytest
 
-from jpllm.data.builtin import documents, instructions, labelled_documents, labelled_sentences
+from jpllm.data.builtin import arithmetic_documents, documents, instructions, labelled_documents, labelled_sentences
 from jpllm.data.builtin_words import inflect
 
 CORPUS = list(labelled_documents(seed=0, num_bytes=1_500_000))
@@ -212,6 +212,22 @@ def test_instructions() -> None:
     for row in rows:
         for left, operator, right, result, rest in FORMULA.findall(row["output"]):
             assert compute(int(left), operator, int(right)) == (int(result), int(rest or 0))
+    asked = {row["output"] for row in rows if re.fullmatch(r"[\d+×-]+(を|は|の).+。", row["instruction"])}
+    assert len(asked) > 80
+    assert all(re.fullmatch(r"\d+[+×-]\d+=\d+です。", output) for output in asked)
+
+
+def test_arithmetic_documents() -> None:
+    texts = list(arithmetic_documents(seed=0, num_bytes=100_000))
+    assert texts == list(arithmetic_documents(seed=0, num_bytes=100_000))
+    assert 100_000 <= sum(len(text.encode()) for text in texts) < 103_000
+    lines = [line for text in texts if text[0].isdigit() for line in text.split("\n")]
+    bare = [re.fullmatch(r"(\d)([+×-])(\d)(?:を|は|の)[^。]+。(\d[+×-]\d)=(\d+)です。", line) for line in lines]
+    bare = [match for match in bare if match]
+    assert len(bare) > 1000
+    for match in bare:
+        assert match[4] == match[1] + match[2] + match[3]
+        assert compute(int(match[1]), match[2], int(match[3])) == (int(match[5]), 0)
 
 
 def test_labelled_sentences() -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from jpllm import config, runtime
-from jpllm.commands import chat, data, doctor, generate, plan, tokenizer
+from jpllm.commands import card, chat, compare, data, doctor, export, generate, plan, tokenizer, watch
 from jpllm.runtime import InputError
 
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -18,9 +18,14 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "data dedup": data.dedup,
     "data pack": data.pack,
     "data contamination": data.contamination,
+    "data jglue": data.jglue,
     "data builtin": data.builtin,
     "plan": plan.plan,
     "generate": generate.generate,
+    "compare": compare.compare,
+    "watch": watch.watch,
+    "card": card.card,
+    "export": export.export,
     "chat": chat.chat,
     "doctor": doctor.doctor,
 }

@@ -43,7 +43,7 @@ from jpllm.config_types import (
     suggest,
     without_none,
 )
-from jpllm.runtime import InputError
+from jpllm.runtime import InputError, write_whole
 
 REQUIRED = dataclasses.MISSING
 _UNTAGGED = (TEXT_TAG, "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
@@ -72,20 +72,28 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def parse(classes: Sequence[type], argv: Sequence[str] | None = None, *, prog: str, description: str) -> tuple:
+def parse(
+    classes: Sequence[type],
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str,
+    description: str,
+    positional: str | None = None,
+) -> tuple:
     """One instance per class, from the arguments `argv` (`sys.argv[1:]`) and the file that `--config` names.
 
+    `positional` is a key that holds a list: arguments that belong to no `--key` are its items.
     `--help` prints the page about all keys and raises SystemExit(0). Raises ConfigError with the problems of
     the file, then of the command line, then missing keys and what the classes' checks found.
     """
     settings = _Settings(classes)
     arguments = sys.argv[1:] if argv is None else argv
     if not {"-h", "--help"}.isdisjoint(arguments):
-        print(help_text(classes, prog=prog, description=description))
+        print(help_text(classes, prog=prog, description=description, positional=positional))
         raise SystemExit(0)
 
     problems: list[str] = []
-    texts_of, argument_problems = _split_arguments(arguments, settings)
+    texts_of, argument_problems = _split_arguments(arguments, settings, positional)
     config = texts_of.pop("config", None)
     root = None if config is None else _load(config, problems)
     if root is not None:
@@ -109,14 +117,19 @@ def dump(instances: Iterable[object]) -> str:
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
-def shareable(instances: Iterable[object]) -> dict[str, object]:
-    """The keys that say nothing of a machine or its user: numbers, switches and choices; no text that was typed."""
+def shareable(instances: Iterable[object], names: Sequence[str] = ()) -> dict[str, object]:
+    """The keys that say nothing of a machine or its user: numbers, switches and choices; no text that was typed.
+
+    Of the keys in `names`, which hold a name or a path, the last part is there too.
+    """
     found = {}
     for instance in instances:
         hints = typing.get_type_hints(type(instance))
         for name, value in dataclasses.asdict(instance).items():
             if isinstance(value, bool | int | float) or typing.get_origin(hints[name]) is typing.Literal:
                 found[name] = value
+            elif name in names and value is not None and PurePath(value).name != Path.home().name:
+                found[name] = PurePath(value).name
     return found
 
 
@@ -124,28 +137,38 @@ def write_resolved(instances: Iterable[object], path: str | os.PathLike[str]) ->
     """Write `dump(instances)` to `path`, making its folder if need be; no reader ever sees half a file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    unfinished.write_text(dump(instances), encoding="utf-8")
-    unfinished.replace(path)
+    write_whole(path, dump(instances))
 
 
-def _split_arguments(arguments: Iterable[str], settings: _Settings) -> tuple[dict[str, list[str]], list[str]]:
-    """The texts that follow each `--key`, and the problems of the arguments that belong nowhere."""
+def _split_arguments(
+    arguments: Iterable[str], settings: _Settings, positional: str | None
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The texts that follow each `--key`, and the problems of the arguments that belong nowhere.
+
+    Where there is a `positional` key, it gets what stands before all keys, and behind one that has its value.
+    """
     texts_of: dict[str, list[str]] = {}
     problems: list[str] = []
-    texts: list[str] | None = None
+    free: list[str] = []
+    name, texts = "", None
     for argument in arguments:
         if argument.startswith("--"):
             name, equals_sign, text = argument[2:].partition("=")
+            if (written := name.replace("-", "_")) in settings.keys:
+                name = written
             texts = [text] if equals_sign else []
             if name != "config" and name not in settings.keys:
                 problems.append(f"--{name}: {settings.unknown_key(name, 'config', 'help')}")
             elif texts_of.setdefault(name, texts) is not texts:
                 problems.append(f"--{name}: given twice")
-        elif texts is not None:
+        elif texts is not None and not (positional and settings.has_its_value(name, texts, argument)):
             texts.append(argument)
+        elif positional:
+            free.append(argument)
         else:
             problems.append(f"{argument}: unexpected argument; write --key value, or --config FILE.yaml")
+    if free and texts_of.setdefault(positional, free) is not free:
+        problems.append(f"{free[0]}: unexpected argument; --{positional} is given too")
     return texts_of, problems
 
 
@@ -282,6 +305,13 @@ class _Settings:
     def unknown_key(self, name: str, *also_known: str) -> str:
         advice = f"; {self.renamed[name]}" if name in self.renamed else suggest(name, [*self.keys, *also_known])
         return f"unknown key{advice or '; see --help'}"
+
+    def has_its_value(self, name: str, texts: Sequence[str], following: str) -> bool:
+        """Whether the key, which `texts` were given to, cannot take the `following` text too."""
+        kind = without_none(self.keys[name].hint)[0] if name in self.keys else str
+        if kind is bool and not texts:
+            return following not in ("true", "false")
+        return bool(texts) and typing.get_origin(kind) not in (list, dict)
 
     def read(self, mapping: yaml.MappingNode, place: _Place) -> None:
         for name, node, key_place in _entries(mapping, place):

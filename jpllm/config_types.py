@@ -171,10 +171,11 @@ def means_none(node: yaml.Node) -> bool:
     return node.value.lower() in ("null", "none") if _is_argument(node) else parse_scalar(node.value) is None
 
 
-def help_text(classes: Sequence[type], *, prog: str, description: str) -> str:
-    """The page that `--help` prints, as wide as the terminal."""
+def help_text(classes: Sequence[type], *, prog: str, description: str, positional: str | None = None) -> str:
+    """The page that `--help` prints, as wide as the terminal; `positional` is the key that needs no `--key`."""
     width = max(shutil.get_terminal_size().columns, 40)
-    parts = [f"usage: {prog} [--config FILE.yaml] [--key value ...]", description.strip()]
+    items = f" [{positional.upper()} ...]" if positional else ""
+    parts = [f"usage: {prog}{items} [--config FILE.yaml] [--key value ...]", description.strip()]
     parts.append(textwrap.fill(_HOW_TO_SET, width))
     for cls in classes:
         parts.append(_group(cls, _title(cls), "--", width))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED_EARLY = 75  # EX_TEMPFAIL of sysexits.h: the same command, later, goes on
+_GIT_SECONDS = 10
 STARTED_SECONDS = time.monotonic()  # by the clock of `time.monotonic`
 
 
@@ -25,6 +28,10 @@ class InputError(ValueError):
     The message names the file, line or key, the value, and the fix. Commands print it without a
     traceback and exit with code 2 (see `run_command`).
     """
+
+
+class Diverged(InputError):
+    """A training came to a loss, a weight or a gradient that is not finite."""
 
 
 class StoppedEarly(Exception):
@@ -118,6 +125,26 @@ def versions() -> dict[str, str]:
     return found
 
 
+def commit() -> str | None:
+    """Commit of this package's own checkout, with -dirty where files have changed; None where it is installed."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():  # whatever repository may be around it, as around an environment, is another one
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_GIT_SECONDS)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file that no reader ever sees half of."""
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(file)
+
+
 def device() -> torch.device:
     """Where this process computes: its CUDA GPU, or the CPU (also when the launcher asked for it)."""
     import torch
@@ -162,7 +189,11 @@ def progress_bar(description: str, *units: str) -> Iterator[Callable[..., None]]
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[summary]}"))
     with Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+        *columns,
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not (console.is_terminal and is_main_process()),
     ) as progress:
         task = progress.add_task(description, total=None, summary="")
         shown = 0.0

@@ -308,6 +308,8 @@ def test_the_command_line(folder):
         (["--trackers", "null"], "trackers", None),
         (["--trackers", "a"], "trackers", ["a"]),
         (["--output_dir", "2024"], "output_dir", Path("2024")),
+        (["--output-dir", "a-b"], "output_dir", Path("a-b")),
+        (["--run-name=a-b"], "run_name", "a-b"),
     ],
 )
 def test_one_argument(arguments, key, value):
@@ -320,7 +322,8 @@ def test_one_argument(arguments, key, value):
     ("arguments", "message"),
     [
         (["--learn", "1"], "--learn: unknown key; did you mean 'learning_rate'?"),
-        (["--learning-rate", "1"], "--learning-rate: unknown key; did you mean 'learning_rate'?"),
+        (["--learning-rat", "1"], "--learning-rat: unknown key; did you mean 'learning_rate'?"),
+        (["--eval-steps", "1", "--eval_steps", "1"], "--eval_steps: given twice"),
         (["--lr=1"], "--lr: unknown key; write learning_rate"),
         (["--confg", "a.yaml"], "--confg: unknown key; did you mean 'config'?"),
         (["--", "1"], "--: unknown key; see --help"),
@@ -344,6 +347,47 @@ def test_one_argument(arguments, key, value):
 )
 def test_a_wrong_argument(folder, arguments, message):
     assert problems(parse, *arguments) == [message]
+
+
+POSITIONAL = {"positional": "trackers", "prog": "recipe.py", "description": "A recipe."}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["a", "b"], Training(trackers=["a", "b"])),
+        (["a", "--seed", "3", "--compile"], Training(trackers=["a"], seed=3, compile=True)),
+        (["--seed", "3", "a", "b"], Training(trackers=["a", "b"], seed=3)),
+        (["--output_dir=x", "a", "--compile", "b"], Training(trackers=["a", "b"], output_dir=Path("x"), compile=True)),
+        (["--compile", "false", "true"], Training(trackers=["true"])),
+        (["--trackers", "a", "b", "--seed", "3"], Training(trackers=["a", "b"], seed=3)),
+        (["--config", "a.yaml", "a"], Training(trackers=["a"], seed=9)),
+        (["--config", "a.yaml"], Training(trackers=["of the file"], seed=9)),
+    ],
+)
+def test_arguments_without_a_key(folder, arguments, expected):
+    Path("a.yaml").write_text("seed: 9\ntrackers: [of the file]\n", encoding="utf-8")
+    assert config.parse([Training], arguments, **POSITIONAL) == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a", "--trackers", "b"], "a: unexpected argument; --trackers is given too"),
+        (["--sed", "3", "a"], "--sed: unknown key; did you mean 'seed'?"),
+        (["--seed", "a", "b"], "--seed: write an integer or null, not 'a'"),
+    ],
+)
+def test_wrong_arguments_without_a_key(arguments, message):
+    assert problems(config.parse, [Training], arguments, **POSITIONAL) == [message]
+
+
+def test_help_shows_what_needs_no_key(capsys):
+    with pytest.raises(SystemExit):
+        config.parse([Training], ["--help"], **POSITIONAL)
+    assert capsys.readouterr().out.startswith(
+        "usage: recipe.py [TRACKERS ...] [--config FILE.yaml] [--key value ...]\n"
+    )
 
 
 def test_entries_on_the_command_line():
@@ -595,6 +639,21 @@ output_dir: out
 """
     )
     assert parse_yaml(text, classes=(Data, Training)) == (data, training)
+
+
+def test_what_others_may_see(tmp_path, monkeypatch):
+    """Numbers, switches, choices; of names and paths that are asked for the last part; nothing else that was typed."""
+    monkeypatch.setenv("HOME", str(tmp_path / "cat"))
+    typed = Training(seed=3, run_name="hf_canary", trackers=["canary"], output_dir=tmp_path / "cat" / "canary" / "run")
+    data = Data([Source("canary.jsonl")], variables={"TOKEN": "canary"})
+    found = config.shareable([typed, data], names=("output_dir", "run_name"))
+    assert found == {
+        **{"learning_rate": 6e-4, "scheduler": "cosine", "eval_steps": 500, "save_steps": 1000, "compile": False},
+        **{"run_name": "hf_canary", "seed": 3, "output_dir": "run", "sequence_length": 1024},
+    }
+    assert not {"run_name", "output_dir"} & config.shareable([typed]).keys()
+    home = Training(output_dir=tmp_path / "cat")
+    assert "output_dir" not in config.shareable([home], names=("output_dir",))
 
 
 def test_write_resolved(tmp_path):

@@ -16,6 +16,8 @@ from jpllm.data.shards import ShardsSize
 from jpllm.data.sources import SourceConfig, write_jsonl
 from jpllm.evaluation.benchmarks import BenchmarkConfig
 from jpllm.evaluation.contamination import ContaminationConfig
+from jpllm.evaluation.jglue_data import Task
+from jpllm.evaluation.jglue_download import FOLDERS, HOST
 
 
 @dataclass
@@ -53,10 +55,21 @@ class ContaminationFiles:
 class BuiltinConfig:
     """Built-in corpus"""
 
-    output_dir: Path = option(REQUIRED, "Folder for documents.jsonl, instructions.jsonl and labels.jsonl.")
-    num_bytes: int = option(3_000_000, "UTF-8 bytes of the documents together.", minimum=1000)
+    output_dir: Path = option(REQUIRED, "Folder for documents, arithmetic, instructions and labels, each a .jsonl.")
+    num_bytes: int = option(3_000_000, "UTF-8 bytes of documents; arithmetic has half as many.", minimum=1000)
     num_rows: int = option(2000, "Rows of instructions.jsonl and of labels.jsonl.", minimum=1)
     seed: int = option(0, "Another seed gives other texts.", minimum=0)
+
+
+@dataclass
+class JglueConfig:
+    """Download"""
+
+    output_dir: Path = option(REQUIRED, "Folder for the files; give it to recipes/evaluate.py as jglue_dir.")
+    tasks: list[Task] = option(
+        default_factory=lambda: list(FOLDERS), help="Tasks to fetch; by default all that have a public repository."
+    )
+    mirror: str = option(HOST, "Server with the same paths as the official one, which is the default.")
 
 
 def pack(argv: Sequence[str]) -> None:
@@ -168,6 +181,17 @@ def contamination(argv: Sequence[str]) -> None:
     runtime.announce(f"{files.output}: the items that were found")
 
 
+def jglue(argv: Sequence[str]) -> None:
+    """Fetch the official files of JGLUE and JCoLA, and check that they are as published."""
+    (settings,) = config.parse([JglueConfig], argv, prog="jpllm data jglue", description=jglue.__doc__)
+    from jpllm.evaluation import jglue_download
+
+    for remote in jglue_download.files_of(settings.tasks):
+        is_new = jglue_download.fetch(remote, settings.output_dir, settings.mirror)
+        file = settings.output_dir / remote.path.parent.name / remote.path.name
+        runtime.announce(f"{file}: {'fetched' if is_new else 'was there'}")
+
+
 def builtin(argv: Sequence[str]) -> None:
     """Write the built-in corpus: Japanese texts, instruction rows and labelled sentences."""
     (settings,) = config.parse([BuiltinConfig], argv, prog="jpllm data builtin", description=builtin.__doc__)
@@ -175,6 +199,9 @@ def builtin(argv: Sequence[str]) -> None:
 
     rows = {
         "documents.jsonl": ({"text": text} for text in corpus.documents(settings.seed, settings.num_bytes)),
+        "arithmetic.jsonl": (
+            {"text": text} for text in corpus.arithmetic_documents(settings.seed, settings.num_bytes // 2)
+        ),
         "instructions.jsonl": corpus.instructions(settings.seed, settings.num_rows),
         "labels.jsonl": corpus.labelled_sentences(settings.seed, settings.num_rows),
     }

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
-_GROUP_PREFIX = "eval_group_bits_per_byte/"
 _COLOURS = ("#c0392b", "#2c7fb8", "#41903a", "#8e5ea2")
 
 
@@ -27,7 +27,7 @@ def plot_loss(
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    groups = sorted({key for row in rows for key in row if key.startswith(_GROUP_PREFIX)})
+    groups = sorted({key for row in rows for key in row if key.startswith(EVAL_GROUP_PREFIX)})
     figure, axes = plt.subplots(
         *(1, 1 + bool(groups)), figsize=(8 + 6 * bool(groups), 4.8), dpi=120, layout="constrained", squeeze=False
     )
@@ -45,7 +45,7 @@ def plot_loss(
     for panel in others:
         for key, colour in zip(groups, itertools.cycle(_COLOURS[1:])):
             values = points(key)
-            name = key.removeprefix(_GROUP_PREFIX)
+            name = key.removeprefix(EVAL_GROUP_PREFIX)
             _draw(panel, values, colour, f"{name} texts ({values[0][1]:.3f} → {values[-1][1]:.3f})")
         panel.set(xlabel="epochs", ylabel="bits per byte", title="learned and forgotten")
     for panel in axes[0]:

@@ -1,29 +1,39 @@
-"""Metrics and samples mirrored to Weights & Biases. The run folder stays the record; the mirror may fail."""
+"""A run folder mirrored to Weights & Biases. The folder stays the record; the mirror may fail.
+
+W&B works in a process of its own (`jpllm.tracking.wandb_process`), which reads what the run writes to its folder. The
+training hands nothing over and waits for nothing, so a network that hangs, an error or a crash there costs it nothing.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import os
-import queue
+import re
 import secrets
+import subprocess
+import sys
 import threading
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 
+from jpllm import runtime
 from jpllm.runtime import InputError
+from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME
 
-PROJECT = "jpllm"
-_ID_NAME = "wandb_run_id"
-_CLOSING_SECONDS = 60
+ID_NAME = "wandb_run_id"
+CLOSING_SECONDS = 60  # for what is on its way when a run ends
+_GRACE_SECONDS = 5  # the process ends itself in time
+# The folder that the training was started in, which Python searches first for a -c or -m, may hold a json.py.
+_PROGRAM = "import sys; sys.path[:] = filter(None, sys.path); from jpllm.tracking.wandb_process import main; main()"
 logger = logging.getLogger(__name__)
 
 
 class WandbMirror:
     """One run of W&B for one run folder; a run that goes on after an interruption goes on there too.
 
-    W&B is called in a thread of its own, so a network that hangs or an error there costs the training nothing. Without
-    a login, or with `WANDB_MODE=offline`, everything is written to `output_dir/wandb` for `wandb sync`.
+    Without a login or a network, or with `WANDB_MODE=offline`, all is written to `output_dir/wandb` for `wandb sync`.
 
     Raises:
         InputError: wandb is not installed.
@@ -31,69 +41,163 @@ class WandbMirror:
 
     def __init__(self, output_dir: Path, settings: Mapping[str, object]) -> None:
         """`settings` become the run's configuration; hand over nothing that is not to be seen by others."""
-        if importlib.util.find_spec("wandb") is None:
-            raise InputError("report_to: wandb needs the package: pip install 'jpllm[wandb]'")
+        refuse_without_wandb()
         self._output_dir, self._settings = output_dir, dict(settings)
-        self._waiting: queue.SimpleQueue[dict | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
+        self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        """Begin; returns at once."""
-        self._thread.start()
-
-    def log(self, row: Mapping[str, object]) -> None:
-        """Hand over a row of `metrics.jsonl`; returns at once."""
-        self._waiting.put(dict(row))
+        """Mirror what is added to the folder from now on; returns at once."""
+        files = {name: self._output_dir / name for name in (METRICS_NAME, SAMPLES_NAME)}
+        offsets = {name: file.stat().st_size if file.exists() else 0 for name, file in files.items()}
+        self._process = _start(self._output_dir, {"settings": self._settings, "offsets": offsets})
 
     def stop(self) -> None:
-        """Wait for what is on its way, at most a minute."""
-        self._waiting.put(None)
-        self._thread.join(_CLOSING_SECONDS)
-        if self._thread.is_alive():
-            logger.warning("wandb: not done after %d s, left alone; the rows are in the run folder", _CLOSING_SECONDS)
+        """Wait for what is on its way, at most about a minute."""
+        if self._process:
+            _end(self._process)
 
-    def _work(self) -> None:
-        try:
-            import wandb
 
-            run = self._begin(wandb)
-            while (row := self._waiting.get()) is not None:
-                run.log(row)
-            run.finish()
-        except Exception as error:  # whatever it is: training goes on
-            logger.warning(
-                "wandb: %s: %s; nothing more is mirrored, the rows are in the run folder", type(error).__name__, error
-            )
+def refuse_without_wandb() -> None:
+    """Raise InputError where wandb is not installed."""
+    if importlib.util.find_spec("wandb") is None:
+        raise InputError("report_to: wandb needs the package: pip install 'jpllm[wandb]'")
 
-    def _begin(self, wandb):
-        file = self._output_dir / _ID_NAME
-        if not file.exists():
-            file.write_text(secrets.token_hex(4), encoding="utf-8")
-        run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=self._output_dir.name,
-            id=file.read_text(encoding="utf-8"),
-            resume="allow",
-            mode=os.environ.get("WANDB_MODE") or ("online" if _has_login() else "offline"),
-            dir=self._output_dir,
-            config=self._settings,
-            # no host name, user, path, command line or code of this machine
-            settings=wandb.Settings(
-                silent=True,
-                disable_git=True,
-                save_code=False,
-                x_disable_meta=True,
-                x_disable_machine_info=True,
-                x_disable_stats=True,
-                console="off",
-            ),
+
+def mirrored_run(model: Path) -> Path:
+    """The run folder that a model lies in.
+
+    Raises:
+        InputError: it is in none that is mirrored, or wandb is not installed.
+    """
+    refuse_without_wandb()
+    folder = model.resolve().parent
+    if not _known_id(folder):
+        raise InputError(f"report_to: {model} is not the model of a run that was mirrored to W&B; remove report_to")
+    return folder
+
+
+def evaluation_tables(results: Mapping[str, object]) -> dict[str, list[dict]]:
+    """The rows in an `evaluation.json` as tables; of each row what is a number, a switch or a text.
+
+    The matrix of what was forgotten is a table with a row for each group and model.
+    """
+    parts = {name: part for name, part in results.items() if isinstance(part, list) and part}
+    if "forgetting" in results:
+        parts["forgetting"] = _matrix_rows(**results["forgetting"])
+    return {
+        f"evaluation_{name}": [
+            {key: value for key, value in row.items() if value is None or isinstance(value, str | bool | int | float)}
+            for row in rows
+        ]
+        for name, rows in parts.items()
+        if all(isinstance(row, Mapping) for row in rows)
+    }
+
+
+def _matrix_rows(models: Sequence[str], bits_per_byte: Mapping[str, Sequence[float]], **_: object) -> list[dict]:
+    """Models are named by the last part that says something."""
+    unsaying = {"model", "/", Path.home().name}
+    names = [next((part for part in reversed(PurePath(model).parts) if part not in unsaying), "") for model in models]
+    return [
+        {"group": group, "model": name, "bits_per_byte": bits, "change": bits - row[0]}
+        for group, row in bits_per_byte.items()
+        for name, bits in zip(names, row, strict=True)
+    ]
+
+
+def send_tables(folder: Path, tables: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
+    """Add tables, rows by name, to the mirrored run of a folder; waits for about a minute at most."""
+    _end(_start(folder, {"tables": {name: list(map(dict, rows)) for name, rows in tables.items()}}))
+
+
+def send_card(folder: Path, card: Path) -> None:
+    """Add the model card, a Markdown file, to the mirrored run of a folder as an artifact; waits as `send_tables`."""
+    _end(_start(folder, {"card": str(card.resolve())}))
+
+
+def _start(folder: Path, job: Mapping[str, object]) -> subprocess.Popen | None:
+    """The process at work; None where it cannot be started."""
+    try:
+        mode, reason = _mode()
+        common = {"folder": str(folder.resolve()), "id": _id(folder), "mode": mode, "seconds": CLOSING_SECONDS}
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C is for the training, which then ends the mirror in peace
         )
-        run.define_metric("*", step_metric="tokens")
-        return run
+        _tell(process, json.dumps(common | dict(job)))
+    except (OSError, ImportError) as error:
+        logger.warning("wandb: not started: %s; the rows are in the run folder", error)
+        return None
+    logger.info("wandb: %s, %s", mode, reason)
+    threading.Thread(target=_pass_on_warnings, args=[process], name="wandb", daemon=True).start()
+    return process
 
 
-def _has_login() -> bool:
+def has_login() -> bool:
+    """Whether there is a key for the server."""
     from requests.utils import get_netrc_auth
 
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-    return bool(os.environ.get("WANDB_API_KEY") or get_netrc_auth(host))
+    return bool(os.environ.get("WANDB_API_KEY") or get_netrc_auth(_server()))
+
+
+def _server() -> str:
+    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+
+
+def _mode() -> tuple[str, str]:
+    """The mode of `wandb.init`, and why that one."""
+    if asked := os.environ.get("WANDB_MODE"):
+        return asked, "as WANDB_MODE says"
+    if has_login():
+        return "online", f"with the login for {_server()}"
+    return "offline", f"as there is no login for {_server()}: written to files for wandb sync"
+
+
+def _known_id(folder: Path) -> str | None:
+    """What the run of a folder is called at W&B; None where it has no whole name yet."""
+    file = folder / ID_NAME
+    found = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
+    return found if re.fullmatch(r"[\w-]+", found, re.ASCII) else None
+
+
+def _id(folder: Path) -> str:
+    """The same; a new one is made and kept where there is none."""
+    found = _known_id(folder)
+    if not found:
+        found = secrets.token_hex(4)
+        runtime.write_whole(folder / ID_NAME, found)
+    return found
+
+
+def _end(process: subprocess.Popen | None) -> None:
+    if process is None:
+        return
+    _tell(process, "end")
+    try:
+        process.wait(CLOSING_SECONDS + _GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _tell(process: subprocess.Popen, line: str) -> None:
+    try:
+        process.stdin.write(f"{line}\n")
+        process.stdin.flush()
+    except BrokenPipeError:  # it is gone, and has said why
+        pass
+
+
+def _pass_on_warnings(process: subprocess.Popen) -> None:
+    """Until it ends; one that fails without a word is named too."""
+    has_said = False
+    for line in process.stdout:
+        logger.warning("wandb: %s", line.strip())
+        has_said = True
+    code = process.wait()
+    if code and not has_said:
+        logger.warning("wandb: ended with code %d; nothing more is mirrored, the rows are in the run folder", code)

@@ -71,15 +71,16 @@ def test_packages(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("gpu", "status", "words"),
+    ("gpu", "free_gib", "status", "words"),
     [
-        (LocalGpu("NVIDIA GeForce RTX 3060", (8, 6), 12 * GIB, 12 * GIB), "ok", ""),
-        (LocalGpu("Tesla T4", (7, 5), 15 * GIB, 15 * GIB), "warn", "precision: auto takes fp16"),
-        (LocalGpu("NVIDIA GeForce RTX 3060", (8, 6), 5 * GIB, 12 * GIB), "warn", "nvidia-smi"),
+        (LocalGpu("NVIDIA GeForce RTX 3060", (8, 6), 12 * GIB), 12, "ok", ""),
+        (LocalGpu("Tesla T4", (7, 5), 15 * GIB), 15, "warn", "precision: auto takes fp16"),
+        (LocalGpu("NVIDIA GeForce RTX 3060", (8, 6), 12 * GIB), 5, "warn", "nvidia-smi"),
     ],
 )
-def test_gpus(gpu, status, words, monkeypatch):
+def test_gpus(gpu, free_gib, status, words, monkeypatch):
     monkeypatch.setattr(machine, "gpus", lambda: [gpu])
+    monkeypatch.setattr(machine, "free_gpu_bytes", lambda index: free_gib * GIB)
     (finding,) = examination.gpus()
     assert finding.status == status
     assert words in finding.fix

@@ -1,0 +1,170 @@
+"""`jpllm export`: a folder to give away, proved, and on request as a GGUF file and on the Hub."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jpllm import config, runtime
+from jpllm.commands.card import read_run
+from jpllm.config import REQUIRED, ConfigError, option
+from jpllm.models.gguf_tensors import GgufType
+from jpllm.runtime import InputError
+from jpllm.sharing import gguf_file
+from jpllm.sharing.card import CARD_NAME, CardConfig
+from jpllm.sharing.card_rules import is_repository
+from jpllm.sharing.export import Dtype
+from jpllm.sharing.gguf_file import Unknown
+
+if TYPE_CHECKING:
+    from jpllm.sharing.export_proof import Proof
+    from jpllm.tracking.runs import Run
+
+_SAMPLING_KEYS = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "no_repeat_ngram_size")
+_MAX_HELD_OUT_TEXTS = 300
+
+
+@dataclass
+class ExportConfig:
+    """Export"""
+
+    run: list[Path] = option(REQUIRED, "Folder of the run, or of a model.")
+    to: Path = option(REQUIRED, "New folder to give away.")
+    dtype: Dtype | None = option(None, "Weights in another dtype; by default in that of the model.")
+    gguf: GgufType | None = option(None, "Also write a GGUF file for llama.cpp, with matrices in f32 or f16.")
+    gguf_unknown: Unknown = option(
+        "refuse",
+        "Characters without a piece that llama.cpp cannot spell in bytes: refuse the file, or let them be <unk> there.",
+    )
+    push: str | None = option(None, "Upload the folder to this repository of the Hugging Face Hub, OWNER/NAME.")
+    public: bool = option(False, "Make a new repository public, or push to one that is; by default it is private.")
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """One run, and keys that act."""
+        if len(self.run) != 1:
+            yield "run", "name one run folder"
+        if self.push and (not is_repository(self.push) or "/" not in self.push):
+            yield "push", f"{self.push!r} is no name of a repository; write OWNER/NAME"
+        if self.public and not self.push:
+            yield "public", "acts with push only; remove it"
+        if self.gguf_unknown == "unk" and not self.gguf:
+            yield "gguf_unknown", "acts with gguf only; remove it"
+
+
+def export(argv: Sequence[str]) -> None:
+    """Make a clean folder of a run's model, prove it, and on request push it."""
+    settings, card = config.parse(
+        [ExportConfig, CardConfig],
+        argv,
+        prog="jpllm export",
+        description=f"{export.__doc__} Example: jpllm export runs/NAME --to NAME --license apache-2.0",
+        positional="run",
+    )
+    from jpllm.sharing import card as cards
+    from jpllm.sharing import export as exports
+    from jpllm.sharing import hub
+
+    (folder,) = settings.run
+    model_dir = cards.model_folder(folder)
+    if settings.push:
+        hub.refuse_without_login()
+    run = read_run(folder, [])
+    text, plots = card_of(folder, model_dir, run, card, settings.push)
+    with exports.new_folder(settings.to) as unfinished:
+        proof, gguf = save_and_prove(settings, folder, model_dir, unfinished, sampling_of(run))
+        cards.write("\n".join([text, *gguf]), unfinished, plots, folder)
+        exports.refuse_unwanted(unfinished, [folder, model_dir, Path.home(), Path.cwd()])
+    difference = "equal logits, bit by bit"
+    if settings.dtype:
+        difference = f"logits that differ from the original's by at most {proof.largest_difference:.3g}"
+    runtime.announce(
+        f"exported {settings.to}: a fresh process with transformers {proof.transformers} and without jpllm gives "
+        f"{difference}, and equal ids on {proof.num_texts:,} texts"
+    )
+    for section in gguf:
+        runtime.announce(section.splitlines()[-1])
+    if settings.push:
+        runtime.announce(f"pushed to {hub.push(settings.to, settings.push, settings.public)}")
+
+
+def card_of(folder: Path, model_dir: Path, run: Run, settings: CardConfig, name: str | None) -> tuple[str, list[str]]:
+    """The card that lies beside the model or else a new one, and the names of its pictures.
+
+    Raises:
+        InputError: see `jpllm.sharing.card.gather`; or there is a card, and settings for a new one.
+    """
+    from jpllm.sharing import card as cards
+    from jpllm.sharing import card_rules, card_text
+
+    file = model_dir / CARD_NAME
+    if not file.is_file():
+        facts = cards.gather(folder, run, settings)
+        return cards.compose(facts, settings, name or "."), list(facts.plots)
+    default = CardConfig()
+    given = [f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) != getattr(default, f.name)]
+    if given:
+        raise ConfigError(f"--{key}: {file} is the card already; remove that file or this key" for key in given)
+    text = file.read_text(encoding="utf-8")
+    if problems := list(card_rules.problems(text)):
+        raise InputError(f"{file}: the Hub would refuse the card: {'; '.join(problems)}")
+    return text, [name for name in card_text.PLOTS if (folder / name).is_file()]
+
+
+def sampling_of(run: Run) -> dict | None:
+    """How the run sampled; None where it says nothing of it."""
+    return {key: run.settings[key] for key in _SAMPLING_KEYS if key in run.settings} or None
+
+
+def save_and_prove(
+    settings: ExportConfig, folder: Path, model_dir: Path, unfinished: Path, sampling: dict | None
+) -> tuple[Proof, list[str]]:
+    """Write weights, tokenizer and, if asked for, the GGUF file, and prove each.
+
+    Returns the proof, and for the card a section on the GGUF file. Raises InputError where one of them fails.
+    """
+    import torch
+    import transformers
+
+    from jpllm.models.build import load_trained
+    from jpllm.sharing import export as exports
+    from jpllm.sharing import export_proof
+    from jpllm.sharing.card_facts import pipeline_tag
+    from jpllm.tokenizer.load import load
+
+    architecture = transformers.AutoConfig.from_pretrained(model_dir, local_files_only=True)
+    tag = pipeline_tag(architecture.to_dict())
+    if tag is None:
+        raise InputError(f"{model_dir}: {architecture.architectures} is no architecture that is exported here")
+    tokenizer = load(model_dir, needs_eos=False)
+    model = load_trained(model_dir, getattr(transformers, architecture.architectures[0])).to("cpu")
+    ids = export_proof.proof_ids(model)
+    original = export_proof.logits(model, ids)
+    exports.set_dtype(model, getattr(torch, settings.dtype) if settings.dtype else architecture.dtype)
+    exports.save_model(model, tokenizer, model_dir, unfinished, sampling)
+    exports.set_dtype(model, torch.float32)
+    expected = export_proof.logits(model, ids)
+    gguf = []
+    if settings.gguf:
+        file = unfinished / f"{settings.to.name}-{settings.gguf}.gguf"
+        gguf_file.write(model, tokenizer, model_dir, file, settings.gguf)
+        texts = held_out_texts(folder)
+        found = gguf_file.prove(file, model, tokenizer, model_dir, settings.gguf_unknown, texts)
+        gguf.append(f"## GGUF\n\n{gguf_file.describe(file.name, found)}\n")
+    return export_proof.prove(unfinished, tag, tokenizer, ids, original, expected), gguf
+
+
+def held_out_texts(folder: Path) -> list[str]:
+    """Lines of the texts that a run was evaluated on; none where it has no such texts."""
+    from jpllm.sharing.card_facts import texts_of
+    from jpllm.tracking.runs import HELD_OUT_NAME
+
+    file = folder / HELD_OUT_NAME
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8") as stream:
+        lines = (line for row in stream for text in texts_of(row) for line in text.splitlines() if line)
+        return list(islice(lines, _MAX_HELD_OUT_TEXTS))

@@ -1,0 +1,159 @@
+"""A comparison as one HTML file that needs nothing else: no network, no other file."""
+
+from __future__ import annotations
+
+import html
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import resources
+
+from jpllm import __version__
+from jpllm.tracking.compare.contents import Comparison
+from jpllm.tracking.compare.curves import drawn, drawn_clock
+from jpllm.tracking.compare.summary import loss_unit
+from jpllm.tracking.compare.tables import Table
+from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
+from jpllm.tracking.runs import Run
+
+SCRIPTS = ("dom.js", "tables.js", "samples.js", "axes.js", "frame.js", "chart.js", "curves.js", "page.js")
+_MAX_POINTS, _MIN_POINTS, _MAX_LONG_POINTS = 1500, 200, 120_000
+_TITLES = {
+    "loss": "training loss",
+    "eval_loss": "held-out loss",
+    "eval_bits_per_byte": "held-out bits per byte",
+    "eval_masked_accuracy": "masked words filled in right",
+    "eval_token_accuracy": "answer tokens right",
+    "eval_answers_ended": "answers that end by themselves",
+    "eval_answers_right": "right answers",
+    "eval_accuracy": "validation accuracy",
+    "eval_macro_f1": "validation macro-F1",
+    "eval_pearson": "validation Pearson",
+    "eval_spearman": "validation Spearman",
+    "learning_rate": "learning rate",
+    "grad_norm": "gradient norm",
+    "tokens_per_second": "tokens per second",
+    "kwh": "energy, kWh",
+    "peak_host_bytes": "peak host memory, bytes",
+    "peak_gpu_bytes": "peak GPU memory, bytes",
+}
+_FOLDED = frozenset(["learning_rate", "grad_norm", "tokens_per_second", "kwh", "peak_host_bytes", "peak_gpu_bytes"])
+
+
+def to_html(found: Comparison) -> str:
+    """The page."""
+    parts = resources.files("jpllm.tracking.compare") / "assets"
+    text = {name: (parts / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *SCRIPTS)}
+    page = text["page.html"]
+    scripts = "\n".join(text[name] for name in SCRIPTS)
+    for mark, content in (
+        ("<!-- title -->", html.escape(found.title)),
+        ("/* style */", text["page.css"]),
+        ("/* scripts */", f'"use strict";\n{scripts}'),
+        ("<!-- data -->", embedded(payload(found))),  # last: what runs are called is not searched for marks
+    ):
+        before, _, after = page.partition(mark)
+        page = before + content + after
+    return page
+
+
+def embedded(value: object) -> str:
+    """JSON that ends no script element and opens no comment, whatever the texts in it are."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def payload(found: Comparison) -> dict:
+    """What the scripts of the page read."""
+    num_points = points_per_curve(found.runs)
+    tables = {
+        "summary": [found.summary],
+        "settings": found.settings,
+        "environment": found.environment,
+        "forgetting": found.forgetting,
+        "mixture": [found.mixture] if found.mixture else [],
+    }
+    return {
+        "title": found.title,
+        "made": f"jpllm {__version__}, {time.strftime('%Y-%m-%d %H:%M')}",
+        "runs": [_run(run, num_points) for run in found.runs],
+        "metrics": metrics(found.runs),
+        "tables": {name: [_table(table) for table in own] for name, own in tables.items()},
+        "asked": {"note": found.asked_note, "prompts": [asdict(prompt) for prompt in found.asked]},
+        "recorded": {"note": found.recorded_note, "prompts": [asdict(prompt) for prompt in found.recorded]},
+        "refused": [asdict(refused) for refused in found.refused],
+    }
+
+
+def points_per_curve(runs: Sequence[Run]) -> int:
+    """So many that the page stays small, however many runs there are."""
+    num_long = sum(len(curve.steps) > _MIN_POINTS for run in runs for curve in run.curves.values())
+    return max(_MIN_POINTS, min(_MAX_POINTS, _MAX_LONG_POINTS // max(1, num_long)))
+
+
+def metrics(runs: Sequence[Run]) -> list[dict]:
+    """The curves that there are: key, title, whether they are shown at first, and levels to compare them with."""
+    found = dict.fromkeys(key for run in runs for key in run.curves)
+    known = [*_TITLES][:3]
+    order = [*known, *sorted(key for key in found if key.startswith(EVAL_GROUP_PREFIX)), *_TITLES]
+    keys = [key for key in dict.fromkeys(order) if key in found]
+    keys += sorted(found.keys() - set(keys))
+    return [
+        {
+            "key": key,
+            "title": _title(key, runs),
+            "isShown": key not in _FOLDED and ("/" not in key or key.startswith(EVAL_GROUP_PREFIX)),
+            "isNoisy": not key.startswith("eval_"),
+            "levels": _levels(key, runs),
+        }
+        for key in keys
+    ]
+
+
+def _title(key: str, runs: Sequence[Run]) -> str:
+    if key in ("loss", "eval_loss"):
+        units = {loss_unit(run) for run in runs if key in run.curves} - {None}
+        return f"{_TITLES[key]}, {units.pop() if len(units) == 1 else 'units differ'}" if units else _TITLES[key]
+    if key in _TITLES:
+        return _TITLES[key]
+    if key.startswith(EVAL_GROUP_PREFIX):
+        return f"bits per byte, {key.removeprefix(EVAL_GROUP_PREFIX)} texts"
+    name = key.removeprefix("eval_").replace("_", " ")
+    return name.replace("/", ", ", 1)
+
+
+def _levels(key: str, runs: Sequence[Run]) -> list[dict]:
+    """Lines of a picture: what a compressor or chance reaches, where it is the same for all runs that know it."""
+    wanted = {
+        "eval_bits_per_byte": (("xz -9", ("xz_bits_per_byte",)),),
+        "eval_accuracy": (("chance", ("validation", "chance")), ("majority", ("validation", "majority"))),
+    }
+    found = []
+    for label, path in wanted.get(key, ()):
+        values = {run.result(*path) for run in runs} - {None}
+        if len(values) == 1:
+            found.append({"label": label, "value": values.pop()})
+    return found
+
+
+def _run(run: Run, num_points: int) -> dict:
+    return {
+        "name": run.name,
+        "state": run.state,
+        "remarks": run.remarks,
+        "clock": drawn_clock(run.clock),
+        "curves": {key: drawn(curve, num_points) for key, curve in run.curves.items()},
+    }
+
+
+def _table(table: Table) -> dict:
+    """Without what is empty: a page of many runs has many cells."""
+    rows = [{**asdict(row), "cells": [cell and _filled(asdict(cell)) for cell in row.cells]} for row in table.rows]
+    return {**asdict(table), "rows": rows}
+
+
+def _filled(values: dict) -> dict:
+    return {key: value for key, value in values.items() if value is not None and value is not False}

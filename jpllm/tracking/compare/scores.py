@@ -1,0 +1,130 @@
+"""What evaluations found of runs: benchmarks beside chance, and bits per byte of texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from jpllm.tracking.compare.tables import Cell, Row
+from jpllm.tracking.quantities import four_decimals, per_cent
+from jpllm.tracking.runs import Run, number, rows_of
+
+SHARES = ("acc", "balanced_acc", "exact_match", "f1")
+_TASKS = {
+    "jcommonsenseqa": "JCommonsenseQA",
+    "jnli": "JNLI",
+    "jsquad": "JSQuAD",
+    "jsts": "JSTS",
+    "marc_ja": "MARC-ja",
+    "jcola": "JCoLA",
+    "jaqket": "JAQKET",
+}
+_METRICS = {
+    "acc": "accuracy",
+    "balanced_acc": "balanced accuracy",
+    "exact_match": "exact match",
+    "f1": "F1",
+    "mcc": "MCC",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+}
+# What makes scores comparable: key of an evaluation → keys of its rows.
+_KEYS = {
+    "jglue": ("task", "metric", "n", "style", "num_fewshot", "data_sha256"),
+    "jglue_finetuned": ("task", "metric", "n", "scored", "trainable", "max_train_rows", "data_sha256"),
+}
+_GROUPS = {"jglue": "JGLUE", "jglue_finetuned": "JGLUE, fine-tuned"}
+_AGAIN = ", again "
+Best = Literal["high", "low"]
+
+
+def jglue_rows(runs: Sequence[Run]) -> list[Row]:
+    """A row for each task and metric of the evaluations, and for each way that it was asked or trained."""
+    return [row for part in _KEYS for row in _rows_of_part(runs, part)]
+
+
+def _rows_of_part(runs: Sequence[Run], part: str) -> list[Row]:
+    cells: dict[tuple, list[Cell | None]] = {}
+    first: dict[tuple, dict] = {}
+    for index, run in enumerate(runs):
+        for row in (row for evaluation in run.evaluations for row in rows_of(evaluation.get(part))):
+            value = number(row.get("value"))
+            key = tuple(str(row.get(name)) for name in _KEYS[part])
+            if value is not None:
+                _put(cells.setdefault(key, [None] * len(runs)), index, _score(row, value))
+                first.setdefault(key, row)
+    found = []
+    for key in sorted(cells):
+        title = f"{_TASKS.get(key[0], key[0])} {_METRICS.get(key[1], key[1])}"
+        found.append(Row(title, with_best(cells[key], "high"), _GROUPS[part], _note(first[key])))
+    return found
+
+
+def _note(row: dict) -> str:
+    """How a score was got, as far as scores differ in it, and what chance gives."""
+    parts = [f"{row['style']}, {row.get('num_fewshot')} shots"] if "style" in row else []
+    parts += [f"{items:,.0f} items"] if (items := number(row.get("n"))) is not None else []
+    parts += [f"{rows:,.0f} training rows"] if (rows := number(row.get("max_train_rows"))) is not None else []
+    parts += [f"only {row['trainable']} trained"] if row.get("trainable", "all") != "all" else []
+    parts += [f"chance {per_cent(chance)}"] if (chance := number(row.get("chance"))) else []
+    return ", ".join(parts)
+
+
+def _score(row: dict, value: float) -> Cell:
+    error, chance = number(row.get("standard_error")), number(row.get("chance"))
+    constant = ", one answer" if row.get("is_constant") else ""
+    if row.get("metric") in SHARES:
+        return Cell(f"{per_cent(value)}{plus_minus(error)}{constant}", value, bar=value, mark=chance or None)
+    shown = f"{value:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+    return Cell(f"{shown}{constant}", value, bar=max(value, 0.0))
+
+
+def text_rows(runs: Sequence[Run]) -> list[Row]:
+    """Bits per byte of texts that evaluations scored; of equal name and length they are taken for the same.
+
+    Scores with another window or step of it, which give a token more or less to read before it, are rows of their own.
+    """
+    cells: dict[tuple, list[Cell | None]] = {}
+    for index, run in enumerate(runs):
+        for row in (row for evaluation in run.evaluations for row in rows_of(evaluation.get("perplexity"))):
+            bits, num_bytes = number(row.get("bits_per_byte")), number(row.get("num_bytes"))
+            if bits is not None and num_bytes is not None:
+                key = (str(row.get("text")), num_bytes, number(row.get("context_length")), number(row.get("stride")))
+                _put(cells.setdefault(key, [None] * len(runs)), index, Cell(four_decimals(bits), bits))
+    rows = []
+    for (text, num_bytes, window, stride), own in cells.items():
+        parts = [f"{num_bytes:,.0f} bytes"]
+        parts += [f"window {window:,.0f}"] if window is not None else []
+        parts += [f"step {stride:,.0f} tokens"] if stride is not None else []
+        rows.append(Row(text, with_best(own, "low"), "Bits per byte of other texts", ", ".join(parts)))
+    return rows
+
+
+def _put(cells: list[Cell | None], index: int, cell: Cell) -> None:
+    """Put a score of a run in its place; one that was measured again with another result stands behind the first."""
+    first = cells[index]
+    if first is None:
+        cells[index] = cell
+    elif cell.text not in first.text.split(_AGAIN):
+        cells[index] = replace(first, text=f"{first.text}{_AGAIN}{cell.text}")
+
+
+def plus_minus(error: float | None) -> str:
+    """` ± 3.4` of the standard error of a share, in per cent."""
+    return "" if error is None else f" ± {100 * error:.1f}"
+
+
+def with_best(cells: list[Cell | None], best: Best | None) -> list[Cell | None]:
+    """The cells with a mark at the best one, where there are several."""
+    known = [cell for cell in cells if cell]
+    if best is None or len(set(map(_figure_of, known))) < 2:
+        return cells
+    wanted = _figure_of((max if best == "high" else min)(known, key=lambda cell: cell.value))
+    return [cell and replace(cell, is_best=_figure_of(cell) == wanted) for cell in cells]
+
+
+def _figure_of(cell: Cell) -> str:
+    """The number, as precise as it is shown, without its error and remarks."""
+    return re.split(r" ±|, ", cell.text)[0]

@@ -1,0 +1,85 @@
+"""A comparison as Markdown, and its summary as a table in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from jpllm import markdown
+from jpllm.tracking.compare.contents import Comparison
+from jpllm.tracking.compare.samples import Prompt
+from jpllm.tracking.compare.tables import Cell, Row, Table
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+MAX_COLUMNS = 6  # more runs than these stand below each other
+CUT_MARK = " [cut]"
+BEST_MARK = "● "
+_EVIDENT_GROUPS = frozenset(["Size and cost", "On its held-out texts", "JGLUE"])
+
+
+def to_markdown(found: Comparison) -> str:
+    """Everything but curves and what was written before the end of a training."""
+    names = [run.name for run in found.runs]
+    tables = [*found.settings, *found.environment, *found.forgetting, *([found.mixture] if found.mixture else [])]
+    parts = [f"# {markdown.escaped(found.title)}", _markdown_table(found.summary, names)]
+    for table in (table for table in tables if not table.is_secondary):
+        parts += [f"## {markdown.escaped(table.title)}", _markdown_table(table, names)]
+    for title, prompts, note in (
+        ("Answers", found.asked, found.asked_note),
+        ("Samples at the end of the training", found.recorded, found.recorded_note),
+    ):
+        if prompts:
+            parts += [f"## {title}", _samples_table(prompts, names), *([markdown.escaped(note)] if note else [])]
+    remarks = [(run.name, remark) for run in found.runs for remark in run.remarks]
+    remarks += [(refused.name, f"not compared: {refused.reason}") for refused in found.refused]
+    if remarks:
+        parts += ["## Remarks", markdown.table(["run", "remark"], remarks)]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def to_terminal(found: Comparison) -> RichTable:
+    """The summary."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    head, rows = _oriented(found.summary, [run.name for run in found.runs])
+    shown = RichTable(caption=found.summary.note or None)
+    for index, title in enumerate(head):
+        shown.add_column(Text(title), justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*map(Text, row))
+    return shown
+
+
+def _markdown_table(table: Table, names: Sequence[str]) -> str:
+    text = markdown.table(*_oriented(table, names))
+    return f"{text}\n{markdown.escaped(table.note)}" if table.note else text
+
+
+def _oriented(table: Table, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: things below each other and runs side by side, or, of many runs, the other way round."""
+    columns = names if table.columns is None else table.columns
+    head, rows = ["", *columns], [[_title(row), *map(_shown, row.cells)] for row in table.rows]
+    if table.columns is None and len(columns) > MAX_COLUMNS:
+        head, *rows = map(list, zip(head, *rows, strict=True))
+    return head, rows
+
+
+def _title(row: Row) -> str:
+    title = f"{row.title} ({row.note})" if row.note else row.title
+    return f"{row.group}: {title}" if row.group and row.group not in _EVIDENT_GROUPS else title
+
+
+def _shown(cell: Cell | None) -> str:
+    return "" if cell is None else f"{BEST_MARK if cell.is_best else ''}{cell.text}"
+
+
+def _samples_table(prompts: Sequence[Prompt], names: Sequence[str]) -> str:
+    rows = []
+    for prompt in prompts:
+        latest = [own[-1] if own else None for own in prompt.texts]
+        texts = ["" if one is None else one.text.strip() + (CUT_MARK if one.ended is False else "") for one in latest]
+        rows.append([prompt.prompt, *texts])
+    return markdown.table(["prompt", *names], rows)

@@ -1,0 +1,262 @@
+"""The folders of runs as data: what they hold, in whatever state they are, and what is wrong with them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from jpllm import runtime
+from jpllm.runtime import InputError
+from jpllm.tracking.compare.curves import Clock, Curve, read_curves
+from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME
+from jpllm.tracking.shareable import encodable, shareable
+from jpllm.tracking.wandb_mirror import ID_NAME
+
+CONFIG_NAME = "config.yaml"
+RESULTS_NAME = "results.json"
+PLAN_NAME = "plan.json"
+ENVIRONMENT_NAME = "environment.json"
+EVALUATION_NAME = "evaluation.json"
+HELD_OUT_NAME = "held_out.jsonl"
+MODEL_NAME = "model"
+
+State = Literal["finished", "unfinished", "model"]
+
+
+@dataclass
+class Run:
+    """What is known of a run, or of a model whose training nobody recorded.
+
+    Attributes:
+        name: short, and no other run's among those that were read together.
+        state: a `model` has no record of a training.
+        model: what can be asked, a folder or a name on the Hub; None where there is none yet.
+        wandb_id: of the run at Weights & Biases that it was mirrored to.
+        held_out: fingerprint of the held-out texts; runs that share it were measured on the same texts.
+        remarks: what is missing or broken, in words.
+    """
+
+    name: str
+    state: State
+    model: str | None = None
+    settings: dict = field(default_factory=dict)
+    results: dict = field(default_factory=dict)
+    plan: dict = field(default_factory=dict)
+    environment: dict = field(default_factory=dict)
+    evaluations: list[dict] = field(default_factory=list)
+    samples: list[dict] = field(default_factory=list)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
+    held_out: str | None = None
+    wandb_id: str | None = None
+    num_parameters: int | None = None
+    remarks: list[str] = field(default_factory=list)
+
+    def result(self, *keys: str) -> float | None:
+        """A number of the results by its path; None where they have none."""
+        found: object = self.results
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        return number(found)
+
+    def figure(self, name: str) -> float | None:
+        """A figure of the results; of a run without results, of its latest evaluation."""
+        if self.results or f"eval_{name}" not in self.curves:
+            return self.result(name)
+        return number(self.curves[f"eval_{name}"].values[-1])
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A folder that cannot be compared, and why."""
+
+    name: str
+    reason: str
+
+
+def read_all(names: Sequence[str], hub_names: bool = False) -> tuple[list[Run], list[Refused]]:
+    """The runs in these folders, and those that are none; `hub_names` takes OWNER/NAME of the Hub for a model too."""
+    found: list[Run] = []
+    refused: list[Refused] = []
+    with runtime.progress_bar("reading runs", "runs") as update:
+        for done, (given, name) in enumerate(zip(names, short_names(names), strict=True), start=1):
+            try:
+                found.append(_hub_model(given) if hub_names and is_hub_name(given) else read_run(Path(given), name))
+            except InputError as error:
+                refused.append(Refused(name, str(error)))
+            except OSError as error:
+                refused.append(Refused(name, f"{Path(error.filename or given).name}: {error.strerror}"))
+            update(done, len(names), runs=1)
+    return found, refused
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """What a folder holds of a run, or of a model.
+
+    Raises:
+        InputError: it holds neither; the message does not name it.
+    """
+    if not folder.is_dir():
+        raise InputError("no such folder" if not folder.exists() else "a file, not the folder of a run")
+    if not (folder / CONFIG_NAME).is_file():
+        if (folder / "config.json").is_file():
+            return _model_without_a_record(folder, name)
+        raise InputError(f"no {CONFIG_NAME}, so it is no run, and no config.json, so it is no model")
+    remarks: list[str] = []
+    results = _json_object(folder / RESULTS_NAME, remarks)
+    run = Run(
+        name,
+        "finished" if results else "unfinished",
+        model=str(folder / MODEL_NAME) if (folder / MODEL_NAME).is_dir() else None,
+        settings=_settings(folder / CONFIG_NAME, remarks),
+        results=results,
+        plan=_json_object(folder / PLAN_NAME, remarks),
+        environment=_json_object(folder / ENVIRONMENT_NAME, remarks),
+        evaluations=_evaluations(folder, remarks),
+        samples=_samples(folder / SAMPLES_NAME, remarks),
+        held_out=_fingerprint(folder / HELD_OUT_NAME),
+        wandb_id=_wandb_id(folder / ID_NAME),
+        remarks=remarks,
+    )
+    if (folder / METRICS_NAME).is_file():
+        run.curves, run.clock, problems = read_curves(folder / METRICS_NAME)
+        remarks += [f"{METRICS_NAME}: {problem}" for problem in problems]
+    if not len(run.clock):
+        remarks.append(f"{METRICS_NAME} has no rows")
+    return run
+
+
+def number(value: object) -> float | None:
+    """The value if it is a finite number."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else None
+
+
+def rows_of(value: object) -> list[dict]:
+    """The mappings in a list; none where it is no list."""
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def num_parameters(model: str | Path) -> int:
+    """Those of a model folder, or of a name on the Hub that was loaded before; the model is built without memory."""
+    import torch
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(model, local_files_only=True)
+    names = config.architectures or []
+    model_class = getattr(transformers, names[0]) if names else transformers.AutoModelForCausalLM
+    build = model_class.from_config if not names else model_class._from_config
+    with torch.device("meta"):
+        return build(config).num_parameters()
+
+
+def count_parameters(run: Run) -> None:
+    """Note how many the model of a run has, or once that they cannot be counted."""
+    try:
+        run.num_parameters = num_parameters(run.model)
+    except Exception as error:  # a configuration may be broken in any way, and the others still compare
+        remark = f"its parameters cannot be counted: {type(error).__name__}"
+        run.remarks += [] if remark in run.remarks else [remark]
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """For each path its last parts, as many as tell it from the others."""
+    parts = [Path(name).resolve().parts if Path(name).exists() else Path(name).parts for name in names]
+    found = []
+    for index, own in enumerate(parts):
+        others = parts[:index] + parts[index + 1 :]
+        lengths = range(1, len(own) + 1)
+        length = next((n for n in lengths if all(other[-n:] != own[-n:] for other in others)), len(own))
+        found.append(encodable("/".join(own[-length:])))
+    return found
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether it can be OWNER/NAME of a model on the Hub, and is nothing on this machine."""
+    parts = Path(name).parts
+    return len(parts) == 2 and not Path(name).exists() and not Path(parts[0]).exists()
+
+
+def _hub_model(name: str) -> Run:
+    return Run(name, "model", model=name)
+
+
+def _model_without_a_record(folder: Path, name: str) -> Run:
+    remarks = ["a model without a record of its training"]
+    run = Run(name, "model", model=str(folder), evaluations=_evaluations(folder, remarks), remarks=remarks)
+    count_parameters(run)
+    return run
+
+
+def _evaluations(folder: Path, remarks: list[str]) -> list[dict]:
+    """What `recipes/evaluate.py` left in the folder or in one directly below it."""
+    files = [*folder.glob(EVALUATION_NAME), *sorted(folder.glob(f"*/{EVALUATION_NAME}"))]
+    return [found for file in files if (found := _json_object(file, remarks))]
+
+
+def _json_object(file: Path, remarks: list[str]) -> dict:
+    """The object in a file; empty, with a remark, where the file is broken, and without one where there is none."""
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        return shareable(found)
+    remarks.append(f"{file.name} is broken and left out")
+    return {}
+
+
+def _settings(file: Path, remarks: list[str]) -> dict:
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        return shareable(found)
+    remarks.append(f"{file.name} is broken: its settings are left out")
+    return {}
+
+
+def _samples(file: Path, remarks: list[str]) -> list[dict]:
+    """The rows with a prompt, a text and a step."""
+    if not file.is_file():
+        return []
+    found, num_bad = [], 0
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        for line in stream:  # texts may hold what str.splitlines takes for the end of a line
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if isinstance(row, dict) and isinstance(row.get("prompt"), str) and isinstance(row.get("text"), str):
+                found.append({**row, "prompt": encodable(row["prompt"]), "text": encodable(row["text"])})
+            else:
+                num_bad += 1
+    if num_bad:
+        remarks.append(f"{file.name}: {num_bad:,} broken lines are left out")
+    return [row for row in found if number(row.get("step")) is not None]
+
+
+def _wandb_id(file: Path) -> str | None:
+    found = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
+    return found if re.fullmatch(r"[\w-]+", found) else None
+
+
+def _fingerprint(file: Path) -> str | None:
+    if not file.is_file():
+        return None
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

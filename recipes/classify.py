@@ -1,4 +1,4 @@
-"""Make a classifier of a language model or an encoder: texts or pairs of texts, into classes or a number.
+"""Make a classifier of a language model or an encoder: texts or pairs of texts, into classes or a number, or choices.
 
   one GPU or CPU     accelerate launch recipes/classify.py --config recipes/configs/classify/sms_spam.yaml --model MODEL
   several GPUs       accelerate launch --config_file accelerate_configs/multi_gpu.yaml recipes/classify.py …
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-METRICS = {"classification": ("accuracy", "macro_f1"), "regression": ("pearson", "spearman")}
+METRICS = {
+    "classification": ("accuracy", "macro_f1"),
+    "regression": ("pearson", "spearman"),
+    "multiple_choice": ("accuracy",),
+}
 
 
 @dataclass
@@ -83,7 +87,7 @@ def main() -> None:
     splits = read_splits(data)
     runtime.announce(summary(splits))
     tokenizer = load(recipe.tokenizer or recipe.model, needs_eos=False)
-    model = build_classifier(recipe.model, splits.class_names, training.seed)
+    model = build_classifier(recipe.model, splits.output_names, training.seed)
     if ensure_pad_token(tokenizer):
         add_pad_row(model, tokenizer)
     model.config.pad_token_id = tokenizer.pad_token_id

@@ -5,12 +5,13 @@ from __future__ import annotations
 import bisect
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from jpllm.data.blocks import IGNORED_LABEL, BlockDataset, permuted
 from jpllm.data.instruct_rows import Row
-from jpllm.data.mix import Blend
+from jpllm.data.mix import Blend, SourceUse
 from jpllm.runtime import InputError
 
 _STEPS_SORTED_TOGETHER = 50
@@ -117,7 +118,7 @@ class InstructDataset:
     def __init__(
         self, items: PackedRows | RowsByLength, replay_blocks: BlockDataset | None = None, replay: float = 0.0
     ) -> None:
-        self._items, self._replay_blocks = items, replay_blocks
+        self._items, self._replay_blocks, self._replay = items, replay_blocks, replay
         self._blend = Blend([1 - replay, replay]) if replay else None
         self.num_positions = 0
         self.items_per_epoch = round(items.num_items / (1 - replay))
@@ -150,6 +151,34 @@ class InstructDataset:
         """Tokens before each step and after the last one, int64 (steps + 1,)."""
         tokens = np.array([self.num_tokens(position) for position in range(self.num_positions)], np.int64)
         return np.cumsum([0, *tokens.reshape(-1, positions_per_step).sum(axis=1)])
+
+    def uses(self, label: str, num_tokens: int) -> list[SourceUse]:
+        """What the positions, of `num_tokens` tokens, take of the rows, called `label`, and of each replayed source.
+
+        What is asked for is a share of the blocks; those of rows are not always full.
+        """
+        of_rows, replayed = self._blend.counts(self.num_positions).tolist() if self._blend else (self.num_positions, 0)
+        uses = []
+        if replayed:
+            self._replay_blocks.num_positions = replayed
+            uses = self._replay_blocks.uses()
+        row_tokens = num_tokens - (replayed * self._replay_blocks.sequence_length if replayed else 0)
+        rows = SourceUse(
+            label,
+            requested_share=1 - self._replay,
+            achieved_share=row_tokens / num_tokens,
+            tokens=row_tokens,
+            epochs=of_rows / self._items.num_items,
+            tokens_left=max(self._items.total_tokens - row_tokens, 0),
+        )
+        shares = ((self._replay * use.requested_share, use.tokens / num_tokens) for use in uses)
+        return [
+            rows,
+            *(
+                replace(use, requested_share=asked, achieved_share=achieved)
+                for use, (asked, achieved) in zip(uses, shares, strict=True)
+            ),
+        ]
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:

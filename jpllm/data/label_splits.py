@@ -2,7 +2,8 @@
 
 Rows are put in an order by a hash of seed and text, class by class; the first are for testing, the next for validation,
 the rest for training. So each class has its share of each split, the order of the file does not matter, and copies of
-a text, which are neighbours, come to the same side.
+a text or of a pair, in either order, which are neighbours, come to the same side. Copies with different labels are
+divided like a class of their own.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Splits:
     """Rows by what they are for; `test` may be empty.
 
     Attributes:
-        class_names: sorted; None for regression.
+        class_names: sorted, or the columns of the choices; None for regression.
     """
 
     train: list[LabelledRow]
@@ -38,9 +39,14 @@ class Splits:
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: rows for name, rows in parts.items() if rows}
 
+    @property
+    def output_names(self) -> list[str] | None:
+        """What the outputs of a model for these rows are called; each of several choices gets the same one."""
+        return ["choice"] if self.train[0].choices else self.class_names
+
     def target(self, row: LabelledRow) -> int | float:
-        """Index of the row's class, or its number."""
-        return row.label if self.class_names is None else self.class_names.index(row.label)
+        """Index of the row's class or choice, or its number."""
+        return self.class_names.index(row.label) if isinstance(row.label, str) else row.label
 
 
 def read_splits(config: LabelledDataConfig) -> Splits:
@@ -51,19 +57,18 @@ def read_splits(config: LabelledDataConfig) -> Splits:
             be in each split.
     """
     rows = read_labelled_rows(config.train_file, config)
+    names = config.choice_columns
     if config.task == "classification":
         names = class_names(config.train_file, rows)
-    else:
-        names = None
-        if len({row.label for row in rows}) == 1:
-            raise InputError(f"{config.train_file}: all labels are {rows[0].label}; there is nothing to learn")
+    if config.task == "regression" and len({row.label for row in rows}) == 1:
+        raise InputError(f"{config.train_file}: all labels are {rows[0].label}; there is nothing to learn")
     if config.balance:
         rows = balanced(rows, config.split_seed)
     parts = divided(rows, config.test_share or 0, config.validation_share or 0, config.split_seed)
     for name, file in (("validation", config.validation_file), ("test", config.test_file)):
         if file is not None:
             parts[name] = read_labelled_rows(file, config)
-            if names is not None:
+            if config.task == "classification":
                 refuse_unknown_labels(file, parts[name], names)
     if config.max_train_rows:
         chosen = set(map(id, _in_order(parts["train"], config.split_seed)[: config.max_train_rows]))
@@ -85,28 +90,30 @@ def divided(
 ) -> dict[str, list[LabelledRow]]:
     """The rows of `train`, `validation` and `test`, each in the order of the file.
 
-    Shares are of each class (of all rows in regression), to the nearest row; a share of 0 gives no rows.
+    Shares are of each class (of all rows in regression and multiple choice), to the nearest row that parts no
+    copies; a share of 0 gives no rows.
 
     Raises:
         InputError: a class has too few rows for a part of it to be in each split.
     """
     split_of: dict[int, str] = {}
     wanted = {name for name, share in (("test", test_share), ("validation", validation_share)) if share} | {"train"}
-    for members in _classes(rows):
+    for members in _copies_together(rows):
         ordered = _in_order(members, seed)
         end_of_test = _end(ordered, round(test_share * len(ordered)))
         end_of_validation = _end(ordered, max(end_of_test, round((test_share + validation_share) * len(ordered))))
         names = ["test"] * end_of_test + ["validation"] * (end_of_validation - end_of_test)
         names += ["train"] * (len(ordered) - len(names))
-        if missing := wanted - set(names):
-            label = ordered[0].label
+        split_of |= {id(row): name for row, name in zip(ordered, names, strict=True)}
+    for members in _classes(rows):
+        if missing := wanted - {split_of[id(row)] for row in members}:
+            label = members[0].label
             whose = f"the class {label!r}" if isinstance(label, str) else "the file"
-            num_texts = len({row.texts for row in ordered})
+            num_texts = len({row.texts for row in members})
             raise InputError(
-                f"{ordered[0].place}: {whose} has {num_texts:,} different texts, too few for some of them to be in "
+                f"{members[0].place}: {whose} has {num_texts:,} different texts, too few for some of them to be in "
                 f"{' and '.join(sorted(missing))}; add rows, remove the class, or give validation_file and test_file"
             )
-        split_of |= {id(row): name for row, name in zip(ordered, names, strict=True)}
     return {name: [row for row in rows if split_of[id(row)] == name] for name in ("train", "validation", "test")}
 
 
@@ -118,18 +125,29 @@ def summary(splits: Splits) -> str:
             labels = [row.label for row in rows]
             detail = f"labels from {min(labels):g} to {max(labels):g}"
         else:
-            counts = Counter(row.label for row in rows)
-            detail = ", ".join(f"{label} {counts[label]:,}" for label in splits.class_names)
+            counts = Counter(map(splits.target, rows))
+            detail = ", ".join(f"{label} {counts[index]:,}" for index, label in enumerate(splits.class_names))
         lines.append(f"{name}: {len(rows):,} rows ({detail})")
     return "\n".join(lines)
 
 
 def _classes(rows: Sequence[LabelledRow]) -> list[list[LabelledRow]]:
-    """The rows of each class; all together where labels are numbers."""
+    """The rows of each class; all together where labels are numbers, those of choices among them."""
     found: dict[str | None, list[LabelledRow]] = {}
     for row in rows:
         found.setdefault(row.label if isinstance(row.label, str) else None, []).append(row)
     return [found[name] for name in sorted(found, key=str)]
+
+
+def _copies_together(rows: Sequence[LabelledRow]) -> list[list[LabelledRow]]:
+    """As `_classes`, but where equal texts have labels of several classes, with others of the same several ones."""
+    labels_of: dict[tuple[str, str | None], set[str]] = {}
+    for row in rows:
+        labels_of.setdefault(row.texts, set()).add(row.label if isinstance(row.label, str) else "")
+    found: dict[tuple[str, ...], list[LabelledRow]] = {}
+    for row in rows:
+        found.setdefault(tuple(sorted(labels_of[row.texts])), []).append(row)
+    return [found[labels] for labels in sorted(found)]
 
 
 def _in_order(rows: Sequence[LabelledRow], seed: int) -> list[LabelledRow]:
@@ -144,9 +162,9 @@ def _end(ordered: Sequence[LabelledRow], end: int) -> int:
 
 
 def _warn_of_copies(splits: Splits) -> None:
-    trained = {row.texts for row in splits.train}
+    trained = {(row.texts, frozenset(row.choices)) for row in splits.train}
     for name, rows in splits.named.items():
-        num_copies = sum(row.texts in trained for row in rows)
+        num_copies = sum((row.texts, frozenset(row.choices)) in trained for row in rows)
         if name != "train" and num_copies:
             logger.warning(
                 "%d of %d rows to %s on are trained on too, so the figures are too good; remove them from one file",

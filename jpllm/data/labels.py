@@ -1,4 +1,4 @@
-"""Texts, or pairs of texts, with a label: which files, columns and shares, and every row checked."""
+"""Texts, pairs of texts, or questions with choices, with a label: files, columns and shares, and every row checked."""
 
 from __future__ import annotations
 
@@ -30,11 +30,14 @@ class LabelledDataConfig:
     test_file: Path | None = option(
         None, "Rows to evaluate on once, at the end; by default a share of train_file unless validation_file is given."
     )
-    task: Literal["classification", "regression"] = option(
-        "classification", "Whether a label is the name of a class or a number."
+    task: Literal["classification", "regression", "multiple_choice"] = option(
+        "classification", "Whether a label is the name of a class, a number, or the number of the right choice, from 0."
     )
-    text_column: str = option("text", "Column with the text.")
+    text_column: str = option("text", "Column with the text; of multiple_choice with the question.")
     pair_column: str | None = option(None, "Column with the second text, where a row is a pair.")
+    choice_columns: list[str] | None = option(
+        None, "Columns with the choices of multiple_choice, in the order of their numbers."
+    )
     label_column: str = option("label", "Column with the label.")
     encoding: Encoding = option("utf-8", "Encoding of .csv, .tsv and .jsonl files.")
     validation_share: float | None = option(
@@ -59,29 +62,44 @@ class LabelledDataConfig:
         for name in ("validation", "test"):
             if getattr(self, f"{name}_file") and getattr(self, f"{name}_share"):
                 yield f"{name}_share", f"{name}_file is given, so nothing is taken of train_file; remove one of them"
-        if self.balance and self.task == "regression":
+        if self.balance and self.task != "classification":
             yield "balance", "acts on classes only; remove it"
         if self.pair_column == self.text_column:
             yield "pair_column", f"{self.pair_column!r} is the text_column too; name another column"
+        if self.task == "multiple_choice":
+            yield from self._check_choices()
+        elif self.choice_columns is not None:
+            yield "choice_columns", "acts with task: multiple_choice only; remove it"
+
+    def _check_choices(self) -> Iterator[tuple[str, str]]:
+        names = self.choice_columns or []
+        if len(names) < 2:
+            yield "choice_columns", "task: multiple_choice needs two or more of them, such as [choice0, choice1]"
+        for name in sorted({name for name in names if [self.text_column, *names].count(name) > 1}):
+            yield "choice_columns", f"{name!r} is named twice; each choice and the question have a column of their own"
+        if self.pair_column is not None:
+            yield "pair_column", "the second texts are those of choice_columns; remove it"
 
 
 @dataclass(frozen=True)
 class LabelledRow:
-    """A text, or a pair of texts, and the name of its class or a number.
+    """A text, a pair of texts, or a question with choices, and its label.
 
     Attributes:
         place: file and line.
+        label: name of the class, a number, or the number of the right choice, from 0.
     """
 
     place: str
     text: str
     pair: str | None
-    label: str | float
+    label: str | float | int
+    choices: tuple[str, ...] = ()
 
     @property
     def texts(self) -> tuple[str, str | None]:
-        """What the row asks, without the answer."""
-        return self.text, self.pair
+        """What the row asks, without the choices; those of a pair are sorted, so that (A, B) and (B, A) are equal."""
+        return (self.text, None) if self.pair is None else (min(self.text, self.pair), max(self.text, self.pair))
 
 
 def read_labelled_rows(file: Path, config: LabelledDataConfig) -> list[LabelledRow]:
@@ -91,25 +109,22 @@ def read_labelled_rows(file: Path, config: LabelledDataConfig) -> list[LabelledR
         InputError: a file or row that cannot be read, a missing column, an empty text, a label that is missing or of
             another kind than `config.task` says, or no rows at all.
     """
-    columns = {
-        "text_column": config.text_column,
-        "pair_column": config.pair_column,
-        "label_column": config.label_column,
-    }
+    columns = [
+        ("text_column", config.text_column),
+        ("pair_column", config.pair_column),
+        *(("choice_columns", column) for column in config.choice_columns or ()),
+        ("label_column", config.label_column),
+    ]
     rows: list[LabelledRow] = []
     problems: list[str] = []
     for place, values in read_table(file, config.encoding):
-        for key, column in columns.items():
+        for key, column in columns:
             if column is not None and column not in values:
                 raise InputError(
                     f"{place}: no column {column!r}; the row has {', '.join(values) or 'none'} (set {key})"
                 )
         try:
-            text = _text(place, config.text_column, values)
-            pair = None if config.pair_column is None else _text(place, config.pair_column, values)
-            label = values[config.label_column]
-            label = _number(label) if config.task == "regression" else _class_name(label)
-            rows.append(LabelledRow(place, text, pair, label))
+            rows.append(_row(place, values, config))
         except ValueError as error:
             problems.append(f"{place}: {error}")
     if problems:
@@ -144,6 +159,16 @@ def refuse_unknown_labels(file: Path, rows: list[LabelledRow], known: list[str])
         )
 
 
+def _row(place: str, values: dict[str, object], config: LabelledDataConfig) -> LabelledRow:
+    text = _text(place, config.text_column, values)
+    pair = None if config.pair_column is None else _text(place, config.pair_column, values)
+    choices = tuple(_text(place, column, values) for column in config.choice_columns or ())
+    label = values[config.label_column]
+    if config.task == "regression":
+        return LabelledRow(place, text, pair, _number(label))
+    return LabelledRow(place, text, pair, _choice(label, len(choices)) if choices else _class_name(label), choices)
+
+
 def _text(place: str, column: str, values: dict[str, object]) -> str:
     text = values[column]
     if not isinstance(text, str):
@@ -166,6 +191,14 @@ def _class_name(label: object) -> str:
     if not isinstance(label, str | int):
         raise ValueError(f"the label is no name but {label!r:.40}")
     return str(label).strip()
+
+
+def _choice(label: object, num_choices: int) -> int:
+    is_written = isinstance(label, str) and _WHOLE_NUMBER.fullmatch(label.strip())
+    number = int(label) if is_written else label
+    if isinstance(number, bool) or not isinstance(number, int) or number not in range(num_choices):
+        raise ValueError(f"the label is {label!r:.40}, not the number of a choice (0 to {num_choices - 1})")
+    return number
 
 
 def _number(label: object) -> float:

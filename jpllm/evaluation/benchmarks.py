@@ -1,8 +1,8 @@
 """The texts of benchmark items, as they may stand in training documents.
 
 Files of JGLUE are known by their columns: JCommonsenseQA (question, the right choice), JNLI and JSTS (two sentences)
-and JSQuAD (question, its answers, and apart from them the paragraph, which comes from Wikipedia). Of any other table,
-JCoLA and MARC-ja among them, the columns are named.
+and JSQuAD (question, its answers, and apart from them the paragraph, which comes from Wikipedia), this also with one
+question a row, as in its Parquet mirror. Of any other table, JCoLA and MARC-ja among them, the columns are named.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The items of a file, and what their texts are called."""
+    """The items of a file, and what their texts are called; without `id_column` the numbers of rows name them."""
 
     label: str
     path: Path
@@ -80,6 +80,7 @@ class Benchmark:
     answer: str | None
     context: str | None
     items: list[Item]
+    id_column: str | None = None
 
 
 def read_benchmark(config: BenchmarkConfig) -> Benchmark:
@@ -94,22 +95,26 @@ def read_benchmark(config: BenchmarkConfig) -> Benchmark:
         raise InputError(f"{path}: no rows")
     if config.columns:
         columns, answer, context = tuple(config.columns), config.answer_column, config.context_column
+        id_column = config.id_column
         items = [_item_of_columns(number, row, config) for number, row in enumerate(rows)]
     elif "data" in rows[0].values:
-        columns, answer, context = ("question",), "answer", "context"
+        columns, answer, context, id_column = ("question",), "answer", "context", "id"
         items = [item for row in rows for item in _items_of_squad(row)]
+    elif {"question", "context", "answers"} <= rows[0].values.keys():
+        columns, answer, context, id_column = ("question",), "answer", "context", "id"
+        items = list(map(_item_of_flat_squad, rows))
     elif "question" in rows[0].values and "choice0" in rows[0].values:
-        columns, answer, context = ("question",), "answer", None
+        columns, answer, context, id_column = ("question",), "answer", None, "q_id"
         items = list(map(_item_of_choices, rows))
     elif "sentence1" in rows[0].values and "sentence_pair_id" in rows[0].values:
-        columns, answer, context = ("sentence1", "sentence2"), None, None
+        columns, answer, context, id_column = ("sentence1", "sentence2"), None, None, "sentence_pair_id"
         items = [Item(row.name("sentence_pair_id"), tuple(map(row.text, columns))) for row in rows]
     else:
         raise InputError(
             f"{rows[0].place}: not a file of JCommonsenseQA, JNLI, JSTS or JSQuAD; the row has "
             f"{', '.join(rows[0].values) or 'no columns'} (set columns)"
         )
-    return Benchmark(config.label, path, columns, answer, context, items)
+    return Benchmark(config.label, path, columns, answer, context, items, id_column)
 
 
 def _item_of_columns(number: int, row: _Row, config: BenchmarkConfig) -> Item:
@@ -136,6 +141,14 @@ def _items_of_squad(row: _Row) -> Iterator[Item]:
             for question in paragraph.rows("qas"):
                 answers = tuple(answer.text("text") for answer in question.rows("answers"))
                 yield Item(question.name("id"), (question.text("question"),), answers=answers, context=context)
+
+
+def _item_of_flat_squad(row: _Row) -> Item:
+    """A question of JSQuAD's Parquet mirror, whose answers are one object of lists."""
+    answers = row.get("answers")
+    texts = _Row(row.place, answers).texts("text") if isinstance(answers, dict) else row.texts("answers")
+    context = row.text("context").split(_BEFORE_PARAGRAPH, 1)[-1]
+    return Item(row.name("id"), (row.text("question"),), answers=texts, context=context)
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jpllm.data.label_rows import EncodedRow, batches_by_length
+from jpllm.data.label_rows import AnyRow, batches_by_length
+from jpllm.evaluation.jglue import metrics
 
 if TYPE_CHECKING:
     import torch
 
-MakeBatch = Callable[[Sequence[EncodedRow]], "dict[str, torch.Tensor]"]
+MakeBatch = Callable[[Sequence[AnyRow]], "dict[str, torch.Tensor]"]
 
 
 def predict(
     model: torch.nn.Module,
-    rows: Sequence[EncodedRow],
+    rows: Sequence[AnyRow],
     make_batch: MakeBatch,
     batch_size: int,
     *,
@@ -31,6 +32,7 @@ def predict(
 ) -> np.ndarray:
     """Outputs of `model` (evaluation mode for the duration) for each row, float32 (rows, classes), or (rows, 1).
 
+    Where a row is a sequence for each of its choices, the one output of each is a column: (rows, choices).
     Rows of about equal length are computed together. With several processes each takes every `num_ranks`-th batch, and
     all of them get the whole. They call the model equally often: one that shares its weights needs that.
     """
@@ -46,7 +48,7 @@ def predict(
             own = batches[start + rank : start + rank + 1]
             indices = own[0] if own else batches[0]
             batch = {name: values.to(device) for name, values in make_batch([rows[i] for i in indices]).items()}
-            logits = model(**batch).logits.float().cpu().numpy()
+            logits = model(**batch).logits.float().cpu().numpy().reshape(len(indices), -1)
             if outputs is None:
                 outputs = np.zeros((len(rows), logits.shape[1]), np.float32)
             if own:
@@ -152,6 +154,26 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
+class ChoiceScore(ClassScore):
+    """Chosen and right choices. A choice is known by its place alone, so there is nothing to say of each class.
+
+    Args:
+        outputs: float (rows, choices).
+        targets: indices of the right choices.
+    """
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What is logged of an evaluation."""
+        return {"loss": self.loss, "accuracy": self.accuracy}
+
+    def report(self, names: Sequence[str]) -> dict:
+        """All of it, for the results; `majority` is the accuracy of always choosing the same place."""
+        whole = super().report(names)
+        return {key: value for key, value in whole.items() if key not in ("macro_f1", "classes", "confusion")}
+
+
+@dataclass(frozen=True)
 class RegressionScore:
     """Predicted and true numbers.
 
@@ -171,12 +193,12 @@ class RegressionScore:
     @property
     def pearson(self) -> float:
         """Correlation of the numbers; 0 where either side is constant."""
-        return _correlation(self._predicted, self._true)
+        return metrics.pearson(self._pairs)
 
     @property
     def spearman(self) -> float:
         """Correlation of the ranks; equal numbers share the mean of their ranks."""
-        return _correlation(_ranks(self._predicted), _ranks(self._true))
+        return metrics.spearman(self._pairs)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -186,6 +208,10 @@ class RegressionScore:
     def report(self) -> dict:
         """All of it, for the results; `mean_loss` is that of always naming the mean."""
         return {"num_rows": len(self.targets), **self.figures, "mean_loss": float(self._true.var())}
+
+    @property
+    def _pairs(self) -> metrics.Pairs:
+        return np.stack([self._true, self._predicted], axis=1)
 
     @cached_property
     def _predicted(self) -> np.ndarray:
@@ -198,15 +224,3 @@ class RegressionScore:
 
 def _shares(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
     return np.where(wholes > 0, parts / np.maximum(wholes, 1), 0.0)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Rank of each value from 0 on; the mean rank where several are equal."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[places]
-
-
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    first, second = first - first.mean(), second - second.mean()
-    size = math.sqrt((first**2).sum() * (second**2).sum())
-    return float((first * second).sum() / size) if size else 0.0

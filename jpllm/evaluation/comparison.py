@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jpllm import markdown
 from jpllm.evaluation.generate import (
     Answer,
     SamplingConfig,
@@ -20,6 +20,7 @@ from jpllm.evaluation.generate import (
     refuse_long_prompts,
 )
 from jpllm.models.build import load_trained
+from jpllm.runtime import write_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -83,11 +84,11 @@ def cut_mark(reply: Answer) -> str:
 
 def markdown_table(prompts: Sequence[str], columns: Sequence[ModelAnswers]) -> str:
     """One row per prompt, one column per model."""
-    lines = [["prompt", *(column.title for column in columns)], ["---"] * (1 + len(columns))]
+    rows = []
     for index, prompt in enumerate(prompts):
         replies = [column.answers[index] for column in columns]
-        lines.append([prompt, *(reply.text.strip() + cut_mark(reply) for reply in replies)])
-    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
+        rows.append([prompt, *(reply.text.strip() + cut_mark(reply) for reply in replies)])
+    return markdown.table(["prompt", *(column.title for column in columns)], rows)
 
 
 def write(file: Path, prompts: Sequence[str], columns: Sequence[ModelAnswers], settings: Mapping[str, object]) -> None:
@@ -103,12 +104,4 @@ def write(file: Path, prompts: Sequence[str], columns: Sequence[ModelAnswers], s
         described = ", ".join(f"{key} {value}" for key, value in settings.items() if not isinstance(value, dict))
         text = f"{markdown_table(prompts, columns)}\n{described}\n"
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(file)
-
-
-def _cell(text: str) -> str:
-    """Text that a Markdown table shows as it is, line breaks included."""
-    escaped = "".join(f"\\{letter}" if letter in "\\`*_[]<>|#~$" else letter for letter in text)
-    return "<br>".join(escaped.splitlines())
+    write_whole(file, text)

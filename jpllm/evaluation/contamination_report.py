@@ -22,6 +22,8 @@ def file_content(findings: Sequence[Findings]) -> list[dict]:
             "name": one.benchmark.label,
             "path": str(one.benchmark.path),
             "sha256": hashlib.sha256(one.benchmark.path.read_bytes()).hexdigest(),
+            "id_column": one.benchmark.id_column,
+            "context": one.benchmark.context,
             "num_items": len(one.benchmark.items),
             "leave_out": [one.benchmark.items[item].id for item in sorted(one.parts[one.whole].hits)],
             "parts": {part.name: _part_content(one, part) for part in one.parts},

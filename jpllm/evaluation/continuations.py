@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from jpllm.evaluation.generate import encode_prompt
+from jpllm.evaluation.processes import gathered
 from jpllm.models.build import context_length
 from jpllm.runtime import InputError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 OnDone = Callable[[int, int, int], None]  # prompts done, how many of them are new, and all
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,20 @@ class PromptReader:
     """A causal model and its tokenizer, for many prompts.
 
     `batch_size` is the number of rows per forward pass; it changes the scores by rounding only. A prompt too long for
-    the model's context loses its beginning; `num_cut` counts these.
+    the model's context loses its beginning; `num_cut` counts these. With several processes each takes every
+    `num_ranks`-th batch, and all of them get all results from the default process group.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
         self.model, self.tokenizer, self.batch_size = model.eval(), tokenizer, batch_size
+        self.rank, self.num_ranks = rank, num_ranks
         self.context_length = context_length(model)
         self.num_cut = 0
         own_ends = model.generation_config.eos_token_id if model.generation_config else None
@@ -78,10 +89,9 @@ class PromptReader:
             prompts.append(self._fitted(head, max(map(len, own_tails)) - 1))
             tails.append(own_tails)
         all_indices = list(places.values())
-        scores: list[tuple[float, bool]] = [(0.0, False)] * len(pairs)
-        num_done = 0
+        scores: dict[int, tuple[float, bool]] = {}
         with torch.no_grad():
-            for batch, read in self._batches(prompts):
+            for batch, read in self._batches(prompts, on_done):
                 jobs = [
                     (row, tail, index)
                     for row, number in enumerate(batch)
@@ -91,10 +101,7 @@ class PromptReader:
                     rows, chunk, indices = zip(*jobs[start : start + self.batch_size], strict=True)
                     for index, score in zip(indices, self._score(read.select(rows), chunk), strict=True):
                         scores[index] = score
-                num_done += len(batch)
-                if on_done:
-                    on_done(num_done, len(batch), len(prompts))
-        return scores
+        return self._in_order(scores)
 
     def answers(
         self, prompts: Sequence[str], stop: Sequence[str], max_new_tokens: int, on_done: OnDone | None = None
@@ -103,16 +110,11 @@ class PromptReader:
         import torch
 
         ids = [self._fitted(encode_prompt(self.tokenizer, prompt), max_new_tokens - 1) for prompt in prompts]
-        texts = [""] * len(prompts)
-        num_done = 0
+        texts: dict[int, str] = {}
         with torch.no_grad():
-            for batch, read in self._batches(ids):
-                for number, text in zip(batch, self._continue(read, stop, max_new_tokens), strict=True):
-                    texts[number] = text
-                num_done += len(batch)
-                if on_done:
-                    on_done(num_done, len(batch), len(prompts))
-        return texts
+            for batch, read in self._batches(ids, on_done):
+                texts |= zip(batch, self._continue(read, stop, max_new_tokens), strict=True)
+        return self._in_order(texts)
 
     def _split(self, prompt: str, continuations: Sequence[str]) -> tuple[list[int], list[list[int]]]:
         """Ids that the prompt has in common with all the texts, and the rest of each text."""
@@ -133,18 +135,33 @@ class PromptReader:
         self.num_cut += is_cut
         return _Prompt(ids[-longest:], is_cut)
 
-    def _batches(self, prompts: Sequence[_Prompt]) -> Iterator[tuple[list[int], _Read]]:
-        """Numbers of prompts of about equal length, and what the model made of them; the longest first."""
+    def _batches(self, prompts: Sequence[_Prompt], on_done: OnDone | None) -> Iterator[tuple[list[int], _Read]]:
+        """Numbers of prompts of about equal length, and what the model made of them; the longest first.
+
+        Of the batches those of this process; `on_done` is told of a batch and of those that the others do meanwhile.
+        """
         order = sorted(range(len(prompts)), key=lambda number: len(prompts[number].ids), reverse=True)
+        num_done = num_batches = 0
         for is_cut in (True, False):  # prompts that lost their beginning have none in common
             group = [number for number in order if prompts[number].is_cut == is_cut]
             ids = [prompts[number].ids for number in group]
             num_common = min(_common_length(ids), len(ids[-1]) - 1) if group else 0
             prefix = self._read([ids[0][:num_common]]) if num_common else None
             for start in range(0, len(group), self.batch_size):
-                rows = [row[num_common:] for row in ids[start : start + self.batch_size]]
-                before = prefix.select([0] * len(rows)) if prefix else None
-                yield group[start : start + self.batch_size], self._read(rows, before)
+                num_batches += 1
+                if (num_batches - 1) % self.num_ranks == self.rank:
+                    rows = [row[num_common:] for row in ids[start : start + self.batch_size]]
+                    before = prefix.select([0] * len(rows)) if prefix else None
+                    yield group[start : start + self.batch_size], self._read(rows, before)
+                num_new = len(group[start : start + self.batch_size])
+                num_done += num_new
+                if on_done:
+                    on_done(num_done, num_new, len(prompts))
+
+    def _in_order(self, results: dict[int, Result]) -> list[Result]:
+        """The results of all processes, by their numbers."""
+        found = gathered(results) if self.num_ranks > 1 else results
+        return [found[number] for number in range(len(found))]
 
     def _read(self, rows: Sequence[Sequence[int]], before: _Read | None = None) -> _Read:
         import torch

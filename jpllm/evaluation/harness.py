@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
 import logging
-import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from jpllm import runtime
 from jpllm.data.sources import write_jsonl
 from jpllm.evaluation import report
 from jpllm.evaluation.continuations import OnDone, PromptReader
+from jpllm.evaluation.identity import measured_with
 from jpllm.evaluation.jglue import metrics
+from jpllm.evaluation.jglue.data import text_key
 from jpllm.evaluation.jglue_data import Style, TaskData
+from jpllm.evaluation.standard_error import standard_error
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
 TASK_FILES = Path(__file__).parent / "jglue"
-NUM_RESAMPLES = 1000
+ANSWERS_FOLDER = "answers"
 CONSTANT_SHARE = 0.95
 _PAIRS = {"jsquad": metrics.pair_of_answer, "jaqket": metrics.pair_of_answer, "jsts": metrics.pair_of_similarity}
 _NUM_CLASSES = {"jcommonsenseqa": 5, "jnli": 3, "marc_ja": 2, "jcola": 2}
@@ -41,7 +43,8 @@ class Scored:
 
     Args:
         rows: one per metric, as JSON holds them; shares and correlations, not per cent.
-        answers: one per item: `id`, `gold` and `answer`, indices of choices, texts or numbers.
+        answers: one per item: `id`, `gold` and `answer`, indices of choices, texts or numbers, and `cluster`, the
+            same for items about the same text.
     """
 
     rows: list[dict]
@@ -57,23 +60,45 @@ def add_missing(
     limit: int | None,
     output_dir: Path | None,
 ) -> None:
-    """Score a model on those tasks of which `results["jglue"]` has no rows with the same data and settings.
+    """Score a model on those tasks of which `results["jglue"]` has no rows with the same data, settings and task files.
 
-    With `output_dir` the results are saved after each task, and every answer in `answers/TASK_STYLE_….jsonl`.
+    Rows that only the task files tell apart are replaced. With `output_dir` the results are saved after each task, and
+    every answer in a file of `answers/`, whose name the rows have.
     """
     rows = results.setdefault("jglue", [])
     for data in tasks:
         shots = board_shots(data, style) if num_fewshot is None else num_fewshot
-        wanted = {"task": data.task, "style": style, "num_fewshot": shots, "limit": limit, "data_sha256": data.sha256}
-        if any(all(row.get(key) == value for key, value in wanted.items()) for row in rows):
+        settings = {"task": data.task, "style": style, "num_fewshot": shots, "limit": limit, "data_sha256": data.sha256}
+        before = [row for row in rows if all(row.get(key) == value for key, value in settings.items())]
+        settings["task_sha256"] = task_sha256(data, style)
+        if any(row.get("task_sha256") == settings["task_sha256"] for row in before):
             logger.info("%s %s with %d examples: scored before", data.task, style, shots)
             continue
         scored = evaluate(reader, data, style, shots, limit)
-        rows.extend(scored.rows)
+        added = {"task_sha256": settings["task_sha256"], "answers": answers_name(settings), **measured_with()}
+        rows[:] = [row for row in rows if row not in before] + [{**row, **added} for row in scored.rows]
         if output_dir and runtime.is_main_process():
-            name = f"{data.task}_{style}_{shots}shots" + (f"_first{limit}" if limit else "")
-            write_jsonl(scored.answers, output_dir / "answers" / f"{name}.jsonl")
+            write_jsonl(scored.answers, output_dir / ANSWERS_FOLDER / added["answers"])
             report.save(results, output_dir)
+
+
+def answers_name(settings: Mapping) -> str:
+    """The file of the answers that were got with these settings; other data or task files have another one."""
+    parts = [settings["task"], settings["style"], f"{settings['num_fewshot']}shots"]
+    parts += [f"first{settings['limit']}"] if settings["limit"] else []
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return "_".join([*parts, digest[:8]]) + ".jsonl"
+
+
+def task_sha256(data: TaskData, style: Style) -> str:
+    """SHA-256 of what says how a task is asked and scored: its file, those that it includes, and their code."""
+    files = [
+        TASK_FILES / f"{data.task}_{style}.yaml",
+        *sorted(TASK_FILES.glob("_*.yaml")),
+        TASK_FILES / "data.py",
+        TASK_FILES / "metrics.py",
+    ]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def evaluate(reader: PromptReader, data: TaskData, style: Style, num_fewshot: int | None, limit: int | None) -> Scored:
@@ -105,19 +130,15 @@ def evaluate_with(
             f"num_fewshot: {shots} examples; there are {data.max_shots} of {data.task} from its {data.shots_from} file"
         )
     name = f"jglue_{data.task}_{style}"
-    with _quiet():
-        results = lm_eval.simple_evaluate(
-            lm,
-            tasks=[name],
-            task_manager=_tasks(data),
-            num_fewshot=shots,
-            limit=limit,
-            bootstrap_iters=0,
-            log_samples=True,
-        )
+    with _quiet():  # its simple_evaluate gives the results to one process only
+        loaded = _tasks(data).load([name])
+        loaded["tasks"][name].set_config(key="num_fewshot", value=shots)
+        results = lm_eval.evaluate(lm, loaded, limit=limit, bootstrap_iters=0, log_samples=True)
     pair_of = _PAIRS.get(data.task, metrics.pair_of_choice)
     samples = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
     pairs = [pair_of(sample["doc"], sample["filtered_resps"]) for sample in samples]
+    numbers: dict[str, int] = {}
+    clusters = [numbers.setdefault(text_key(sample["doc"]), len(numbers)) for sample in samples]
     settings = {"task": data.task, "style": style, "num_fewshot": shots, "limit": limit}
     described = {
         "n": len(pairs),
@@ -129,13 +150,13 @@ def evaluate_with(
     }
     values = {key.split(",")[0]: value for key, value in results["results"][name].items() if key.endswith(",none")}
     rows = [
-        {**settings, **score_row(data.task, metric, values[metric], pairs), **described}
+        {**settings, **score_row(data.task, metric, values[metric], pairs, clusters), **described}
         for metric in metrics.SCORES
         if metric in values
     ]
     answers = [
-        {"id": sample["doc"]["id"], "gold": gold, "answer": given}
-        for sample, (gold, given) in zip(samples, pairs, strict=True)
+        {"id": sample["doc"]["id"], "gold": gold, "answer": given, "cluster": cluster}
+        for sample, (gold, given), cluster in zip(samples, pairs, clusters, strict=True)
     ]
     return Scored(rows, answers)
 
@@ -154,11 +175,13 @@ def prompts(data: TaskData, style: Style, number: int) -> list[str]:
         return [task.fewshot_context(task.task_docs[n], task.config.num_fewshot) for n in range(number)]
 
 
-def score_row(task: str, metric: str, value: float, pairs: metrics.Pairs) -> dict:
+def score_row(
+    task: str, metric: str, value: float, pairs: metrics.Pairs, clusters: Sequence[Hashable] | None = None
+) -> dict:
     """A score with its standard error and what would be had for nothing.
 
     `chance` is what drawing lots gives, `majority` the score of always giving the most frequent right answer of these
-    items. `commonest_answer` is the share of the answer that was given most often.
+    items. `commonest_answer` is the share of the answer that was given most often. For `clusters` see `standard_error`.
     """
     most_frequent = Counter(gold[0] if isinstance(gold, tuple) else gold for gold, _ in pairs).most_common(1)[0][0]
     share = Counter(_comparable(given) for _, given in pairs).most_common(1)[0][1] / len(pairs)
@@ -166,23 +189,12 @@ def score_row(task: str, metric: str, value: float, pairs: metrics.Pairs) -> dic
     return {
         "metric": metric,
         "value": float(value),
-        "standard_error": standard_error(metric, pairs),
+        "standard_error": standard_error(metric, pairs, clusters),
         "chance": chance,
         "majority": metrics.SCORES[metric]([(gold, most_frequent) for gold, _ in pairs]),
         "commonest_answer": share,
         "is_constant": share >= CONSTANT_SHARE,
     }
-
-
-def standard_error(metric: str, pairs: metrics.Pairs) -> float | None:
-    """Of a mean from the variance of its values, else from 1,000 bootstrap samples; None for a single item."""
-    score = metrics.SCORES[metric]
-    if len(pairs) < 2:
-        return None
-    if metric in metrics.MEANS:
-        return float(np.std([score([pair]) for pair in pairs], ddof=1) / math.sqrt(len(pairs)))
-    draws = np.random.default_rng(0).integers(0, len(pairs), (NUM_RESAMPLES, len(pairs)))
-    return float(np.std([score([pairs[place] for place in draw]) for draw in draws], ddof=1))
 
 
 def _comparable(given: object) -> object:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from jpllm.models.build import load_trained
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ _POOLER = "pooler."
 
 
 def build_classifier(name_or_path: str | Path, class_names: Sequence[str] | None, seed: int) -> PreTrainedModel:
-    """A trained model in float32 on the CPU, with a head for these classes (None: for one number).
+    """A trained model in float32 on the CPU, with a head for these outputs (None: for one number).
+
+    Several names are those of classes; a single one is that of a number, which the head gives as it is.
 
     Everything but the head has to be in the checkpoint. What the head lacks is new: matrices are normal with the
     model's `initializer_range`, dependent on `seed` alone, biases 0. A checkpoint that is a classifier of the same
@@ -59,6 +62,16 @@ def build_classifier(name_or_path: str | Path, class_names: Sequence[str] | None
             raise InputError(f"{name_or_path}: the weights do not fit the model: {kind} {names[:3]}")
     _fill(model, sorted(info["missing_keys"]), seed)
     return model
+
+
+def load_any_kind(name_or_path: str | Path) -> PreTrainedModel:
+    """A language model as `jpllm.models.build.load_trained` has it; of an encoder the layers, without a head.
+
+    Raises:
+        InputError: see `build_classifier`.
+    """
+    classifier = build_classifier(name_or_path, None, seed=0)
+    return classifier.base_model if sees_ahead(classifier) else load_trained(name_or_path)
 
 
 def sees_ahead(model: PreTrainedModel) -> bool:
@@ -128,7 +141,7 @@ def _configuration(name_or_path: str | Path, class_names: Sequence[str] | None) 
         )
     config.id2label = dict(enumerate(names))  # which sets num_labels too
     config.label2id = {name: index for index, name in enumerate(names)}
-    config.problem_type = "regression" if class_names is None else "single_label_classification"
+    config.problem_type = "regression" if len(names) == 1 else "single_label_classification"
     return config
 
 

@@ -130,6 +130,25 @@ def with_exact_scores(content: bytes) -> bytes:
     return b"".join(_delimited(number, value) for number, value in fields)
 
 
+def without_paths(content: bytes) -> bytes:
+    """The model file without the names of the files that it was trained on and written to: fields of trainer_spec."""
+    fields = []
+    for number, value in message_fields(content):
+        if number == 2:
+            kept = (field for field in message_fields(value) if field[0] not in (1, 2))  # input, model_prefix
+            value = b"".join(_field(*field) for field in kept)
+        fields.append((number, value))
+    return b"".join(_delimited(number, value) for number, value in fields)
+
+
+def _field(number: int, value: int | float | bytes) -> bytes:
+    if isinstance(value, bytes):
+        return _delimited(number, value)
+    if isinstance(value, float):
+        return _varint(number << 3 | 5) + struct.pack("<f", value)
+    return _varint(number << 3) + _varint(value)
+
+
 def _piece_message(text: bytes, score: float, kind: int = NORMAL) -> bytes:
     kind_field = b"" if kind == NORMAL else b"\x18" + _varint(kind)
     return _delimited(1, text) + b"\x15" + struct.pack("<f", score) + kind_field

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import statistics
 import sys
 import time
 from collections import deque
@@ -15,13 +14,13 @@ from pathlib import Path
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from jpllm.runtime import InputError
+from jpllm.runtime import Diverged
+from jpllm.tracking import alarms
 from jpllm.tracking.energy import EnergyMeter
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, append_row, read_rows
 from jpllm.tracking.wandb_mirror import WandbMirror
+from jpllm.training import machine
 
-_NUM_SPIKE_LOSSES = 20
-_LEAST_SPIKE_NATS = 0.5
 _MAX_SKIPPED_IN_A_ROW = 25
 logger = logging.getLogger(__name__)
 
@@ -68,10 +67,10 @@ class RowClock(Clock):
 
 
 class MetricsRecorder(TrainerCallback):
-    """Writes a row to `metrics.jsonl` at every log and evaluation, a line to the terminal, and what a mirror is told.
+    """Writes a row to `metrics.jsonl` at every log and evaluation, and a line to the terminal.
 
-    Raises InputError when a loss is not finite: what follows would be noise. Stands last among the callbacks, so that
-    the time of the others does not count as training.
+    Raises Diverged when a loss is not finite: what follows would be noise. Stands last among the callbacks, so that
+    the time of the others does not count as training. A meter and a mirror are at work from the first row on.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class MetricsRecorder(TrainerCallback):
         self._mark = time.monotonic()
         self._training_seconds = self._logged_seconds = 0.0
         self._logged_step = 0
-        self._losses: deque[float] = deque(maxlen=_NUM_SPIKE_LOSSES)
+        self._losses: deque[float] = deque(maxlen=alarms.NUM_SPIKE_LOSSES)
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self._mark = time.monotonic()
@@ -124,9 +123,8 @@ class MetricsRecorder(TrainerCallback):
             self._warn_of_spike(row)
         if self._meter and (kwh := self._meter.kwh()) is not None:
             row["kwh"] = round(self._earlier_kwh + kwh, 6)
+        row |= machine.peak_memory()
         append_row(self._file, row)
-        if self._mirror:
-            self._mirror.log(row)
         tqdm.write(_readable(row, state.max_steps), file=sys.stderr)
         _refuse_not_finite(row)
 
@@ -137,18 +135,11 @@ class MetricsRecorder(TrainerCallback):
                 service.stop()
 
     def _warn_of_spike(self, row: dict) -> None:
-        """A loss far above those before it: more than six times as far from their median as half of them."""
-        loss, losses = row["loss"], self._losses
-        if len(losses) == losses.maxlen:
-            median = statistics.median(losses)
-            spread = statistics.median(abs(other - median) for other in losses)
-            if loss > median + max(6 * spread, _LEAST_SPIKE_NATS):
-                logger.warning(
-                    "step %d: loss %.4f, the median of the %d rows before is %.4f; if that happens again, "
-                    "lower learning_rate or max_grad_norm",
-                    *(row["step"], loss, len(losses), median),
-                )
-        losses.append(loss)
+        if words := alarms.spike(row["loss"], self._losses):
+            logger.warning(
+                "step %d: %s; if that happens again, lower learning_rate or max_grad_norm", *(row["step"], words)
+            )
+        self._losses.append(row["loss"])
 
 
 class LossScaleGuard(TrainerCallback):
@@ -169,7 +160,7 @@ class LossScaleGuard(TrainerCallback):
         self._num_skipped += 1
         self._num_in_a_row += 1
         if self._num_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
-            raise InputError(
+            raise Diverged(
                 f"step {state.global_step}: fp16 gradients overflowed in {self._num_in_a_row} steps in a row, training "
                 "has diverged; lower learning_rate, lengthen warmup_steps, or use precision: bf16 where the GPU has it"
             )
@@ -224,7 +215,7 @@ def _readable(row: dict, max_steps: int) -> str:
 def _refuse_not_finite(row: dict) -> None:
     bad = [key for key in ("loss", "eval_loss") if not math.isfinite(row.get(key, 0.0))]
     if bad:
-        raise InputError(
+        raise Diverged(
             f"step {row['step']}: {bad[0]} is {row[bad[0]]}, training has diverged; "
             "lower learning_rate, lengthen warmup_steps, or use precision: fp32 (bf16 where the GPU has it)"
         )

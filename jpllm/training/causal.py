@@ -12,10 +12,9 @@ from jpllm.evaluation import perplexity
 from jpllm.evaluation.generate import SamplingConfig, generate
 from jpllm.models.chunked_loss import use_chunked_loss
 from jpllm.models.isolation import isolate_documents
+from jpllm.tracking.metrics import GROUP_PREFIX
 from jpllm.training.arguments import TrainingConfig
 from jpllm.training.trainer import BaseTrainer, autocast
-
-GROUP_PREFIX = "group_bits_per_byte/"
 
 
 class CausalLMTrainer(BaseTrainer):

@@ -11,12 +11,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from jpllm import runtime
-from jpllm.data.label_rows import EncodedRow, EncodedSplits, LabelledDataset, batches_by_length, padded
+from jpllm.data.label_rows import AnyRow, EncodedSplits, LabelledDataset, batches_by_length, padded, sequences_of
 from jpllm.data.sources import write_jsonl
-from jpllm.evaluation.classification import ClassScore, RegressionScore, predict
+from jpllm.evaluation.classification import ChoiceScore, ClassScore, RegressionScore, predict
 from jpllm.models.classifier import num_trainable
 from jpllm.models.trunk import KeptStates, Trunk
-from jpllm.runtime import InputError
+from jpllm.runtime import Diverged, InputError
 from jpllm.training import classifier_report, engine, run, run_folder
 from jpllm.training.arguments import num_steps
 from jpllm.training.callbacks import RowClock
@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 class ClassifierTrainer(BaseTrainer):
     """Trainer on labelled rows that evaluates accuracy and macro-F1, or the correlations of predicted numbers.
 
+    Of a question with choices all are in the same batch; their outputs together are the row's logits.
     With `frozen_layers` their output is kept for all rows that are trained or validated on, before the first step.
     """
 
@@ -60,7 +61,7 @@ class ClassifierTrainer(BaseTrainer):
         """Mean cross-entropy, or squared error, of the rows, from float32 outputs."""
         targets = inputs.pop("targets")
         outputs = model(**inputs)
-        logits = outputs.logits.float()
+        logits = outputs.logits.float().reshape(len(targets), -1)
         if self.splits.class_names is None:
             loss = torch.nn.functional.mse_loss(logits[:, 0], targets)
         else:
@@ -74,7 +75,7 @@ class ClassifierTrainer(BaseTrainer):
         return self._latest
 
     def figures(self, scores: Sequence[ClassScore | RegressionScore]) -> dict[str, float]:
-        """Loss, accuracy and macro-F1, or loss and correlations."""
+        """Loss, accuracy and (of classes) macro-F1, or loss and correlations."""
         return scores[0].figures
 
     def load_final(self, directory: Path) -> PreTrainedModel:
@@ -96,6 +97,7 @@ class ClassifierTrainer(BaseTrainer):
         classifier_report.plot(self._config.output_dir, list(scores["validation"].figures)[1:])
         return {
             "num_trainable": num_trainable(self.model),
+            "num_cut": self.splits.num_cut,
             "before": {name: first[f"eval_{name}"] for name in scores["validation"].figures},
             **{name: classifier_report.report(score, names) for name, score in scores.items()},
         }
@@ -105,7 +107,7 @@ class ClassifierTrainer(BaseTrainer):
         return classifier_report.closing_text(results)
 
     def _scored(
-        self, model: torch.nn.Module, rows: Sequence[EncodedRow], is_trained_model: bool, **ranks: int
+        self, model: torch.nn.Module, rows: Sequence[AnyRow], is_trained_model: bool, **ranks: int
     ) -> ClassScore | RegressionScore:
         outputs = predict(
             model,
@@ -115,21 +117,20 @@ class ClassifierTrainer(BaseTrainer):
             autocast=autocast(self.args),
             **ranks,
         )
-        kind = RegressionScore if self.splits.class_names is None else ClassScore
+        kind = ChoiceScore if self.splits.has_choices else ClassScore
+        kind = RegressionScore if self.splits.class_names is None else kind
         return kind(outputs, [row.target for row in rows])
 
-    def _training_batch(self, rows: Sequence[EncodedRow]) -> dict[str, torch.Tensor]:
+    def _training_batch(self, rows: Sequence[AnyRow]) -> dict[str, torch.Tensor]:
         kind = torch.float32 if self.splits.class_names is None else torch.int64
         targets = torch.tensor([row.target for row in rows], dtype=kind)
         return self._batch(rows, self._train_length, keeps=True) | {"targets": targets}
 
-    def _batch(
-        self, rows: Sequence[EncodedRow], length: int | None = None, keeps: bool = False
-    ) -> dict[str, torch.Tensor]:
+    def _batch(self, rows: Sequence[AnyRow], length: int | None = None, keeps: bool = False) -> dict[str, torch.Tensor]:
         """A padded batch; with what the frozen layers made of it, where that is kept and wanted."""
         batch = {name: torch.from_numpy(values) for name, values in padded(rows, self._pad, length).items()}
         if keeps and self._kept:
-            numbers = [row.number for row in rows]
+            numbers = [sequence.number for sequence in sequences_of(rows)]
             batch["trunk_output"] = self._kept.batch(numbers, batch["input_ids"].shape[1])
         return batch
 
@@ -138,7 +139,7 @@ class ClassifierTrainer(BaseTrainer):
 
         The file has no name any more when training begins, so nothing of it stays on the disk, however that ends.
         """
-        rows = [*self.splits.train, *self.splits.validation]
+        rows = sequences_of([*self.splits.train, *self.splits.validation])
         file = self._config.output_dir / TRUNK_NAME
         width = self.model.config.get_text_config().hidden_size
         open_kept = partial(KeptStates, file, [len(row) for row in rows], width)
@@ -154,7 +155,7 @@ class ClassifierTrainer(BaseTrainer):
         logger.info("kept the output of %d frozen layers, %.1f MB", len(layers), kept.num_bytes / 1e6)
         self._kept = kept
 
-    def _fill(self, kept: KeptStates, rows: Sequence[EncodedRow], trunk: Trunk) -> None:
+    def _fill(self, kept: KeptStates, rows: Sequence[AnyRow], trunk: Trunk) -> None:
         """Compute this process's part of the rows."""
         own = batches_by_length(rows, self.args.per_device_eval_batch_size)
         own = own[self.args.process_index :: self.args.world_size]
@@ -186,7 +187,8 @@ def train_classifier(
 ) -> dict:
     """Train on the rows, evaluate before, after each epoch and at the end; returns what `results.json` holds.
 
-    `frozen_layers` are those whose output is to be kept. `engine.prepare` comes before.
+    `frozen_layers` are those whose output is to be kept. `engine.prepare` comes before. A run that diverges leaves a
+    file that says so, for `jpllm.training.jglue_finetuning`.
 
     Raises:
         InputError: fewer rows than one step takes, and see `jpllm.training.run.train_and_prove`.
@@ -221,22 +223,31 @@ def train_classifier(
             splits=splits,
             metric=metric,
             pad_token_id=tokenizer.pad_token_id,
-            train_length=splits.max_tokens if pads_to_longest else None,
+            train_length=max(map(len, sequences_of(splits.train))) if pads_to_longest else None,
             frozen_layers=frozen_layers,
             **kwargs,
         )
 
-    return run.train_model(
-        make_trainer,
-        configuration,
-        run_folder.facts_of(splits.fingerprint, tokenizer_fingerprint, configuration),
-        clock,
-        max_steps,
-        write_held_out=_writer_of(splits.validation),
-        save_tokenizer=tokenizer.save_pretrained,
-    )
+    diverged = training.output_dir / classifier_report.DIVERGED_NAME
+    try:
+        results = run.train_model(
+            make_trainer,
+            configuration,
+            run_folder.facts_of(splits.fingerprint, tokenizer_fingerprint, configuration),
+            clock,
+            max_steps,
+            write_held_out=_writer_of(splits.validation),
+            save_tokenizer=tokenizer.save_pretrained,
+        )
+    except Diverged as error:
+        if runtime.is_main_process():
+            runtime.write_whole(diverged, f"{error}\n")
+        raise
+    if runtime.is_main_process():
+        diverged.unlink(missing_ok=True)  # of an earlier try
+    return results
 
 
-def _writer_of(rows: Sequence[EncodedRow]) -> Callable[[Path], None]:
+def _writer_of(rows: Sequence[AnyRow]) -> Callable[[Path], None]:
     columns = [classifier_report.columns(row.row) for row in rows]
     return partial(write_jsonl, columns)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jpllm.data.label_rows import EncodedRow
+from jpllm.data.label_rows import AnyRow
 from jpllm.data.labels import LabelledRow
 from jpllm.evaluation.classification import ClassScore, RegressionScore, probabilities
 from jpllm.tracking import plot as plots
 from jpllm.tracking.metrics import METRICS_NAME, read_rows
 
 PREDICTIONS_NAME = "predictions.jsonl"
+DIVERGED_NAME = "diverged.txt"
 PLOT_NAME = "scores.png"
 
 
@@ -23,19 +24,21 @@ def report(score: ClassScore | RegressionScore, class_names: Sequence[str] | Non
 def columns(row: LabelledRow) -> dict[str, object]:
     """A row for a file."""
     pair = {} if row.pair is None else {"text_pair": row.pair}
-    return {"text": row.text, **pair, "label": row.label}
+    choices = {"choices": list(row.choices)} if row.choices else {}
+    return {"text": row.text, **pair, **choices, "label": row.label}
 
 
 def rows_of(
-    split: str, rows: Sequence[EncodedRow], score: ClassScore | RegressionScore, class_names: Sequence[str] | None
+    split: str, rows: Sequence[AnyRow], score: ClassScore | RegressionScore, class_names: Sequence[str] | None
 ) -> Iterator[dict]:
     """A row for each row of a split: what it is, what was predicted, and how sure the model is."""
     if class_names is None:
         predicted = [{"predicted": float(output)} for output in score.outputs[:, 0]]
     else:
+        labels = range(len(class_names)) if rows[0].row.choices else class_names
         predicted = [
             {
-                "predicted": class_names[own.argmax()],
+                "predicted": labels[own.argmax()],
                 "probabilities": dict(zip(class_names, own.round(6).tolist(), strict=True)),
             }
             for own in probabilities(score.outputs)
@@ -64,9 +67,12 @@ def closing_text(results: dict) -> str:
 
 def _classes(found: dict, before: dict | None) -> str:
     earlier = f" ({before['accuracy']:.2%} before)" if before else ""
+    is_of_choices = "macro_f1" not in found
+    macro_f1 = "" if is_of_choices else f", macro-F1 {found['macro_f1']:.4f}"
+    most_frequent = "choosing always the same place" if is_of_choices else "the most frequent class"
     return (
-        f"accuracy {found['accuracy']:.2%} ± {found['standard_error']:.2%}{earlier}, macro-F1 {found['macro_f1']:.4f}; "
-        f"{found['num_rows']:,} rows, chance {found['chance']:.2%}, the most frequent class {found['majority']:.2%}"
+        f"accuracy {found['accuracy']:.2%} ± {found['standard_error']:.2%}{earlier}{macro_f1}; "
+        f"{found['num_rows']:,} rows, chance {found['chance']:.2%}, {most_frequent} {found['majority']:.2%}"
     )
 
 

@@ -109,15 +109,15 @@ def gpus() -> Iterator[Finding]:
     """Each GPU: its memory, and whether it computes bf16."""
     found = machine.gpus()
     for index, gpu in enumerate(found):
-        capability = ".".join(map(str, gpu.capability))
+        capability, free = ".".join(map(str, gpu.capability)), machine.free_gpu_bytes(index)
         facts = (
-            f"{gpu.name}, compute capability {capability}, {gpu.free_bytes / 2**30:.1f} of "
+            f"{gpu.name}, compute capability {capability}, {free / 2**30:.1f} of "
             f"{gpu.total_bytes / 2**30:.1f} GiB free, {'bf16' if gpu.has_bf16 else 'no bf16 of its own'}"
         )
         fixes = []
         if not gpu.has_bf16:
             fixes.append("precision: auto takes fp16; bf16 would be emulated, slower than fp32")
-        if gpu.free_bytes < _FREE_GPU_SHARE * gpu.total_bytes:
+        if free < _FREE_GPU_SHARE * gpu.total_bytes:
             fixes.append("another process holds memory: nvidia-smi names it")
         yield Finding(f"GPU {index}", "warn" if fixes else "ok", facts, "; ".join(fixes))
     if not found and _DRIVER.exists():

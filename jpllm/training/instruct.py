@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,11 +28,10 @@ from jpllm.models.chunked_loss import use_chunked_loss
 from jpllm.models.isolation import isolate_documents
 from jpllm.models.lora import has_lora, load_adapter, merged
 from jpllm.tokenizer.chat_template import encode_to_answer
-from jpllm.tracking.metrics import SAMPLES_NAME, append_row
-from jpllm.training import engine, out_of_memory, run, run_folder
+from jpllm.tracking.metrics import GROUP_PREFIX, SAMPLES_NAME, append_row
+from jpllm.training import engine, out_of_memory, run, run_folder, run_plan
 from jpllm.training.arguments import TrainingConfig, num_steps
 from jpllm.training.callbacks import Clock, RowClock
-from jpllm.training.causal import GROUP_PREFIX
 from jpllm.training.optimizer import refuse_impossible
 from jpllm.training.trainer import BaseTrainer, autocast
 
@@ -205,10 +204,15 @@ def train_instructions(
         texts=texts,
         context_length=data.sequence_length,
     )
-    fingerprint = hashlib.sha256(f"{items.fingerprint}{data.replay and replay_blocks.fingerprint}".encode()).hexdigest()
-    explained = out_of_memory.explained(
-        *(model.config, training, data.sequence_length, engine.requested()), isolates=is_packed
+    mixture = dataset.uses(" + ".join(source.label for source in data.sources), int(tokens_until[-1]))
+    longest = data.sequence_length if is_packed else max(map(items.num_tokens, range(items.num_items)))
+    runs, lengths = engine.requested(), replace(data, sequence_length=longest)  # of what decides the memory
+    write_plan = partial(
+        *(run_plan.write, model.config, training, lengths, runs, mixture, int(tokens_until[-1]), max_steps),
+        isolates=is_packed,
     )
+    fingerprint = hashlib.sha256(f"{items.fingerprint}{data.replay and replay_blocks.fingerprint}".encode()).hexdigest()
+    explained = out_of_memory.explained(*(model.config, training, data.sequence_length, runs), isolates=is_packed)
     with explained:
         return run.train_model(
             make_trainer,
@@ -218,6 +222,8 @@ def train_instructions(
             max_steps,
             write_held_out=partial(_write_rows, held_out),
             save_tokenizer=save_tokenizer,
+            mixture=mixture,
+            write_plan=None if has_lora(model) else write_plan,
         )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,6 @@ class LocalGpu:
 
     name: str
     capability: tuple[int, int]
-    free_bytes: int
     total_bytes: int
 
     @property
@@ -28,19 +29,29 @@ class LocalGpu:
 
 
 def gpus() -> list[LocalGpu]:
-    """The CUDA GPUs of this machine."""
+    """The CUDA GPUs of this machine; nothing is allocated on them."""
     import torch
 
     if not torch.cuda.is_available():
         return []
     return [
-        LocalGpu(
-            torch.cuda.get_device_name(index),
-            torch.cuda.get_device_capability(index),
-            *torch.cuda.mem_get_info(index),
-        )
-        for index in range(torch.cuda.device_count())
+        LocalGpu(found.name, (found.major, found.minor), found.total_memory)
+        for found in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     ]
+
+
+def free_gpu_bytes(index: int) -> int:
+    """Free memory of a GPU; this process then has some hundred MB of it."""
+    import torch
+
+    return torch.cuda.mem_get_info(index)[0]
+
+
+def cpu_model() -> str:
+    """What the maker calls the CPU; the name of its architecture where that is not known."""
+    lines = _read(Path("/proc/cpuinfo"), "utf-8").splitlines()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
 
 
 def host_memory_bytes() -> int:
@@ -52,8 +63,27 @@ def host_memory_bytes() -> int:
 def resident_bytes(process: str | int = "self", peak: bool = False) -> int:
     """Memory of a process that is in RAM now, or was at most since it began (or since `forget_peak`)."""
     key = "VmHWM:" if peak else "VmRSS:"
-    status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8", errors="replace")  # it holds a name
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(key))
+
+
+def peak_memory() -> dict[str, int]:
+    """Bytes that this process had at most so far, as metrics name them: `peak_host_bytes`, with CUDA `peak_gpu_bytes`.
+
+    The latter are those of tensors on this process's GPU.
+    """
+    import torch
+
+    try:
+        peaks = {"peak_host_bytes": resident_bytes(peak=True)}
+    except (OSError, StopIteration):  # not Linux
+        import resource
+
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peaks = {"peak_host_bytes": largest * (1 if sys.platform == "darwin" else 1024)}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        peaks["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
+    return peaks
 
 
 def forget_peak() -> None:
@@ -96,8 +126,8 @@ def _nearest_existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def _read(file: Path) -> str:
+def _read(file: Path, encoding: str = "ascii") -> str:
     try:
-        return file.read_text(encoding="ascii").strip()
+        return file.read_text(encoding=encoding).strip()
     except OSError:
         return ""

@@ -63,6 +63,35 @@ class Report:
             yield self._others_table()
         yield self._verdict()
 
+    def numbers(self) -> dict:
+        """The plan for a program: sizes in bytes, None where something is not known."""
+        scheme, memory, spends = self.best.scheme, self.best.memory, self.spends
+        speed = self._planned_speed()
+        seconds = spends.num_tokens / speed if speed and spends.num_tokens else None
+        return {
+            "num_parameters": self.size.num_parameters,
+            "num_tokens": spends.num_tokens,
+            "num_steps": spends.num_steps,
+            "tokens_per_step": spends.tokens_per_step,
+            "hardware": self.where.name,
+            "num_processes": scheme.num_processes,
+            "engine": scheme.engine,
+            "arithmetic": scheme.arithmetic,
+            "memory": {
+                "peak_bytes": memory.peak,
+                "tensor_bytes": memory.tensors,
+                "parts": memory.parts(),
+                "available_bytes": self.where.memory,
+                "host_bytes": memory.host,
+                "available_host_bytes": self.where.host,
+            },
+            "disk": {need.name: need.num_bytes for need in self.disk},
+            "tokens_per_second": speed and round(speed, 1),
+            "hours": seconds and round(seconds / 3600, 4),
+            "mfu": self.mfu,
+            "fits": self.fits,
+        }
+
     def launch_command(self, recipe: str, config_file: str) -> str:
         """What to type: as written if that fits, else with the changes that cost least time."""
         chosen = next(iter(self.others), self.best) if not self.best.fits(self.where) else self.best
@@ -135,8 +164,7 @@ class Report:
             yield f"precision: {where.name} only emulates bf16, slower than fp32; write auto or fp16"
         if peak is None and not self.measured:
             yield "time: the speed of this hardware is not known; --calibrate true measures it"
-        if peak is not None:
-            speed = peak * 1e12 * self.mfu / operations / self.best.time_factor
+        if (speed := self._planned_speed()) is not None:
             factor = self.best.time_factor
             savings = f", × {factor:.2f} for what saves memory" if factor > 1 else ""
             yield _time_line(speed, num_tokens, f"at {self.mfu:.0%} of {peak:g} TFLOPS (mfu{savings})")
@@ -144,6 +172,14 @@ class Report:
             speed = self.measured.tokens_per_second
             reached = f", {speed * operations / peak / 1e12:.1%} of {peak:g} TFLOPS" if peak else ""
             yield _time_line(speed, num_tokens, f"measured in {NUM_STEPS} steps{reached}")
+
+    def _planned_speed(self) -> float | None:
+        """Tokens per second at the share of the peak that is assumed; None where the peak is not known."""
+        peak = peak_tflops(self.where, self.best.scheme)
+        if peak is None:
+            return None
+        operations = flops_per_token(self.size, self.best.scheme.sequence_length)
+        return peak * 1e12 * self.mfu / operations / self.best.time_factor
 
     def _others_table(self) -> Table:
         table = _table("other ways that fit, the fastest first", "peak", "host", "time")

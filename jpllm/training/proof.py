@@ -16,9 +16,9 @@ from jpllm import runtime
 from jpllm.data.mix import SourceUse
 from jpllm.runtime import InputError
 from jpllm.tracking import metrics, plot
-from jpllm.training import engine, run_folder
+from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
+from jpllm.training import engine, machine, run_folder
 from jpllm.training.callbacks import Clock
-from jpllm.training.causal import GROUP_PREFIX
 from jpllm.training.early_stopping import EarlyStopping
 from jpllm.training.run_folder import MODEL_NAME, UNPROVED_NAME
 from jpllm.training.trainer import BaseTrainer
@@ -68,7 +68,7 @@ def prove(
         return {}
     unproved.rename(model_dir)
     rows = metrics.read_rows(output_dir / metrics.METRICS_NAME)
-    groups = _before_and_after([row for row in rows if "eval_loss" in row])
+    groups = _before_and_after(next(row for row in rows if "eval_loss" in row), final)
     training_seconds = max(row["training_seconds"] for row in rows)
     position = clock.position(trainer.state.global_step)
     results = {
@@ -82,6 +82,7 @@ def prove(
         "mixture": [asdict(use) for use in mixture],
         "hours": round(training_seconds / 3600, 4),
         "tokens_per_second": round(position["tokens"] / training_seconds, 1),
+        **_peak_memory(rows),
         "device": _device_name(trainer.args),
         "engine": str(engine.running(trainer.accelerator)),
         "versions": runtime.versions(),
@@ -96,11 +97,16 @@ def prove(
     return results
 
 
-def _before_and_after(evaluations: Sequence[dict]) -> dict[str, dict[str, float]]:
-    """Bits per byte of each group of texts in the first and the last evaluation."""
-    prefix = f"eval_{GROUP_PREFIX}"
-    keys = [key for key in evaluations[0] if key.startswith(prefix)]
-    return {key.removeprefix(prefix): {"before": evaluations[0][key], "after": evaluations[-1][key]} for key in keys}
+def _peak_memory(rows: Sequence[dict]) -> dict[str, int]:
+    """The most that the main process has had, in all of its starts."""
+    now = machine.peak_memory()
+    return {key: max(now[key], *(row.get(key, 0) for row in rows)) for key in now}
+
+
+def _before_and_after(first: dict, final: dict) -> dict[str, dict[str, float]]:
+    """Bits per byte of each group of texts in the first evaluation and in that of the model that is kept."""
+    keys = [key for key in first if key.startswith(EVAL_GROUP_PREFIX)]
+    return {key.removeprefix(EVAL_GROUP_PREFIX): {"before": first[key], "after": final[key]} for key in keys}
 
 
 def _verify(trainer: BaseTrainer, model_dir: Path, trained_loss: float) -> float:

@@ -24,7 +24,7 @@ from jpllm.runtime import InputError, StoppedEarly
 from jpllm.tokenizer.encoder import CorpusEncoder
 from jpllm.tracking.energy import EnergyMeter
 from jpllm.tracking.wandb_mirror import WandbMirror
-from jpllm.training import checkpoint, engine, out_of_memory, run_folder
+from jpllm.training import checkpoint, engine, environment, out_of_memory, run_folder, run_plan
 from jpllm.training.arguments import TrainingConfig, choose_precision, num_steps, training_arguments
 from jpllm.training.callbacks import Clock, LossScaleGuard, MetricsRecorder, SampleWriter
 from jpllm.training.causal import CausalLMTrainer
@@ -99,7 +99,8 @@ def train_language_model(
         max_steps = stop_before_repeats(max_steps, blocks.num_positions_without_repeats // blocks_per_step)
     blocks.num_positions = max_steps * blocks_per_step
     precision = choose_precision(training.precision)
-    runtime.announce(plan_text(clock, max_steps, precision, held_out, blocks.uses()))
+    mixture = blocks.uses()
+    runtime.announce(plan_text(clock, max_steps, precision, held_out, mixture))
 
     def answer(model: PreTrainedModel, prompts: Sequence[str]) -> list[str]:
         return trainer_class.answer(model, tokenizer, prompts, sampling, training.seed)
@@ -114,11 +115,8 @@ def train_language_model(
         context_length=data.sequence_length,
         embedding_warmup_steps=embedding_warmup_steps,
     )
-    with out_of_memory.explained(
-        *(model.config, training, data.sequence_length, engine.requested()),
-        isolates=data.isolate_documents,
-        masked_share=blocks.masked_share,
-    ):
+    runs, way = engine.requested(), {"isolates": data.isolate_documents, "masked_share": blocks.masked_share}
+    with out_of_memory.explained(model.config, training, data.sequence_length, runs, **way):
         return train_model(
             make_trainer,
             configuration,
@@ -128,7 +126,10 @@ def train_language_model(
             write_held_out=partial(write_documents, held_out),
             save_tokenizer=save_tokenizer,
             sample_writer=SampleWriter(training.output_dir, clock, prompts, answer),
-            mixture=blocks.uses(),
+            mixture=mixture,
+            write_plan=partial(
+                run_plan.write, model.config, training, data, runs, mixture, clock.tokens(max_steps), **way
+            ),
         )
 
 
@@ -143,10 +144,12 @@ def train_model(
     save_tokenizer: Callable[[Path], None],
     sample_writer: SampleWriter | None = None,
     mixture: Sequence[SourceUse] = (),
+    write_plan: Callable[[], None] | None = None,
 ) -> dict:
     """The common part of all recipes: the run folder, the trainer, and what is recorded beside the training.
 
-    `make_trainer` takes what else a trainer needs: `args` and `callbacks`. `write_held_out` gets the path of a file.
+    `make_trainer` takes what else a trainer needs: `args` and `callbacks`. `write_held_out` gets the path of a file;
+    `write_plan` is called when the folder is there.
 
     Raises:
         InputError, StoppedEarly: see `train_and_prove`.
@@ -156,9 +159,17 @@ def train_model(
     meter = EnergyMeter() if training.measure_energy else None
     mirror = None
     if training.report_to == "wandb":
-        mirror = WandbMirror(training.output_dir, config.shareable(configuration))
+        names = {"sources": [use.source for use in mixture]} if mixture else {}
+        settings = config.shareable(configuration, ("model", "tokenizer")) | names
+        mirror = WandbMirror(training.output_dir, settings)
     recorder = MetricsRecorder(training.output_dir, clock, meter, mirror)
     run_folder.prepare(training.output_dir, configuration, write_held_out)
+    if runtime.is_main_process():
+        environment.add_session(training.output_dir)
+        if write_plan:
+            write_plan()
+        else:
+            logger.info("no plan of this run: what classifiers and LoRA take is not estimated")
     callbacks = [sample_writer, recorder] if sample_writer else [recorder]
     trainer = make_trainer(args=arguments, callbacks=callbacks)
     with closing(recorder):

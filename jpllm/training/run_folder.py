@@ -20,16 +20,13 @@ from jpllm import config, runtime
 from jpllm.data.blocks import BlockDataset
 from jpllm.data.corpus import EncodedText
 from jpllm.runtime import InputError
+from jpllm.tracking.lock import LOCK_NAME
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME
+from jpllm.tracking.runs import CONFIG_NAME, HELD_OUT_NAME, MODEL_NAME, RESULTS_NAME
 from jpllm.training.checkpoint import PARTIAL_NAME, Facts
 
-CONFIG_NAME = "config.yaml"
-HELD_OUT_NAME = "held_out.jsonl"
 CHECKPOINTS_NAME = "checkpoints"
-MODEL_NAME = "model"
 UNPROVED_NAME = "model.unproved"
-RESULTS_NAME = "results.json"
-_LOCK_NAME = ".lock"
 # Keys that do not change a loss, and those that name texts and tokenizer, which are compared by content.
 _FREE_KEYS = frozenset(
     [
@@ -40,6 +37,7 @@ _FREE_KEYS = frozenset(
         *("train_file", "validation_file", "test_file"),
     ]
 )
+_LOCK_SECONDS = 1  # `jpllm watch` takes the lock for a moment
 _held_locks: dict[Path, object] = {}
 logger = logging.getLogger(__name__)
 
@@ -72,7 +70,7 @@ def is_finished(output_dir: Path, configuration: Sequence[object]) -> bool:
         return False
     if not output_dir.is_dir():
         raise InputError(f"output_dir: {output_dir} is a file; name a folder")
-    names = sorted(path.name for path in output_dir.iterdir() if path.name != _LOCK_NAME)
+    names = sorted(path.name for path in output_dir.iterdir() if path.name != LOCK_NAME)
     if names and CONFIG_NAME not in names:
         raise InputError(
             f"output_dir: {output_dir} already holds {', '.join(names[:4])}{' …' if len(names) > 4 else ''}; "
@@ -113,10 +111,10 @@ def _claim(output_dir: Path) -> None:
     import filelock
 
     output_dir.mkdir(parents=True, exist_ok=True)
-    file = (output_dir / _LOCK_NAME).resolve()
+    file = (output_dir / LOCK_NAME).resolve()
     lock = _held_locks.get(file) or filelock.FileLock(file)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=_LOCK_SECONDS, poll_interval=0.02)
     except filelock.Timeout:
         raise InputError(f"output_dir: another process is training in {output_dir}; wait for it, or stop it") from None
     _held_locks[file] = lock  # the operating system takes it back when the process ends, however it ends
@@ -138,6 +136,4 @@ def cut_logs(output_dir: Path, sizes_bytes: Mapping[str, int]) -> None:
 
 def write_results(output_dir: Path, results: Mapping) -> None:
     """Write `results.json`, whole or not at all; it makes the run a finished one."""
-    unfinished = output_dir / f"{RESULTS_NAME}.tmp"
-    unfinished.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(output_dir / RESULTS_NAME)
+    runtime.write_whole(output_dir / RESULTS_NAME, json.dumps(results, indent=2) + "\n")

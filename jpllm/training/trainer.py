@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from jpllm.models.build import copy_weights, load_trained
-from jpllm.runtime import InputError
+from jpllm.runtime import Diverged
 from jpllm.training import checkpoint
 from jpllm.training import optimizer as optimizers
 from jpllm.training.arguments import TrainingConfig
@@ -169,7 +169,7 @@ class BaseTrainer(Trainer):
         parameters = self.model.parameters()
         is_finite = bool(self._tr_loss.isfinite()) and all(bool(p.detach().isfinite().all()) for p in parameters)
         if any_process(not is_finite, self.args):
-            raise InputError(
+            raise Diverged(
                 f"step {self.state.global_step}: the loss or a weight is not finite, and no checkpoint was written of "
                 f"it; {last_good(self.checkpoints_dir)}; lower learning_rate (it is {self._get_learning_rate():.2e}), "
                 "lengthen warmup_steps, or use precision: fp32 (bf16 where the GPU has it)"

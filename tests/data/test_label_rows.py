@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from jpllm.data.label_rows import EncodedRow, LabelledDataset, batches_by_length, encode_splits, padded
+from jpllm.data.label_rows import (
+    EncodedRow,
+    LabelledDataset,
+    batches_by_length,
+    encode_splits,
+    padded,
+    sequences_of,
+)
 from jpllm.data.label_splits import Splits
 from jpllm.data.labels import LabelledRow
 from jpllm.runtime import InputError
@@ -28,7 +35,8 @@ def encoded(*lengths):
     return [EncodedRow(row, np.arange(1, n + 1, dtype=np.int32), None, 0, i) for i, n in enumerate(lengths)]
 
 
-def test_rows_are_cut_to_the_longest_training_row():
+def test_rows_of_every_split_are_cut_at_the_same_length():
+    """Rows to evaluate on may be longer than those that are trained on."""
     splits = Splits(labelled("abc", "abcdefgh"), labelled("abcdefg"), labelled("a", "ab"), ["a", "b"])
     rows = encode_splits(splits, character_tokenizer, max_tokens=5)
     assert [len(row) for part in (rows.train, rows.validation, rows.test) for row in part] == [3, 5, 5, 1, 2]
@@ -36,7 +44,37 @@ def test_rows_are_cut_to_the_longest_training_row():
     assert [row.number for part in (rows.train, rows.validation, rows.test) for row in part] == [0, 1, 2, 3, 4]
     assert [row.target for row in rows.train] == [0, 1]
     short = encode_splits(splits, character_tokenizer, max_tokens=100)
-    assert (short.max_tokens, short.num_cut["validation"]) == (8, 0)
+    assert (short.max_tokens, short.num_cut["validation"]) == (100, 0)
+    few = encode_splits(Splits(labelled("ab", "c"), labelled("abcdefg"), [], ["a", "b"]), character_tokenizer, 5)
+    assert ([len(row) for row in few.validation], few.num_cut) == ([5], {"train": 0, "validation": 1})
+
+
+def questions(*choices, label=0):
+    return [LabelledRow(f"f:{n}", f"q{n}", None, label, own) for n, own in enumerate(choices)]
+
+
+def test_a_question_is_a_pair_with_each_of_its_choices():
+    parts = questions(("a", "bcd"), ("ef", "g")), questions(("hijklm", "n")), questions(("o", "p"), label=1)
+    rows = encode_splits(Splits(*parts, ["x", "y"]), character_tokenizer, max_tokens=6)
+    first, second = rows.train
+    assert [sequence.ids.tolist() for sequence in first.sequences] == [list(map(ord, "q0a")), list(map(ord, "q0bcd"))]
+    assert (len(first), len(second), first.row, rows.test[0].target) == (8, 7, parts[0][0], 1)
+    numbers = [one.number for one in sequences_of([*rows.train, *rows.validation, *rows.test])]
+    assert numbers == list(range(8))
+    assert (rows.max_tokens, rows.num_cut, rows.has_choices) == (6, {"train": 0, "validation": 1, "test": 0}, True)
+    assert [len(one) for one in rows.validation[0].sequences] == [6, 3]
+    batch = padded(rows.train, pad_token_id=9)
+    assert batch["input_ids"].shape == (4, 5)
+    assert batch["input_ids"][3].tolist() == [ord("q"), ord("1"), ord("g"), 9, 9]
+    assert batch["token_type_ids"].tolist() == [[0, 0, 1, 0, 0], [0, 0, 1, 1, 1], [0, 0, 1, 1, 0], [0, 0, 1, 0, 0]]
+
+
+def test_fingerprint_follows_choices_and_their_order():
+    def fingerprint(*choices, label=0):
+        return encode_splits(Splits(questions(choices, label=label), [], [], ["x", "y"]), character_tokenizer, 9)
+
+    found = [fingerprint("a", "bc"), fingerprint("bc", "a"), fingerprint("ab", "c"), fingerprint("a", "bc", label=1)]
+    assert len({one.fingerprint for one in found}) == 4
 
 
 def test_fingerprint_follows_texts_labels_and_splits():

@@ -1,12 +1,13 @@
 """Labelled rows: what is refused and how; splits are stratified, seeded, and never part copies of a text."""
 
+import hashlib
 import json
 import logging
 from collections import Counter
 
 import pytest
 
-from jpllm.data.label_splits import balanced, divided, read_splits, summary
+from jpllm.data.label_splits import Splits, balanced, divided, read_splits, summary
 from jpllm.data.labels import LabelledDataConfig, LabelledRow, read_labelled_rows
 from jpllm.runtime import InputError
 
@@ -38,6 +39,35 @@ def test_columns_pairs_and_kinds_of_labels(tmp_path):
     assert [row.label for row in read_labelled_rows(file, number)] == [4.5, 3.0]
 
 
+CHOICES = {"task": "multiple_choice", "text_column": "q", "choice_columns": ["x", "y", "z"]}
+
+
+def test_questions_with_choices(tmp_path):
+    labels = [2, "0", " 1 "] * 10
+    rows = [{"q": f"問{n % 9}", "x": "甲", "y": "乙", "z": f"丙{n}", "label": label} for n, label in enumerate(labels)]
+    file = write(tmp_path / "t.jsonl", rows)
+    found = read_labelled_rows(file, settings(file, **CHOICES))
+    assert found[:2] == [
+        LabelledRow(f"{file}:1", "問0", None, 2, ("甲", "乙", "丙0")),
+        LabelledRow(f"{file}:2", "問1", None, 0, ("甲", "乙", "丙1")),
+    ]
+    splits = read_splits(settings(file, **CHOICES))
+    assert (splits.class_names, splits.output_names) == (["x", "y", "z"], ["choice"])
+    assert {splits.target(row) for row in splits.train} <= {0, 1, 2}
+    questions = {name: {row.text for row in part} for name, part in splits.named.items()}
+    assert questions["train"].isdisjoint(questions["validation"] | questions["test"])
+    assert sum(map(len, splits.named.values())) == 30
+    assert summary(Splits(found, [], [], ["x", "y", "z"])) == "train: 30 rows (x 10, y 10, z 10)"
+
+
+def test_choices_whose_right_one_stands_always_in_the_same_place(tmp_path):
+    """Where it stands is nothing to learn, so one place is not too few, nor a place with a single row."""
+    rows = [{"q": f"問{n}", "x": "甲", "y": "乙", "z": "丙", "label": int(n == 0)} for n in range(20)]
+    splits = read_splits(settings(write(tmp_path / "t.jsonl", rows), **CHOICES))
+    assert [len(part) for part in splits.named.values()] == [14, 2, 4]
+
+
+QUESTION = {"q": "問", "x": "甲", "y": "乙", "z": "丙", "label": 2}
 GOOD = [{"text": f"{n}", "label": "ab"[n % 2]} for n in range(40)]
 
 
@@ -63,6 +93,13 @@ GOOD = [{"text": f"{n}", "label": "ab"[n % 2]} for n in range(40)]
         ([*GOOD], {"task": "regression"}, r"the label is no number but 'a'; for classes write task: classification"),
         ([{"text": "一", "label": "nan"}], {"task": "regression"}, r"the label is no number but 'nan'"),
         ([], {}, r"t\.jsonl: it holds no rows"),
+        ([QUESTION, QUESTION | {"label": 3}], CHOICES, r"2: the label is 3, not the number of a choice \(0 to 2\)"),
+        ([QUESTION, QUESTION | {"label": -1}], CHOICES, r"2: the label is -1, not the number of a choice"),
+        ([QUESTION, QUESTION | {"label": "z"}], CHOICES, r"2: the label is 'z', not the number of a choice"),
+        ([QUESTION, QUESTION | {"label": 1.0}], CHOICES, r"2: the label is 1\.0, not the number of a choice"),
+        ([QUESTION, QUESTION | {"label": True}], CHOICES, r"2: the label is True, not the number of a choice"),
+        ([QUESTION, QUESTION | {"y": " "}], CHOICES, r"(?s)1 of 2 rows cannot.*2: column 'y' is empty"),
+        ([QUESTION, {"q": "問", "x": "甲"}], CHOICES, r"2: no column 'y'; the row has q, x \(set choice_columns\)"),
         (
             [*GOOD, {"text": "三", "label": "c"}],
             {},
@@ -89,6 +126,13 @@ def test_an_unknown_label_in_the_test_file(tmp_path):
         ({"test_file": "t.csv", "test_share": 0.1}, "test_share"),
         ({"task": "regression", "balance": True}, "balance"),
         ({"pair_column": "text"}, "pair_column"),
+        ({"choice_columns": ["x", "y"]}, "choice_columns"),
+        ({"task": "multiple_choice"}, "choice_columns"),
+        (CHOICES | {"choice_columns": ["x"]}, "choice_columns"),
+        (CHOICES | {"choice_columns": ["x", "y", "x"]}, "choice_columns"),
+        (CHOICES | {"choice_columns": ["x", "q"]}, "choice_columns"),
+        (CHOICES | {"pair_column": "z"}, "pair_column"),
+        (CHOICES | {"balance": True}, "balance"),
     ],
 )
 def test_settings_that_cannot_act(changes, key):
@@ -133,6 +177,54 @@ def test_copies_of_a_text_stay_together():
         assert all(len(names) == 1 for names in sides.values())
 
 
+def test_a_pair_in_the_other_order_is_a_copy(tmp_path, caplog):
+    """Whatever its label is; each class keeps its share."""
+    pairs = [(f"文{n}", f"語{n}") for n in range(100)]
+    rows = [LabelledRow(f"f:{n}", a, b, "xy"[n % 2]) for n, (a, b) in enumerate(pairs)]
+    rows += [LabelledRow(f"g:{n}", b, a, "x" if n < 60 else "y") for n, (a, b) in enumerate(pairs)]
+    for seed in range(5):
+        parts = divided(rows, 0.2, 0.2, seed)
+        sides = [{frozenset((row.text, row.pair)) for row in part} for part in parts.values()]
+        assert list(map(len, sides)) == [60, 20, 20]
+        assert sides[0].isdisjoint(sides[1] | sides[2])
+        assert sides[1].isdisjoint(sides[2])
+        # 30 pairs are x twice, 20 y twice, 50 of either
+        assert {name: dict(Counter(row.label for row in part)) for name, part in parts.items()} == {
+            "train": {"x": 66, "y": 54},
+            "validation": {"x": 22, "y": 18},
+            "test": {"x": 22, "y": 18},
+        }
+    file = write(tmp_path / "t.jsonl", [{"text": row.text, "pair": row.pair, "label": row.label} for row in rows])
+    turned = [{"text": b, "pair": a, "label": "x"} for a, b in [*pairs[:3], ("新", "古")]]
+    other = write(tmp_path / "other.jsonl", turned)
+    with caplog.at_level(logging.WARNING):
+        read_splits(settings(file, pair_column="pair", validation_file=other))
+    assert "3 of 4 rows to validate on are trained on too" in caplog.text
+
+
+def test_a_text_with_two_labels_stays_together():
+    rows = [LabelledRow(f"f:{n}", f"text {n % 50}", None, "a" if n % 50 < 10 else "ab"[n // 50]) for n in range(100)]
+    parts = divided(rows, 0.2, 0.2, seed=0)
+    sides = [{row.text for row in part} for part in parts.values()]
+    assert list(map(len, sides)) == [30, 10, 10]
+    assert len(set.union(*sides)) == 50
+
+
+def test_a_class_whose_copies_are_all_on_one_side_is_refused():
+    rows = [*rows_of(a=40), LabelledRow("f:b", "a text 0", None, "b")]
+    with pytest.raises(InputError, match=r"f:b: the class 'b' has 1 different texts, too few .* in test and train"):
+        divided(rows, 0.2, 0.1, seed=0)
+
+
+def test_a_question_with_other_choices_is_no_copy(tmp_path, caplog):
+    rows = [{"q": f"問{n % 9}", "x": "甲", "y": "乙", "z": f"丙{n}", "label": n % 3} for n in range(30)]
+    train = write(tmp_path / "train.jsonl", rows)
+    other = write(tmp_path / "other.jsonl", [rows[0] | {"z": "丁"}, rows[1] | {"x": "乙", "y": "甲"}])
+    with caplog.at_level(logging.WARNING):
+        read_splits(settings(train, validation_file=other, **CHOICES))
+    assert "1 of 2 rows to validate on are trained on too" in caplog.text
+
+
 def test_balanced_takes_the_size_of_the_smallest_class():
     rows = rows_of(ham=50, spam=8)
     chosen = balanced(rows, seed=0)
@@ -169,7 +261,10 @@ def test_published_sizes(real_data):
     file = real_data / "sms-spam" / "SMSSpamCollection.tsv"
     config = settings(file, text_column="SMS", label_column="Label", balance=True)
     assert Counter(row.label for row in read_labelled_rows(file, config)) == {"ham": 4827, "spam": 747}
-    assert sum(len(rows) for rows in read_splits(config).named.values()) == 2 * 747
+    splits = read_splits(config)
+    assert {name: len(rows) for name, rows in splits.named.items()} == {"train": 1046, "validation": 150, "test": 298}
+    places = "\n".join(row.place.rpartition(":")[2] for row in splits.test)
+    assert hashlib.sha256(places.encode()).hexdigest().startswith("fcd07f30b5b34de9")  # those of docs/results.md
 
 
 def test_jglue_files_as_they_are(real_data):
@@ -183,3 +278,11 @@ def test_jglue_files_as_they_are(real_data):
     jnli = folder / "jnli-v1.3" / "valid-v1.3.json"
     counts = Counter(row.label for row in read_labelled_rows(jnli, settings(jnli, **columns)))
     assert counts["neutral"] / counts.total() == pytest.approx(0.5546, abs=5e-5)
+    splits = read_splits(settings(jnli, **columns))
+    trained, tested = ({row.texts for row in rows} for rows in (splits.train, splits.test))
+    assert (len(splits.test), len(trained & tested)) == (488, 0)
+    choices = {"text_column": "question", "choice_columns": [f"choice{n}" for n in range(5)], "task": "multiple_choice"}
+    for name, expected in (("train", 8_939), ("valid", 1_119)):
+        file = folder / "jcommonsenseqa-v1.3" / f"{name}-v1.3.json"
+        rows = read_labelled_rows(file, settings(file, **choices))
+        assert (len(rows), {len(row.choices) for row in rows}) == (expected, {5})

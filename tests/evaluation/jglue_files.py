@@ -24,6 +24,37 @@ def write_jglue(folder: Path, num_items: int = 12, with_train: bool = True) -> P
     return folder
 
 
+def write_mirrors(folder: Path, source: Path, answers_as_lists: bool = True) -> Path:
+    """JCommonsenseQA and JSQuAD of `source` as Parquet, in the layout of their mirrors on the Hub."""
+    import pyarrow
+    import pyarrow.parquet
+
+    for task, name in (("jcommonsenseqa", "JCommonsenseQA"), ("jsquad", "JSQuAD")):
+        for split, their_split in (("train", "train"), ("valid", "validation")):
+            text = (source / f"{task}-v1.3" / f"{split}-v1.3.json").read_text(encoding="utf-8")
+            rows = [json.loads(line) for line in text.splitlines()]
+            if task == "jsquad":
+                rows = [_flat(row, answers_as_lists) for article in rows[0]["data"] for row in _questions(article)]
+            file = folder / name / "data" / f"{their_split}-00000-of-00001.parquet"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    return folder
+
+
+def _questions(article: dict) -> list[dict]:
+    return [
+        {"title": article["title"], "context": paragraph["context"], **question}
+        for paragraph in article["paragraphs"]
+        for question in paragraph["qas"]
+    ]
+
+
+def _flat(question: dict, answers_as_lists: bool) -> dict:
+    keys = ("answer_start", "text")
+    lists = {key: [answer.get(key) for answer in question["answers"]] for key in keys}
+    return question | ({"answers": lists} if answers_as_lists else {})
+
+
 def _jcommonsenseqa(number: int) -> dict:
     choices = {f"choice{place}": ANIMALS[(number + place) % 7] for place in range(5)}
     return {"q_id": number, "question": f"{number}番目に来た動物は?", **choices, "label": number * 3 % 5}

@@ -39,6 +39,14 @@ def test_jsquad_without_the_title_before_its_paragraph(tmp_path):
     )
 
 
+@pytest.mark.parametrize("answers", [{"text": ["三", "四"], "answer_start": [0, 1]}, ["三", "四"]])
+def test_jsquad_with_one_question_a_row(tmp_path, answers):
+    row = {"id": "q0", "title": "数", "context": "数 [SEP] 三と四。", "question": "いくつ?", "answers": answers}
+    found = read(tmp_path, [row])
+    assert (found.columns, found.answer, found.context, found.id_column) == (("question",), "answer", "context", "id")
+    assert found.items == [Item("q0", ("いくつ?",), ("三", "四"), (), "三と四。")]
+
+
 def test_named_columns(tmp_path):
     rows = [{"q": "問い", "a": ["一", "二"], "p": "文章", "n": 7}, {"q": "次", "a": "三", "p": "", "n": "x"}]
     keys = {"columns": ["q"], "answer_column": "a", "context_column": "p"}
@@ -46,7 +54,9 @@ def test_named_columns(tmp_path):
         Item("0", ("問い",), ("一", "二"), (), "文章"),
         Item("1", ("次",), ("三",), (), ""),
     ]
-    assert [item.id for item in read(tmp_path, rows, **keys, id_column="n").items] == ["7", "x"]
+    named = read(tmp_path, rows, **keys, id_column="n")
+    assert [item.id for item in named.items] == ["7", "x"]
+    assert (named.id_column, read(tmp_path, rows, **keys).id_column) == ("n", None)
 
 
 @pytest.mark.parametrize(

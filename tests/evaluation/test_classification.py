@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from jpllm.evaluation.classification import ClassScore, RegressionScore, predict, probabilities
+from jpllm.data.label_rows import EncodedChoices, sequences_of
+from jpllm.evaluation.classification import ChoiceScore, ClassScore, RegressionScore, predict, probabilities
 from tests.data.test_label_rows import encoded
 
 RNG = np.random.default_rng(0)
@@ -71,6 +72,21 @@ def test_figures_of_numbers_by_hand():
     assert RegressionScore(np.ones((3, 1)), [1.0, 2.0, 3.0]).pearson == 0.0
 
 
+def test_figures_of_choices():
+    """Places are no classes: what is chosen is right or wrong, and no place has a figure of its own."""
+    outputs = np.log(np.array([[8, 1, 1], [1, 8, 1], [8, 1, 1], [1, 1, 8]], np.float32))
+    report = ChoiceScore(outputs, [0, 1, 2, 2]).report(["x", "y", "z"])
+    assert report == {
+        "num_rows": 4,
+        "loss": pytest.approx(-(3 * math.log(0.8) + math.log(0.1)) / 4),
+        "accuracy": 0.75,
+        "standard_error": pytest.approx(math.sqrt(0.75 * 0.25 / 4)),
+        "chance": pytest.approx(1 / 3),
+        "majority": 0.5,
+    }
+    assert set(ChoiceScore(outputs, [0, 1, 2, 2]).figures) == {"loss", "accuracy"}
+
+
 class LengthModel(torch.nn.Module):
     """Its output is the number of real tokens, and the width of the batch that they came in."""
 
@@ -98,3 +114,11 @@ def test_outputs_are_in_the_order_of_the_rows():
     assert outputs[:, 0].tolist() == [2, 7, 3, 1, 6]
     assert model.widths == [(2, 7), (2, 3), (1, 1)]
     assert model.training
+
+    def batch_of_choices(rows):
+        return batch(sequences_of(rows))
+
+    rows = [EncodedChoices(None, encoded(*lengths), 0) for lengths in [(2, 7), (3, 1), (6, 4)]]
+    outputs = predict(model, rows, batch_of_choices, batch_size=2)
+    assert outputs.tolist() == [[2, 7], [3, 1], [6, 4]]
+    assert model.widths[3:] == [(4, 7), (2, 3)]

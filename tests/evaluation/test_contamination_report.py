@@ -12,7 +12,7 @@ def findings(file: Path) -> Findings:
     items = [Item(f"id{n}", ("問い",), ("答え",)) for n in range(5)]
     hits = {3: Hit("wiki", 7, 1.0, "甲" * 40, 2), 0: Hit("wiki", 9, 0.95, "乙" * 10)}
     parts = [Part("question", 1, 2, hits), Part("question + answer", 5)]
-    return Findings(Benchmark("bench", file, ("question",), "answer", None, items), parts, 0)
+    return Findings(Benchmark("bench", file, ("question",), "answer", None, items, "q_id"), parts, 0)
 
 
 def test_file_names_the_items_in_the_order_of_the_benchmark(tmp_path):
@@ -21,6 +21,7 @@ def test_file_names_the_items_in_the_order_of_the_benchmark(tmp_path):
     (content,) = file_content([findings(file)])
     assert content["sha256"] == hashlib.sha256(b"x").hexdigest()
     assert (content["name"], content["num_items"], content["leave_out"]) == ("bench", 5, ["id0", "id3"])
+    assert (content["id_column"], content["context"]) == ("q_id", None)
     part = content["parts"]["question"]
     assert (part["num_looked_for"], part["num_only_with_choices"], part["num_too_short"], part["num_found"]) == (
         4,

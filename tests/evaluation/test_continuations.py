@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from jpllm.evaluation import continuations
 from jpllm.evaluation.continuations import PromptReader
 from jpllm.runtime import InputError
 from tests.models.test_build import tiny_model
@@ -104,3 +105,26 @@ def test_prompts_too_long_lose_their_beginning():
         assert score == pytest.approx(expected_score(exact, ids + ids_after, len(ids)), abs=1e-5)
     with pytest.raises(InputError, match="an answer of 30 tokens does not fit the model's 20 tokens"):
         reader.answers(["あ"], ["\n"], 30)
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3, 9])
+def test_processes_share_the_prompts(num_ranks, monkeypatch):
+    """Each result is found by one process, is the one of a process alone, and all processes are asked for theirs."""
+    model, tokenizer = tiny_model("neox-tiny"), Characters()
+    prompts = sorted({prompt for prompt, _ in PAIRS})
+    alone = PromptReader(model, tokenizer, 2)
+    scores, texts = alone.log_likelihoods(PAIRS), alone.answers(prompts, ["\n"], 4)
+    parts: list[dict] = []
+    monkeypatch.setattr(continuations, "gathered", lambda own: parts.append(own) or {})
+    shown: list[list[tuple]] = [[] for _ in range(num_ranks)]
+    for rank in range(num_ranks):
+        reader = PromptReader(model, tokenizer, 2, rank, num_ranks)
+        reader.log_likelihoods(PAIRS, lambda *given, rank=rank: shown[rank].append(given))
+    for rank in range(num_ranks):
+        PromptReader(model, tokenizer, 2, rank, num_ranks).answers(prompts, ["\n"], 4)
+    for found, expected in ((parts[:num_ranks], scores), (parts[num_ranks:], texts)):
+        assert sum(map(len, found)) == len(expected)
+        merged = {number: result for part in found for number, result in part.items()}
+        assert [merged[number] for number in range(len(expected))] == expected
+    assert all(calls == shown[0] for calls in shown)
+    assert shown[0] == [(2, 2, 7), (4, 2, 7), (6, 2, 7), (7, 1, 7)]  # progress is that of all together

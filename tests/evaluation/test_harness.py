@@ -22,7 +22,7 @@ from jpllm.models.build import build_from_scratch
 from jpllm.models.presets import ModelConfig
 from jpllm.runtime import InputError
 from jpllm.tokenizer.load import load
-from tests.evaluation.jglue_files import write_jglue
+from tests.evaluation.jglue_files import write_jglue, write_mirrors
 
 LM = pytest.importorskip("lm_eval.api.model", reason="pip install 'jpllm[eval]'").LM
 GOLDEN = Path(__file__).parent / "golden"
@@ -107,12 +107,12 @@ def test_one_answer_gives_the_majority_line(folder, task):
         assert rows["mcc"]["value"] == rows["mcc"]["majority"] == rows["mcc"]["chance"] == 0
 
 
-@pytest.mark.parametrize(("task", "choice", "count"), [("jnli", 2, 1_349), ("jcommonsenseqa", 2, 240)])
+@pytest.mark.parametrize(("task", "choice", "count"), [("jnli", 2, 1_347), ("jcommonsenseqa", 2, 240)])
 def test_one_answer_gives_the_majority_line_of_real_data(real_data, task, choice, count):
-    """1,350 of JNLI's 2,434 items are neutral; without a training file one is an example, beside three others."""
+    """1,350 of JNLI's 2,434 items are neutral; without a training file four are examples, with three mirrors."""
     data = jglue_data.check(task, real_data / "jglue")
     row = harness.evaluate_with(Always(choice), data, "base").rows[0]
-    assert row["n"] == {"jnli": 2_430, "jcommonsenseqa": 1_119}[task]
+    assert row["n"] == {"jnli": 2_427, "jcommonsenseqa": 1_119}[task]
     assert row["value"] == row["majority"] == count / row["n"]
     assert row["is_constant"]
     assert (row["data_version"], row["shots_from"]) == ("1.3", "valid" if task == "jnli" else "train")
@@ -140,6 +140,16 @@ def test_random_model_is_near_chance(tmp_path, neox, task, style):
     row = harness.evaluate(PromptReader(*neox, 16), task_data(folder, task), style, None, None).rows[0]
     assert abs(row["value"] - row["chance"]) <= 3 * (row["chance"] * (1 - row["chance"]) / row["n"]) ** 0.5
     assert row["num_cut"] == 0
+
+
+@pytest.mark.slow
+def test_random_model_is_near_chance_on_real_data(real_data, neox):
+    """Of JNLI, most of whose items are neutral, the balanced accuracy: always one answer has that of chance."""
+    reader = PromptReader(*neox, 32)
+    for task, place in (("jcommonsenseqa", 0), ("jnli", 1)):
+        row = harness.evaluate(reader, jglue_data.check(task, real_data / "jglue"), "base", None, 200).rows[place]
+        assert row["metric"] == ("acc", "balanced_acc")[place]
+        assert abs(row["value"] - row["chance"]) <= 3 * (row["chance"] * (1 - row["chance"]) / row["n"]) ** 0.5
 
 
 @pytest.mark.parametrize("task", jglue_data.TASKS)
@@ -182,14 +192,11 @@ def test_number_of_examples(folder):
         harness.evaluate_with(KnowsAll(), data, "base", num_fewshot=9)
 
 
-def test_standard_error_of_a_correlation():
-    """Of 400 pairs with correlation r about (1 − r²) / √n."""
-    rng = np.random.default_rng(1)
-    gold = rng.normal(size=400)
-    pairs = list(zip(gold.tolist(), (gold + rng.normal(size=400)).tolist(), strict=True))
-    r = metrics.pearson(pairs)
-    assert harness.standard_error("pearson", pairs) == pytest.approx((1 - r**2) / 20, rel=0.2)
-    assert harness.standard_error("pearson", pairs[:1]) is None
+def test_standard_error_knows_which_items_share_a_text(folder):
+    """Of each text one question is answered: the share is 1/2 whatever the texts, so there is no error."""
+    scored = harness.evaluate_with(Always(0, "海"), task_data(folder, "jsquad"), "base")
+    assert [answer["cluster"] for answer in scored.answers] == [number // 2 for number in range(120)]
+    assert [(row["value"], row["standard_error"]) for row in scored.rows] == [(0.5, 0.0), (0.5, 0.0)]
 
 
 def test_missing_tasks_are_added(folder, neox, tmp_path, monkeypatch):
@@ -213,26 +220,63 @@ def test_missing_tasks_are_added(folder, neox, tmp_path, monkeypatch):
         ("jnli", "base", 3, 4),
     ]
     assert results["jglue"][:2] == first
-    answers = (tmp_path / "answers/jnli_base_3shots_first5.jsonl").read_text(encoding="utf-8").splitlines()
+    assert all(row["versions"]["lm_eval"] and "commit" in row for row in first)
+    answers = (tmp_path / "answers" / first[0]["answers"]).read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["id"] for line in answers] == ["0", "1", "2", "3", "4"]
-    assert sorted(file.name for file in (tmp_path / "answers").iterdir()) == [
-        *("jnli_alpaca_3shots_first5.jsonl", "jnli_base_1shots_first5.jsonl", "jnli_base_3shots_first4.jsonl"),
-        *("jnli_base_3shots_first5.jsonl", "jsts_base_3shots_first5.jsonl"),
+    names = [file.name for file in (tmp_path / "answers").iterdir()]
+    assert sorted(names) == sorted({row["answers"] for row in results["jglue"]})
+    assert sorted(name.rpartition("_")[0] for name in names) == [
+        *("jnli_alpaca_3shots_first5", "jnli_base_1shots_first5", "jnli_base_3shots_first4"),
+        *("jnli_base_3shots_first5", "jsts_base_3shots_first5"),
     ]
     table = (tmp_path / "evaluation.md").read_text(encoding="utf-8")
     assert table.count("| jnli |") == 8
     assert "| jnli | base | 3 | acc | " in table
 
 
+def test_answers_to_other_data_stand_beside(folder, neox, tmp_path):
+    """Rows are kept for each content of the files, and so are their answers."""
+    results, reader = {"model": "m"}, PromptReader(*neox, 16)
+    other = write_jglue(tmp_path / "other", num_items=7)
+    for place in (folder, other):
+        harness.add_missing(results, reader, [task_data(place, "jnli")], "base", 0, 5, tmp_path)
+    assert len(results["jglue"]) == 4
+    assert len({row["answers"] for row in results["jglue"]}) == 2
+    for row in results["jglue"]:
+        lines = (tmp_path / "answers" / row["answers"]).read_text(encoding="utf-8").splitlines()
+        pairs = [(answer["gold"], answer["answer"]) for answer in map(json.loads, lines)]
+        assert metrics.SCORES[row["metric"]](pairs) == row["value"]
+
+
+@pytest.mark.parametrize("name", ["jnli_base.yaml", "_choice.yaml", "metrics.py", "data.py"])
+def test_another_task_file_is_asked_again(folder, neox, tmp_path, monkeypatch, name):
+    results, reader, tasks = {"model": "m"}, PromptReader(*neox, 16), [task_data(folder, "jnli")]
+    harness.add_missing(results, reader, tasks, "base", 0, 2, None)
+    before = results["jglue"][:]
+    copy = shutil.copytree(harness.TASK_FILES, tmp_path / "jglue")
+    monkeypatch.setattr(harness, "TASK_FILES", copy)
+    harness.add_missing(results, reader, tasks, "base", 0, 2, None)
+    assert results["jglue"] == before
+    (copy / name).write_text((copy / name).read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    harness.add_missing(results, reader, tasks, "base", 0, 2, None)
+    assert [row["metric"] for row in results["jglue"]] == ["acc", "balanced_acc"]
+    assert before[0]["task_sha256"] != results["jglue"][0]["task_sha256"]
+
+
 @pytest.mark.slow
-def test_tasks_run_without_our_code(folder, tmp_path):
-    """The command of lm-evaluation-harness on a copy of the task files, from a folder where jpllm is not."""
+@pytest.mark.parametrize("tasks", [jglue_data.TASKS, ("jcommonsenseqa", "jsquad")])
+def test_tasks_run_without_our_code(folder, tmp_path, tasks):
+    """The command of lm-evaluation-harness on a copy of the task files, from a folder where jpllm is not.
+
+    The two tasks that have mirrors are read as Parquet.
+    """
+    files = folder if tasks == jglue_data.TASKS else write_mirrors(tmp_path / "mirrors", folder)
     shutil.copytree(harness.TASK_FILES, tmp_path / "tasks")
-    tasks = ",".join(f"jglue_{task}_{style}" for task in jglue_data.TASKS for style in STYLES)
+    names = ",".join(f"jglue_{task}_{style}" for task in tasks for style in STYLES)
     command = [sys.executable, "-m", "lm_eval", "run", "--model", "dummy", "--include_path", str(tmp_path / "tasks")]
-    command += ["--tasks", tasks, "--limit", "3", "--output_path", str(tmp_path / "out.json")]
-    environment = {**os.environ, "JGLUE_DIR": str(folder), "PYTHONPATH": ""}
+    command += ["--tasks", names, "--limit", "3", "--output_path", str(tmp_path / "out.json")]
+    environment = {**os.environ, "JGLUE_DIR": str(files), "PYTHONPATH": ""}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
-    for task in jglue_data.TASKS:
+    for task in tasks:
         assert f"jglue_{task}_base" in done.stdout

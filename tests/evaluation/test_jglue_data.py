@@ -1,5 +1,6 @@
 """The official files: read as they are, refused where they cannot be scored, examples apart from what is scored."""
 
+import hashlib
 import json
 import shutil
 
@@ -8,7 +9,7 @@ import pytest
 from jpllm.evaluation import jglue_data
 from jpllm.evaluation.jglue import data
 from jpllm.runtime import InputError
-from tests.evaluation.jglue_files import write_jglue
+from tests.evaluation.jglue_files import write_jglue, write_mirrors
 
 
 @pytest.fixture
@@ -33,6 +34,34 @@ def test_examples_are_never_scored(tmp_path, task, with_train):
         assert len(scored) == 8
         ids = [row["id"] for row in splits["test"]]
         assert ids == sorted(ids, key=lambda name: int(name.lstrip("RQ")))
+
+
+@pytest.mark.parametrize("task", ["jnli", "jsts"])
+def test_mirrors_of_examples_are_not_scored(tmp_path, task):
+    """Each pair is there in both orders; of those in examples neither is scored, and no example mirrors another."""
+    file = write_jglue(tmp_path, with_train=False) / f"{task}-v1.3" / "valid-v1.3.json"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    mirrored = [
+        {**row, "sentence_pair_id": f"m{row['sentence_pair_id']}"}
+        | {"sentence1": row["sentence2"], "sentence2": row["sentence1"]}
+        for row in rows
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows + mirrored), encoding="utf-8")
+    splits = data.load(task, str(tmp_path))
+    shots, scored = (
+        [frozenset((row["sentence1"], row["sentence2"])) for row in splits[name]] for name in ("shots", "test")
+    )
+    assert (len(set(shots)), len(scored)) == (4, 2 * (12 - 4))
+    assert not set(shots) & set(scored)
+
+
+def test_backups_are_not_read(folder):
+    task = folder / "jcola-v1.0"
+    for name in ("in_domain_valid-v1.0.json.bak", "in_domain_valid-v1.0.json~", "in_domain_valid-v1.0.jsonx"):
+        (task / name).write_text("{", encoding="utf-8")
+    assert data.find_files("jcola", folder)["valid"] == task / "in_domain_valid-v1.0.json"
+    (task / "in_domain_valid-v1.0.json").rename(task / "in_domain_valid-v1.0.jsonl")
+    assert data.find_files("jcola", folder)["valid"] == task / "in_domain_valid-v1.0.jsonl"
 
 
 def test_examples_of_labels_take_turns(folder):
@@ -78,7 +107,7 @@ def test_published_files_are_known(real_data):
     assert list(found) == ["jcommonsenseqa", "jnli", "jsquad", "jsts"]
     assert found["jnli"].shots_from == "valid"
     assert len(data.load("jcommonsenseqa", str(real_data / "jglue"))["test"]) == 1_119
-    assert len(data.load("jnli", str(real_data / "jglue"))["test"]) == 2_434 - 4
+    assert len(data.load("jnli", str(real_data / "jglue"))["test"]) == 2_434 - 4 - 3  # mirrors of examples
     assert len(data.load("jsts", str(real_data / "jglue"))["test"]) == 1_457
 
 
@@ -125,3 +154,77 @@ def test_other_mistakes(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="has no folder of a task"):
         jglue_data.find_all(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("answers_as_lists", [True, False])
+@pytest.mark.parametrize(
+    "change", [lambda mirrors: None, lambda mirrors: shutil.move(mirrors / "JSQuAD", mirrors / "jsquad")]
+)
+def test_parquet_gives_the_same_items(folder, tmp_path, answers_as_lists, change):
+    mirrors = write_mirrors(tmp_path / "mirrors", folder, answers_as_lists)
+    change(mirrors)
+    for task in ("jcommonsenseqa", "jsquad"):
+        expected, found = data.load(task, str(folder)), data.load(task, str(mirrors))
+        assert {split: rows.to_list() for split, rows in found.items()} == {
+            split: rows.to_list() for split, rows in expected.items()
+        }
+    found = jglue_data.find_all(mirrors, any_content=True)
+    assert [(one.task, one.version, one.shots_from) for one in found] == [
+        ("jcommonsenseqa", "? as Parquet", "train"),
+        ("jsquad", "? as Parquet", "train"),
+    ]
+    (valid,) = (mirrors / "JCommonsenseQA" / "data").glob("validation*")
+    assert found[0].sha256["valid"] == hashlib.sha256(valid.read_bytes()).hexdigest()
+
+
+def test_official_files_come_before_parquet(folder):
+    write_mirrors(folder, folder)
+    assert jglue_data.check("jsquad", folder, any_content=True).version == "1.3"
+
+
+def test_published_items_are_known_as_parquet(real_data, tmp_path):
+    """The items of version 1.3, written as the mirror writes them; with one other answer they are not known."""
+    import pyarrow
+    import pyarrow.parquet
+
+    official = real_data / "jglue"
+    shutil.copytree(official / "jcommonsenseqa-v1.3", tmp_path / "a" / "jcommonsenseqa-v1.3")
+    shutil.copytree(official / "jsquad-v1.3", tmp_path / "a" / "jsquad-v1.3")
+    shutil.copy(official / "jsquad-v1.3/valid-v1.3.json", tmp_path / "a/jsquad-v1.3/train-v1.3.json")
+    mirrors = write_mirrors(tmp_path / "b", tmp_path / "a")
+    (mirrors / "JSQuAD/data/train-00000-of-00001.parquet").unlink()
+    found = jglue_data.find_all(mirrors)
+    assert [(one.task, one.version, one.shots_from) for one in found] == [
+        ("jcommonsenseqa", "1.3 as Parquet", "train"),
+        ("jsquad", "1.3 as Parquet", "valid"),
+    ]
+    file = mirrors / "JSQuAD/data/validation-00000-of-00001.parquet"
+    rows = pyarrow.parquet.read_table(file).to_pylist()
+    rows[7]["answers"]["text"][0] += "。"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    with pytest.raises(
+        InputError, match=r"validation-00000-of-00001.parquet: 4,442 items, not the items of version 1.3"
+    ):
+        jglue_data.find_all(mirrors)
+    assert jglue_data.find_all(mirrors, ["jsquad"], any_content=True)[0].version == "? as Parquet"
+
+
+def test_broken_parquet_is_refused(folder, tmp_path):
+    mirrors = write_mirrors(tmp_path / "mirrors", folder)
+    file = mirrors / "JCommonsenseQA/data/validation-00000-of-00001.parquet"
+    content = file.read_bytes()
+    for broken in (content[: len(content) // 2], b"", content[:-4]):
+        file.write_bytes(broken)
+        with pytest.raises(InputError, match=r"validation-00000-of-00001.parquet: broken Parquet, is the file whole\?"):
+            jglue_data.find_all(mirrors, any_content=True)
+    file.write_bytes(content)
+    file.rename(file.with_name("validation-00000-of-00002.parquet"))
+    with pytest.raises(InputError, match=r"validation-00000-of-00002\.parquet: one of 2 files"):
+        jglue_data.find_all(mirrors, any_content=True)
+    shutil.copy(mirrors / "JCommonsenseQA/data/train-00000-of-00001.parquet", mirrors / "JSQuAD/data")
+    with pytest.raises(InputError, match=r"train-00000-of-00001.parquet: row 1: not an item of jsquad"):
+        jglue_data.check("jsquad", mirrors, any_content=True)
+    shutil.rmtree(mirrors / "JSQuAD/data")
+    shutil.rmtree(mirrors / "JCommonsenseQA")
+    with pytest.raises(InputError, match=r"has no folder of a task .*, or as Parquet JCommonsenseQA, JSQuAD"):
+        jglue_data.find_all(mirrors)

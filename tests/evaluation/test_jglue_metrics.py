@@ -90,7 +90,21 @@ def test_accuracies_from_counts():
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("３．２", 3.2), ("類似度は4です", 4.0), ("99", 5.0), ("わからない", 0.0), ("-1", 1.0)]
+    ("text", "number"),
+    [
+        ("３．２", 3.2),
+        ("類似度は4です", 4.0),
+        ("99", 5.0),
+        ("わからない", 0.0),
+        ("-1", 0.0),
+        ("−1.5", 0.0),
+        (".5", 0.5),
+        ("…5", 5.0),
+        ("3.", 3.0),
+        ("文1と文2は3.5", 3.5),
+        ("文 12の類似度は.5", 0.5),
+        ("文1と文2", 0.0),
+    ],
 )
 def test_similarity_is_the_first_number(text, number):
     assert metrics.pair_of_similarity({"similarity": 1.0}, [text]) == (1.0, number)

@@ -5,7 +5,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from jpllm.models.classifier import build_classifier, choose_trainable, num_trainable, sees_ahead, trainable_line
+from jpllm.models.classifier import (
+    build_classifier,
+    choose_trainable,
+    load_any_kind,
+    num_trainable,
+    sees_ahead,
+    trainable_line,
+)
 from jpllm.models.resize import add_pad_row
 from jpllm.runtime import InputError
 from tests.models.test_build import FakeTokenizer, tiny_model
@@ -52,10 +59,20 @@ def test_a_number_has_one_output(folder):
     assert model(torch.tensor([[3, 4]])).logits.shape == (1, 1)
 
 
+def test_a_choice_has_one_output_and_another_name_than_a_number(folder, tmp_path):
+    model = build_classifier(folder("gpt2-tiny"), ["choice"], seed=0)
+    assert (model.config.num_labels, model.config.problem_type) == (1, "regression")  # so pipelines give it as it is
+    assert model.config.id2label == {0: "choice"}
+    model.save_pretrained(tmp_path / "saved")
+    with pytest.raises(InputError, match="a classifier of choice, and the labels are score; take the model"):
+        build_classifier(tmp_path / "saved", None, seed=0)
+
+
 @pytest.mark.parametrize("preset", ALL)
-def test_padding_on_either_side_gives_equal_logits(folder, preset):
+@pytest.mark.parametrize("names", [NAMES, ["choice"]], ids=["classes", "choice"])
+def test_padding_on_either_side_gives_equal_logits(folder, preset, names):
     """The vector of the last real token (of the first one in BERT); on the left, positions have to be told."""
-    model = build_classifier(folder(preset), NAMES, seed=0).eval()
+    model = build_classifier(folder(preset), names, seed=0).eval()
     rows = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]
     alone = torch.cat([model(torch.tensor([row])).logits for row in rows])
     right, left, mask, positions = (torch.full((3, 5), fill) for fill in (PAD, PAD, 0, 0))
@@ -84,6 +101,16 @@ def test_a_new_pad_row_changes_no_logits(folder, preset):
 
 def test_who_sees_ahead(folder):
     assert [sees_ahead(build_classifier(folder(preset), NAMES, 0)) for preset in ALL] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("preset", ALL)
+def test_any_kind_is_loaded_with_all_that_it_has(folder, preset):
+    """A language model with its head, as for the other parts of an evaluation; an encoder without."""
+    path = folder(preset)
+    own, trained = load_any_kind(path).state_dict(), tiny_model(preset)
+    expected = (trained if preset in CAUSAL else trained.base_model).state_dict()
+    assert own.keys() - expected.keys() <= {"pooler.dense.weight", "pooler.dense.bias"}
+    assert all(torch.equal(own[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("preset", ALL)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,56 @@ def test_numbers_by_default_with_the_last_block(model_dir, monkeypatch, tmp_path
     assert found["label"] == "score"
 
 
+def questions(count: int) -> list[dict]:
+    """Which of four is an animal?"""
+    draw, rows = random.Random(0), []
+    for number in range(count):
+        choices = draw.sample(["机", "雨", "本", "空", "道", "花"], 3)
+        label = draw.randrange(4)
+        choices.insert(label, draw.choice(["犬", "猫", "馬", "鳥"]))
+        named = {f"choice{place}": choice for place, choice in enumerate(choices)}
+        rows.append({"question": f"{number}番目の問い。動物はどれですか?", **named, "label": label})
+    return rows
+
+
+@pytest.mark.parametrize("preset", ["gpt2-tiny", "bert-tiny"])
+def test_questions_with_choices(model_dir, monkeypatch, tmp_path, capsys, preset):
+    """The saved model scores each pair of question and choice, in plain transformers as in the run."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    run, columns = tmp_path / "run", [f"choice{place}" for place in range(4)]
+    argv = arguments(
+        model=model_dir / preset,
+        train_file=write(tmp_path / "t.jsonl", questions(200)),
+        output_dir=run,
+        task="multiple_choice",
+        text_column="question",
+        trainable="all",
+        epochs=6,
+    )
+    assert call_recipe(monkeypatch, RECIPE, [*argv, "--choice_columns", *columns]) == 0
+    results = json.loads((run / "results.json").read_text())
+    assert (results["test"]["accuracy"], results["test"]["chance"], results["test"]["num_rows"]) == (1.0, 0.25, 40)
+    assert "train: 140 rows (choice0 " in capsys.readouterr().out
+
+    rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if row["split"] == "test"]
+    tokenizer = AutoTokenizer.from_pretrained(run / "model")
+    model = AutoModelForSequenceClassification.from_pretrained(run / "model").eval()
+    pipe = pipeline("text-classification", model=str(run / "model"), device="cpu")
+    for row in rows[:10]:
+        texts = [row["text"]] * 4
+        batch = tokenizer(texts, row["choices"], padding=True, truncation=True, return_tensors="pt")
+        with torch.no_grad():
+            scores = model(**batch).logits[:, 0]
+        assert [row["probabilities"][name] for name in columns] == pytest.approx(scores.softmax(0).tolist(), abs=1e-5)
+        assert row["predicted"] == row["label"] == scores.argmax()
+        pairs = [{"text": row["text"], "text_pair": choice} for choice in row["choices"]]
+        found = pipe(pairs, truncation=True)
+        assert [own["score"] for own in found] == pytest.approx(scores.tolist(), abs=1e-5)
+
+
 @pytest.mark.slow
 def test_two_processes_equal_one(model_dir, train_file, tmp_path):
     """Two processes of half the batch share the computing of the frozen layers, and learn the same."""
@@ -169,6 +220,9 @@ def test_two_processes_equal_one(model_dir, train_file, tmp_path):
         assert values[1] == pytest.approx(values[0], rel=1e-4), key
     reports = [json.loads((tmp_path / str(count) / "results.json").read_text())["test"] for count in (1, 2)]
     assert reports[0]["confusion"] == reports[1]["confusion"]
+
+
+TO_CHOOSE = {"task": "multiple_choice", "text_column": "question", "keep_trunk_output": "false"}
 
 
 def rows_with(**changed):
@@ -190,6 +244,8 @@ def rows_with(**changed):
         (rows_with(), {"per_device_train_batch_size": 64}, "a step takes 64 rows, and there are 28 to train on"),
         (rows_with(), {"model": "gone/nothing/here"}, "no such folder"),
         (rows_with(), {"tokens": 5}, "--tokens: unknown key; write epochs"),
+        (rows_with(), TO_CHOOSE, "choice_columns: task: multiple_choice needs two or more of them"),
+        (rows_with(), TO_CHOOSE | {"choice_columns": "label"}, "choice_columns: task: multiple_choice needs two or"),
     ],
 )
 def test_bad_input(model_dir, monkeypatch, capsys, tmp_path, rows, changes, message):

@@ -15,7 +15,7 @@ import pytest
 from tests.configs.test_configs import ROOT, load_recipe
 
 NUM_RUNS, KILLS_PER_RUN = 10, 2
-TIMES = ("training_seconds", "tokens_per_second")
+TIMES = ("training_seconds", "tokens_per_second", "peak_host_bytes", "peak_gpu_bytes")
 SETTINGS = {
     "model": "neox-tiny",
     "dropout": "0.1",

@@ -1,14 +1,18 @@
 """The main job as typed, on a small corpus; and every kind of bad input."""
 
+import getpass
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from jpllm import cli
 from tests.configs.test_configs import ROOT, load_recipe
 
 RECIPE = ROOT / "recipes" / "pretrain_scratch.py"
@@ -38,8 +42,8 @@ def finished_run(corpus_file, tokenizer_dir, tmp_path_factory):
 def test_run_folder(finished_run):
     run, stdout = finished_run
     assert sorted(path.name for path in run.iterdir()) == [
-        *(".lock", "checkpoints", "config.yaml", "held_out.jsonl", "loss.png"),
-        *("metrics.jsonl", "model", "results.json", "samples.jsonl"),
+        *(".lock", "checkpoints", "config.yaml", "environment.json", "held_out.jsonl", "loss.png"),
+        *("metrics.jsonl", "model", "plan.json", "plan.md", "results.json", "samples.jsonl"),
     ]
     results = json.loads((run / "results.json").read_text())
     assert (results["step"], results["tokens"]) == (12, 12 * 4 * 64)
@@ -49,8 +53,38 @@ def test_run_folder(finished_run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[-1] < losses[0] - 0.5
+    assert results["peak_host_bytes"] >= max(row["peak_host_bytes"] for row in rows) > 100e6
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     assert [(row["step"], row["prompt"]) for row in samples] == [(0, "むかし、"), (6, "むかし、"), (12, "むかし、")]
+
+
+def test_the_plan_is_that_of_jpllm_plan_and_of_what_happened(finished_run, capsys):
+    run, _ = finished_run
+    planned, results = (json.loads((run / name).read_text()) for name in ("plan.json", "results.json"))
+    same = ("num_tokens", "num_steps", "num_parameters")
+    assert [planned[key] for key in same] == [results["tokens"], results["step"], results["num_parameters"]]
+    assert planned["fits"] is True
+    text = (run / "plan.md").read_text()
+    verdict = text.splitlines()[-2]
+    assert cli.main(["plan", "--config", str(run / "config.yaml")]) == 0
+    output = capsys.readouterr().out
+    assert verdict in output
+    memory = planned["memory"]
+    assert sum(memory["parts"].values()) == memory["peak_bytes"]
+    assert f"{memory['peak_bytes'] / 2**20:.0f} MiB" in verdict
+
+
+def test_the_environment_says_where_it_ran_and_no_more(finished_run):
+    run, _ = finished_run
+    text = (run / "environment.json").read_text()
+    (session,) = json.loads(text)["sessions"]
+    assert session["program"] == "pretrain_scratch.py"
+    assert session["keys"][:2] == ["model", "sequence_length"]
+    assert session["versions"]["torch"] == torch.__version__
+    assert session["engine"] == "one process"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", session["started"])
+    for private in (str(run.parent), platform.node(), getpass.getuser() + "/", "むかし"):
+        assert private not in text
 
 
 def test_evaluate_gives_the_same_number(finished_run, tmp_path, capsys, monkeypatch):
@@ -79,10 +113,9 @@ def test_what_was_forgotten_of_each_group(finished_run, tmp_path, capsys, monkey
     assert call_recipe(monkeypatch, ROOT / "recipes" / "evaluate.py", argv) == 0
     found = json.loads((tmp_path / "evaluation.json").read_text())
     bits = json.loads((run / "results.json").read_text())["bits_per_byte"]
-    assert found["forgetting"] == {
-        "models": [f"{model}/.", model],
-        "bits_per_byte": {"stories": pytest.approx([bits, bits], rel=1e-5)},
-    }
+    assert found["forgetting"]["models"] == [f"{model}/.", model]
+    assert found["forgetting"]["bits_per_byte"] == {"stories": pytest.approx([bits, bits], rel=1e-5)}
+    assert found["forgetting"]["earlier_models"][0]["weights_sha256"] == found["weights_sha256"]
     assert set(found["sample_quality"]) >= {"japanese", "repeated", "distinct_2", "ended"}
     assert "| stories |" in capsys.readouterr().out
     assert (

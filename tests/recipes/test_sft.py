@@ -7,6 +7,7 @@ import pytest
 from jpllm.data.builtin import instructions
 from jpllm.data.sources import write_jsonl
 from tests.configs.test_configs import ROOT
+from tests.recipes.test_kill import TIMES
 from tests.recipes.test_pretrain_scratch import call_recipe
 
 RECIPE = ROOT / "recipes" / "sft.py"
@@ -85,9 +86,23 @@ def test_answers_are_learned(arguments, corpus_file, monkeypatch, capsys, change
     assert found["reloaded_loss"] == pytest.approx(found["loss"], abs=1e-5)
     assert found["epoch"] == pytest.approx(1, abs=0.2)
     assert set(found["answers_ended"]) == {"before", "after"}
-    if "replay" in changes:
+    plan = json.loads((folder / "plan.json").read_text()) if "lora_rank" not in changes else None
+    assert plan is None or (plan["num_steps"], plan["num_tokens"]) == (found["step"], found["tokens"])
+    assert plan is None or plan["memory"]["peak_bytes"] == pytest.approx(found["peak_host_bytes"], rel=0.5)
+    assert plan is not None or not (folder / "plan.json").exists()
+    answers, *replayed = found["mixture"]
+    assert answers["source"] == "rows"
+    assert answers["tokens"] + sum(use["tokens"] for use in replayed) == found["tokens"]
+    assert sum(use["achieved_share"] for use in found["mixture"]) == pytest.approx(1)
+    assert len(replayed) == ("replay" in changes)
+    if replayed:
         assert set(found["groups"]) == {"old"}
-    out = capsys.readouterr().out
+        (texts,) = replayed
+        assert texts["source"] == corpus_file.stem
+        assert (answers["requested_share"], texts["requested_share"]) == (0.7, 0.3)
+        assert texts["tokens"] == pytest.approx(0.3 * found["step"] * 4 * 160, abs=160)
+    out, err = capsys.readouterr()
+    assert ("no plan of this run: what classifiers and LoRA take" in err) == ("lora_rank" in changes)
     assert "tokens, of which" in out
     assert "</s>" in out
     samples = rows(folder / "samples.jsonl")
@@ -108,6 +123,18 @@ def test_answers_are_learned(arguments, corpus_file, monkeypatch, capsys, change
     assert "is finished" in capsys.readouterr().out
 
 
+def test_what_was_forgotten_is_that_of_the_model_that_is_kept(arguments, corpus_file, monkeypatch):
+    changes = {"old_texts": corpus_file, "held_out_bytes": 2000, "learning_rate": 0.3, "answered_rows": 0}
+    assert run(monkeypatch, arguments, **changes, eval_steps=1, early_stopping_evals=2) == 0
+    found = results(arguments)
+    evaluated = [row for row in rows(arguments["--output_dir"] / "metrics.jsonl") if "eval_loss" in row]
+    (kept,) = (row for row in evaluated if row["step"] == found["best_step"])
+    assert kept is not evaluated[-1]
+    key = "eval_group_bits_per_byte/old"
+    assert found["groups"] == {"old": {"before": evaluated[0][key], "after": kept[key]}}
+    assert kept[key] != evaluated[-1][key]
+
+
 @pytest.mark.parametrize(
     "changes", [{}, {"batching": "by_length"}, {"lora_rank": 4}], ids=["packed", "by_length", "lora"]
 )
@@ -119,10 +146,7 @@ def test_a_run_goes_on_exactly(arguments, monkeypatch, tmp_path, changes):
     assert run(monkeypatch, arguments, **changes, max_hours="1e-6") == 75
     assert run(monkeypatch, arguments, **changes) == 0
     without_times = [
-        [
-            {key: value for key, value in row.items() if key not in ("training_seconds", "tokens_per_second")}
-            for row in rows(folder / "metrics.jsonl")
-        ]
+        [{key: value for key, value in row.items() if key not in TIMES} for row in rows(folder / "metrics.jsonl")]
         for folder in (tmp_path / "whole", arguments["--output_dir"])
     ]
     assert without_times[0] == without_times[1]

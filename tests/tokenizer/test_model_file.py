@@ -15,7 +15,7 @@ from jpllm.data.sources import SourceConfig, read_documents
 from jpllm.tokenizer.convert import convert
 from jpllm.tokenizer.encoder import corpus_encoder
 from jpllm.tokenizer.load import load, sentencepiece_file
-from jpllm.tokenizer.model_file import NORMAL, read_model
+from jpllm.tokenizer.model_file import NORMAL, read_model, without_paths
 from jpllm.tokenizer.train import TokenizerConfig, train
 
 
@@ -72,3 +72,22 @@ def test_ids_of_a_whole_corpus_are_those_of_the_tokenizer_document_by_document(r
         assert np.array_equal(found, [*ids, tokenizer.eos_token_id]), f"document {number}"
         position += len(found)
     assert position == shards.size.num_tokens
+
+
+def test_a_model_without_the_names_of_its_files(tmp_path, corpus_file):
+    """Trained from a file, as SentencePiece's own command does, it holds two paths; nothing else is lost."""
+    lines = tmp_path / "somebody" / "lines.txt"
+    lines.parent.mkdir()
+    lines.write_text("\n".join(read_documents(SourceConfig(str(corpus_file)))), encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(lines), model_prefix=str(lines.parent / "m"), vocab_size=1200, minloglevel=2, byte_fallback=True
+    )
+    content = (lines.parent / "m.model").read_bytes()
+    clean = without_paths(content)
+    assert (b"somebody" in content, b"somebody" in clean) == (True, False)
+    (tmp_path / "clean.model").write_bytes(clean)
+    before, after = read_model(lines.parent / "m.model"), read_model(tmp_path / "clean.model")
+    assert vars(before) == vars(after)
+    own, other = (sentencepiece.SentencePieceProcessor(model_proto=one) for one in (content, clean))
+    assert own.encode("吾輩は猫である。") == other.encode("吾輩は猫である。")
+    assert without_paths(clean) == clean

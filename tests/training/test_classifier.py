@@ -9,10 +9,10 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from jpllm import config as configurations
-from jpllm.data.label_rows import EncodedRow, EncodedSplits
+from jpllm.data.label_rows import EncodedChoices, EncodedRow, EncodedSplits, sequences_of
 from jpllm.data.labels import LabelledRow
 from jpllm.models.classifier import build_classifier, choose_trainable
-from jpllm.runtime import InputError
+from jpllm.runtime import Diverged, InputError
 from jpllm.tracking.metrics import read_rows
 from jpllm.training import classifier, run
 from jpllm.training.classifier import train_classifier
@@ -44,7 +44,25 @@ def make_rows(count: int, first: int = 0, is_number: bool = False) -> list[Encod
     return rows
 
 
-def splits_of(is_number: bool = False) -> EncodedSplits:
+def make_questions(count: int, first: int = 0) -> list[EncodedChoices]:
+    """Three choices each; the tokens of the right one are of the upper half, those of the others of the lower."""
+    rng = np.random.default_rng(first)
+    rows = []
+    for number in range(first, first + count):
+        target, sequences = int(rng.integers(3)), []
+        row = LabelledRow(f"f:{number}", f"text {number}", None, target, ("a", "b", "c"))
+        for place in range(3):
+            half = (28, 50) if place == target else (5, 28)
+            ids = rng.integers(*half, rng.integers(1, 9)).astype(np.int32)
+            sequences.append(EncodedRow(row, ids, None, target, 3 * number + place))
+        rows.append(EncodedChoices(row, sequences, target))
+    return rows
+
+
+def splits_of(is_number: bool = False, has_choices: bool = False) -> EncodedSplits:
+    if has_choices:
+        parts = [make_questions(40), make_questions(12, 40), make_questions(10, 52)]
+        return EncodedSplits(*parts, ["a", "b", "c"], max_tokens=8, num_cut={})
     parts = [make_rows(40, 0, is_number), make_rows(12, 40, is_number), make_rows(10, 52, is_number)]
     return EncodedSplits(*parts, None if is_number else NAMES, max_tokens=8, num_cut={})
 
@@ -58,20 +76,22 @@ def train(
     pads_to_longest: bool = False,
     dropout: float = 0.0,
     metric: str | None = None,
+    has_choices: bool = False,
     **settings,
 ) -> dict:
     defaults = {"epochs": 2.0, "learning_rate": 1e-2, "logging_steps": 1, "warmup_steps": 0, "precision": "fp32"}
     training = ClassifierTrainingConfig(output_dir=folder / "run", **(defaults | {"save_steps": 0} | settings))
     if not (folder / preset).exists():
         tiny_model(preset, dropout=dropout).save_pretrained(folder / preset)
-    model = build_classifier(folder / preset, None if is_number else NAMES, seed=0)
+    names = ["choice"] if has_choices else NAMES
+    model = build_classifier(folder / preset, None if is_number else names, seed=0)
     model.config.pad_token_id = PAD
     frozen = choose_trainable(model, trainable)
     return train_classifier(
         model,
         Tokenizer(),
         "fingerprint",
-        splits_of(is_number),
+        splits_of(is_number, has_choices),
         training,
         [training],
         metric=metric or ("pearson" if is_number else "accuracy"),
@@ -104,20 +124,66 @@ def test_loss_is_the_mean_over_the_rows_of_a_step(tmp_path, is_number):
     assert rows_of(tmp_path, "grad_norm") == pytest.approx([norm], rel=1e-4)
 
 
+def test_loss_of_choices_is_that_of_a_softmax_over_them(tmp_path):
+    """Each choice is computed alone in float64, without padding; the mean is that over the questions of a step."""
+    settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 5, "epochs": 0.25}
+    train(tmp_path, trainable="all", has_choices=True, **settings)
+    exact = build_classifier(tmp_path / "gpt2-tiny", ["choice"], seed=0).double()
+    dataset = classifier.LabelledDataset(splits_of(has_choices=True).train, 10, seed=0)
+    losses = []
+    for row in (dataset[n] for n in range(10)):
+        scores = [exact(torch.tensor(sequence.ids[None].tolist())).logits[0, 0] for sequence in row.sequences]
+        losses.append(-(scores[row.target].exp() / sum(score.exp() for score in scores)).log())
+    expected = torch.stack(losses).mean()
+    expected.backward()
+    norm = torch.stack([p.grad.norm() for p in exact.parameters() if p.grad is not None]).norm().item()
+    assert rows_of(tmp_path, "loss") == pytest.approx([expected.item()], rel=1e-5)
+    assert rows_of(tmp_path, "grad_norm") == pytest.approx([norm], rel=1e-4)
+
+
 @pytest.mark.parametrize("preset", ["gpt2-tiny", "neox-tiny", "bert-tiny"])
-@pytest.mark.parametrize("trainable", ["head", "last_block"])
-def test_kept_layers_change_no_loss(tmp_path, preset, trainable):
+@pytest.mark.parametrize(("trainable", "has_choices"), [("head", False), ("last_block", False), ("last_block", True)])
+def test_kept_layers_change_no_loss(tmp_path, preset, trainable, has_choices):
     """Dropout acts in the last layer alone, alike in both."""
     losses = {}
     for keeps in (True, False):
         folder = tmp_path / str(keeps)
         folder.mkdir()
-        results = train(folder, preset, trainable, keeps, dropout=0.2)
+        results = train(folder, preset, trainable, keeps, dropout=0.2, has_choices=has_choices)
         losses[keeps] = rows_of(folder, "loss") + rows_of(folder, "eval_loss") + rows_of(folder, "grad_norm")
         assert results["reloaded_loss"] == pytest.approx(results["loss"], abs=1e-5)
         assert not list((folder / "run").glob("*.npy"))
     assert losses[True] == pytest.approx(losses[False], rel=1e-4, abs=1e-6)
     assert len(losses[True]) == 10 + 3 + 10
+
+
+@pytest.mark.parametrize("settings", [{"logging_steps": 1}, {"logging_steps": 100, "save_steps": 2}])
+def test_a_run_that_diverges_says_so_in_its_folder(tmp_path, settings):
+    """Whether a row of the metrics or a checkpoint finds it; a later try that ends well takes it back."""
+    with pytest.raises(Diverged, match="lower learning_rate") as error:
+        train(tmp_path, trainable="all", learning_rate=1e38, max_grad_norm=1e30, weight_decay=1.0, **settings)
+    assert (tmp_path / "run" / "diverged.txt").read_text() == f"{error.value}\n"
+    train(tmp_path, trainable="all", resume_changed=True)
+    assert not (tmp_path / "run" / "diverged.txt").exists()
+
+
+def test_padding_to_the_longest_training_row(tmp_path, monkeypatch):
+    """Not to `max_tokens`, to which rows to evaluate on may go."""
+    widths = set()
+    make_batch = classifier.ClassifierTrainer._training_batch
+
+    def noting(trainer, rows):
+        batch = make_batch(trainer, rows)
+        widths.add(batch["input_ids"].shape[1])
+        return batch
+
+    monkeypatch.setattr(classifier.ClassifierTrainer, "_training_batch", noting)
+    parts = splits_of()
+    wide = EncodedSplits(parts.train, parts.validation, parts.test, NAMES, max_tokens=20, num_cut={"test": 3})
+    monkeypatch.setattr("tests.training.test_classifier.splits_of", lambda *_: wide)
+    results = train(tmp_path, pads_to_longest=True)
+    assert widths == {max(map(len, parts.train))} == {8}
+    assert results["num_cut"] == {"test": 3}
 
 
 def test_padding_changes_no_loss(tmp_path):
@@ -143,8 +209,8 @@ def test_run_folder_and_results(tmp_path, capsys):
     run_dir = tmp_path / "run"
     assert results == json.loads((run_dir / "results.json").read_text())
     assert sorted(path.name for path in run_dir.iterdir()) == [
-        *(".lock", "config.yaml", "held_out.jsonl", "loss.png", "metrics.jsonl", "model", "predictions.jsonl"),
-        *("results.json", "scores.png"),
+        *(".lock", "config.yaml", "environment.json", "held_out.jsonl", "loss.png", "metrics.jsonl", "model"),
+        *("predictions.jsonl", "results.json", "scores.png"),
     ]
     assert results["validation"]["accuracy"] > results["before"]["accuracy"]
     steps = [row["step"] for row in read_rows(run_dir / "metrics.jsonl") if "eval_loss" in row]
@@ -181,9 +247,33 @@ def test_numbers(tmp_path, capsys):
     assert "test: Pearson" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("keeps", [True, False])
-def test_interrupted_run_equals_the_whole_one(tmp_path, monkeypatch, keeps):
+@pytest.mark.parametrize("preset", ["gpt2-tiny", "bert-tiny"])
+def test_choices_that_can_be_told_apart_are(tmp_path, capsys, preset):
+    """All questions are answered right, and the model that was read back gives each choice its probability."""
+    results = train(tmp_path, preset, "all", has_choices=True, epochs=20.0, learning_rate=3e-3)
+    assert results["before"]["accuracy"] < 0.7
+    assert (results["validation"]["accuracy"], results["test"]["accuracy"]) == (1.0, 1.0)
+    assert results["reloaded_loss"] == pytest.approx(results["loss"], abs=1e-6)
+    assert results["test"]["chance"] == pytest.approx(1 / 3)
+    assert results["test"].keys() == {"num_rows", "loss", "accuracy", "standard_error", "chance", "majority"}
+    labels = [row.target for row in splits_of(has_choices=True).test]
+    assert results["test"]["majority"] == max(map(labels.count, labels)) / 10
+    rows = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()][12:]
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model").eval()
+    for row, encoded in zip(rows, splits_of(has_choices=True).test, strict=True):
+        scores = torch.cat([model(torch.tensor(one.ids[None].tolist())).logits[0] for one in sequences_of([encoded])])
+        assert list(row["probabilities"].values()) == pytest.approx(scores.softmax(0).tolist(), abs=1e-5)
+        assert row["predicted"] == row["label"] == encoded.target == scores.argmax()
+        assert row["choices"] == ["a", "b", "c"]
+    printed = capsys.readouterr().out
+    assert "test: accuracy 100.00% ± 0.00%; 10 rows, chance 33.33%, choosing always the same place" in printed
+    assert "true ↓ predicted →" not in printed
+
+
+@pytest.mark.parametrize(("keeps", "has_choices"), [(True, False), (False, False), (True, True)])
+def test_interrupted_run_equals_the_whole_one(tmp_path, monkeypatch, keeps, has_choices):
     settings = {"dropout": 0.1, "keeps": keeps, "save_steps": 3, "logging_steps": 2, "eval_steps": 4}
+    settings["has_choices"] = has_choices
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()

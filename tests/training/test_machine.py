@@ -1,5 +1,11 @@
+import resource
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 from jpllm.training import machine
 
@@ -38,6 +44,39 @@ def test_resident_memory_and_its_peak():
     assert machine.resident_bytes(peak=True) - before == pytest.approx(50_000_000, rel=0.1)
     machine.forget_peak()
     assert machine.resident_bytes(peak=True) - before < 10_000_000
+
+
+def test_a_process_of_any_name():
+    """The kernel cuts a name after 15 bytes, wherever in a letter that is."""
+    code = (
+        "from pathlib import Path; from jpllm.training import machine\n"
+        "Path('/proc/self/comm').write_bytes('日本語の学習'.encode()); print(machine.peak_memory())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "peak_host_bytes" in done.stdout
+
+
+def test_peak_memory(monkeypatch):
+    assert machine.peak_memory() == {"peak_host_bytes": machine.resident_bytes(peak=True)}
+
+    def fail(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(machine, "resident_bytes", fail)  # as on systems without /proc
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert machine.peak_memory()["peak_host_bytes"] == pytest.approx(1024 * largest, rel=0.01)
+
+
+def test_gpus_and_the_peak_on_one_of_them(monkeypatch):
+    found = SimpleNamespace(name="Tesla T4", major=7, minor=5, total_memory=15 << 30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: found)
+    assert machine.gpus() == [machine.LocalGpu("Tesla T4", (7, 5), 15 << 30)] * 2
+    assert "peak_gpu_bytes" not in machine.peak_memory()  # nothing was computed there
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 12345)
+    assert machine.peak_memory()["peak_gpu_bytes"] == 12345
 
 
 def test_disk_of_a_folder_that_is_not_there_yet(tmp_path):

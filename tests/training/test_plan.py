@@ -30,7 +30,7 @@ def no_gpu(monkeypatch):
 
 @pytest.fixture
 def t4_here(monkeypatch):
-    t4 = LocalGpu("Tesla T4", (7, 5), 14 * GIB, 15 * GIB)
+    t4 = LocalGpu("Tesla T4", (7, 5), 15 * GIB)
     monkeypatch.setattr(machine, "gpus", lambda: [t4])
     monkeypatch.setattr(machine, "host_memory_bytes", lambda: 10 * GIB)
 

@@ -16,7 +16,7 @@ from tests.training.test_run import make_trainer, train_and_prove
 NUM_STEPS = 14  # 7 epochs of 2 blocks
 SETTINGS = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "eval_steps": 5, "save_steps": 3}
 SETTINGS["logging_steps"] = 2  # so that checkpoints come between logged rows
-TIMES = ("training_seconds", "tokens_per_second")
+TIMES = ("training_seconds", "tokens_per_second", "peak_host_bytes", "peak_gpu_bytes")
 
 
 class Interrupt(TrainerCallback):

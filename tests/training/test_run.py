@@ -113,6 +113,7 @@ def test_metrics_rows(tmp_path):
     assert (last["tokens"], last["epoch"]) == (4 * 2 * LENGTH, 0.5)
     assert set(last) == {
         *("step", "epoch", "tokens", "loss", "grad_norm", "learning_rate", "training_seconds", "tokens_per_second"),
+        "peak_host_bytes",
     }
     first = rows[0]
     assert first["eval_loss"] == pytest.approx(math.log(50), abs=0.1)  # random weights know nothing

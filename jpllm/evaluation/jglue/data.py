@@ -1,7 +1,8 @@
 """Items of JGLUE, JCoLA and JAQKET from their official files, as lm-evaluation-harness takes them.
 
 The folder with the files is the metadata `jglue_dir`, or else the environment variable JGLUE_DIR. `test` is what is
-scored, the official validation file; `shots` are the examples that stand before each question.
+scored, the official validation file; `shots` are the examples that stand before each question. JCommonsenseQA and
+JSQuAD may also be there as Parquet, as their mirrors on the Hugging Face Hub have them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ FILES = {  # folder, training file, validation file
     "jcola": ("jcola-v*", "in_domain_train-v*.json*", "in_domain_valid-v*.json*"),
     "jaqket": ("jaqket-v2*", "train_jaqket*.json", "dev_jaqket*.json"),
 }
+MIRRORS = {"jcommonsenseqa": "sbintuitions/JCommonsenseQA", "jsquad": "sbintuitions/JSQuAD"}  # of Parquet files
+MIRROR_FILES = {"train": "train-*.parquet", "valid": "validation-*.parquet"}
+SUFFIXES = (".json", ".jsonl")
 PLACES = (".", "datasets", "data")  # of the folders: in a folder of one's own, in JGLUE's repository, in JCoLA's
 LABELS = {  # in the order of the choices
     "jnli": ("entailment", "contradiction", "neutral"),
@@ -58,10 +62,24 @@ def find_files(task: str, folder: Path) -> dict[str, Path]:
     pattern, *names = FILES[task]
     versions = [path for place in PLACES for path in (folder / place).glob(pattern) if path.is_dir()]
     if not versions:
-        return {}
+        return _find_mirrored(task, folder)
     newest = max(versions, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
-    found = {split: sorted(newest.glob(name)) for split, name in zip(("train", "valid"), names, strict=True)}
+    found = {
+        split: [path for path in sorted(newest.glob(name)) if path.suffix in SUFFIXES]  # no backups
+        for split, name in zip(("train", "valid"), names, strict=True)
+    }
     return {split: paths[-1] for split, paths in found.items() if paths}
+
+
+def _find_mirrored(task: str, folder: Path) -> dict[str, Path]:
+    """The Parquet files of a task, in a folder with the name of its mirror, whatever its case."""
+    name = MIRRORS.get(task, "").partition("/")[2].lower()
+    copies = [path for path in sorted(folder.glob("*")) if path.is_dir() and path.name.lower() == name]
+    for place in (place for copy in copies for place in (copy / "data", copy)):
+        found = {split: sorted(place.glob(pattern)) for split, pattern in MIRROR_FILES.items()}
+        if any(found.values()):
+            return {split: paths[0] for split, paths in found.items() if paths}
+    return {}
 
 
 def split_items(task: str, train: Sequence[dict] | None, valid: Sequence[dict]) -> tuple[list[dict], list[dict]]:
@@ -69,13 +87,13 @@ def split_items(task: str, train: Sequence[dict] | None, valid: Sequence[dict]) 
 
     The examples are the first of the training file, of fixed labels one after another, as the board's stratified
     sampling has it. Without a training file they are the last of the validation file, which are then not scored,
-    nor are other questions on the same text.
+    nor are other questions on the same text, nor the same pair of sentences the other way round.
     """
     if train is not None:
         return _choose(task, train, NUM_SHOTS), list(valid)
     shots = _choose(task, valid[::-1], NUM_SHOTS_HELD_OUT)
-    taken = {_text(item) for item in shots}
-    return shots, [item for item in valid if _text(item) not in taken]
+    taken = {text_key(item) for item in shots}
+    return shots, [item for item in valid if text_key(item) not in taken]
 
 
 def _choose(task: str, items: Sequence[dict], number: int) -> list[dict]:
@@ -85,26 +103,30 @@ def _choose(task: str, items: Sequence[dict], number: int) -> list[dict]:
     texts: set[str] = set()
     for item in items:
         queue = waiting[item["gold"] if task in LABELS else 0]
-        if len(queue) < number and _text(item) not in texts:
+        if len(queue) < number and text_key(item) not in texts:
             queue.append(item)
-            texts.add(_text(item))
+            texts.add(text_key(item))
     turns = [item for turn in zip_longest(*waiting) for item in turn if item is not None]
     return turns[:number]
 
 
-def _text(item: dict) -> str:
-    """What tells items apart: a text that several questions may share, or the question itself."""
-    return item.get("context") or item.get("question") or item.get("sentence") or item["sentence1"] + item["sentence2"]
+def text_key(item: dict) -> str:
+    """What items on the same text share: the text, the question itself, or of a pair both sentences in any order."""
+    if "sentence2" in item:
+        return "\n".join(sorted([item["sentence1"], item["sentence2"]]))
+    return item.get("context") or item.get("question") or item["sentence"]
 
 
 def read_items(task: str, file: Path) -> Iterator[dict]:
     """The items of an official file, with `gold` (index of the right choice) or `target` (text of the right answer).
 
     Raises:
-        ValueError: not UTF-8, no JSON, or without the keys of this task.
+        ValueError: not UTF-8, no JSON or Parquet, or without the keys of this task.
     """
     convert, row = _CONVERT[task], None
-    for place, row in _rows(file):
+    if file.suffix == ".parquet" and task == "jsquad":
+        convert = _jsquad_question
+    for place, row in _parquet_rows(file) if file.suffix == ".parquet" else _rows(file):
         try:
             yield from convert(row)
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -135,6 +157,28 @@ def _rows(file: Path) -> Iterable[tuple[str, dict]]:
     yield from ((f"{file}: item {number}", row) for number, row in enumerate(rows, 1))
 
 
+def _parquet_rows(file: Path) -> Iterator[tuple[str, dict]]:
+    """Place and value of each row.
+
+    Raises:
+        ValueError: broken, or only a part of the rows.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    if (parts := re.search(r"-of-0*(\d+)\.parquet$", file.name)) and int(parts[1]) > 1:
+        raise ValueError(f"{file}: one of {int(parts[1])} files; put all rows into one")
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{file}: row {number}", row
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{file}: broken Parquet, is the file whole? ({error})") from error
+
+
 def _jcommonsenseqa(row: dict) -> Iterator[dict]:
     choices = [row[f"choice{index}"] for index in range(5)]
     yield {"id": str(row["q_id"]), "question": row["question"], "choices": choices, "gold": int(row["label"])}
@@ -162,16 +206,21 @@ def _jsts(row: dict) -> Iterator[dict]:
 
 def _jsquad(article: dict) -> Iterator[dict]:
     for paragraph in article["paragraphs"]:
-        context = paragraph["context"].split("[SEP]")[-1].strip()  # the title stands before [SEP]; the board drops it
         for question in paragraph["qas"]:
-            answers = [answer["text"] for answer in question["answers"]]
-            yield {
-                "id": question["id"],
-                "context": context,
-                "question": question["question"],
-                "answers": answers,
-                "target": answers[0],
-            }
+            yield from _jsquad_question({**question, "context": paragraph["context"]})
+
+
+def _jsquad_question(row: dict) -> Iterator[dict]:
+    """A question with its context; its answers are a list of objects, or as in the mirror one object of lists."""
+    found = row["answers"]
+    answers = list(found["text"]) if isinstance(found, dict) else [answer["text"] for answer in found]
+    yield {
+        "id": row["id"],
+        "context": row["context"].split("[SEP]")[-1].strip(),  # the title stands before [SEP]; the board drops it
+        "question": row["question"],
+        "answers": answers,
+        "target": answers[0],
+    }
 
 
 def _marc_ja(row: dict) -> Iterator[dict]:

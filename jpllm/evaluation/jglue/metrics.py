@@ -15,6 +15,8 @@ import numpy as np
 
 Pairs = Sequence[tuple]
 NO_NUMBER = 0.0  # similarity of an answer that holds none
+# The name of a sentence (文1), or a number, which is the group: 3, 3.5, .5, -1.
+_NUMBER = re.compile(r"文\s*\d+|([-−]?(?:\d+(?:\.\d+)?|(?<!\.)\.\d+))")
 
 
 def choice(doc: dict, results: Sequence[tuple[float, bool]]) -> dict:
@@ -53,8 +55,10 @@ def pair_of_answer(doc: dict, results: Sequence[str]) -> tuple[tuple[str, ...], 
 
 
 def pair_of_similarity(doc: dict, results: Sequence[str]) -> tuple[float, float]:
-    number = re.search(r"\d+(\.\d+)?", unicodedata.normalize("NFKC", results[0]))
-    return float(doc["similarity"]), min(5.0, float(number[0])) if number else NO_NUMBER
+    """The first number of an answer, from 0 to 5; the 1 of 文1, a name in the question, is none."""
+    found = filter(None, _NUMBER.findall(unicodedata.normalize("NFKC", results[0])))
+    number = float(next(found, str(NO_NUMBER)).replace("−", "-"))
+    return float(doc["similarity"]), min(5.0, max(0.0, number))
 
 
 def accuracy(pairs: Pairs) -> float:

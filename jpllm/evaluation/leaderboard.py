@@ -1,0 +1,234 @@
+"""Results of several models in one table, and beside it what others published.
+
+A column holds scores that were got in one way: the same task, wording, examples, items and data. What was got in
+another way stands in a column of its own, and the lines below the models say how.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from jpllm.evaluation import published
+from jpllm.evaluation.jglue.metrics import SCORES
+from jpllm.evaluation.jglue_data import TASKS
+from jpllm.evaluation.result_folder import Results, read
+from jpllm.evaluation.score_tables import (
+    FINETUNED_COLUMNS,
+    FINETUNED_SOURCE,
+    cell_text,
+    finetuned_cells,
+    score_text,
+    score_with_error,
+    without_hits_text,
+)
+from jpllm.runtime import InputError
+
+TASK_NAMES = {
+    "jcommonsenseqa": "JCommonsenseQA",
+    "jnli": "JNLI",
+    "jsquad": "JSQuAD",
+    "jsts": "JSTS",
+    "marc_ja": "MARC-ja",
+    "jcola": "JCoLA",
+    "jaqket": "JAQKET",
+}
+METRIC_NAMES = {"balanced_acc": "balanced acc", "mcc": "MCC", "exact_match": "EM", "f1": "F1"}
+WITHOUT_HITS = "without items in its training texts"
+_CONSTANT = "(constant)"
+_SETTINGS = ("style", "num_fewshot", "limit", "shots_from", "data_version", "data_sha256", "task_version", "n")
+_LIBRARIES = ("jpllm", "torch", "transformers", "lm_eval")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is shown, in whatever format.
+
+    Attributes:
+        rows: one per model; the first cell names it.
+        lines: below the models, what belongs to the columns: chance, number of items, settings.
+        notes: what is to be read below the table.
+    """
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    lines: list[list[str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    is_text: bool = False
+
+
+def tables(paths: Sequence[Path]) -> list[Table]:
+    """The tables of the results in folders that recipes/evaluate.py wrote: those of texts and questions and the
+    published ones, those of fine-tuning, and what is broken.
+
+    Raises:
+        InputError: none of them can be read.
+    """
+    found: dict[Path, Results] = {}
+    broken: list[list[str]] = []
+    for path in {path.resolve(): path for path in paths}.values():
+        try:
+            found[path] = read(path)
+        except InputError as error:
+            broken.append([str(path), str(error)])
+    if not found:
+        raise InputError("\n".join(reason for _, reason in broken) or "leaderboard: name at least one result folder")
+    labels = [results.label for results in found.values()]
+    several = [
+        replace(one, label=f"{one.label} ({path})") if labels.count(one.label) > 1 else one
+        for path, one in found.items()
+    ]
+    asked = [one for one in several if one.perplexity or one.jglue]
+    shown = [_own_table(asked), _published_table()] if asked else []
+    shown += [_finetuned_table(several)] if any(one.jglue_finetuned for one in several) else []
+    return [*shown, Table("Not compared", ["results", "reason"], broken, is_text=True)] if broken else shown
+
+
+def _own_table(results: Sequence[Results]) -> Table:
+    columns = [*_text_columns(results), *_task_columns(results)]
+    rows = []
+    for number, one in enumerate(results):
+        rows.append([one.label, *(column.cell(number) for column in columns)])
+        if any(row.get("without_hits") for row in one.jglue):
+            rows.append([f"{one.label}, {WITHOUT_HITS}", *(column.cell_without_hits(number) for column in columns)])
+    names = list(dict.fromkeys(name for column in columns for name in column.lines()))
+    lines = [[name, *(column.lines().get(name, "") for column in columns)] for name in names]
+    notes = ["Behind ± stands the standard error. Columns whose lines differ were got in different ways."]
+    if any(_CONSTANT in cell for row in rows for cell in row):
+        notes.append("constant: nearly all answers are the same one, so the score tells nothing apart.")
+    return Table("Results", ["model", *_titles(columns)], rows, lines, notes + _versions(results))
+
+
+def _published_table() -> Table:
+    keys = list(dict.fromkeys(key for scores in published.ZERO_TRAINING.values() for key in scores))
+    rows = []
+    for model, scores in published.ZERO_TRAINING.items():
+        cells = [score_with_error(key[1], *scores[key]) if key in scores else "" for key in keys]
+        rows.append([f"{model}, published", *cells])
+    notes = [f"Source: {published.ZERO_TRAINING_SOURCE}.", published.ZERO_TRAINING_SETTINGS]
+    notes.append("So these compare with the results above in size only, not to the point.")
+    return Table("Published", ["model", *(_title(*key) for key in keys)], rows, [], notes)
+
+
+def _finetuned_table(results: Sequence[Results]) -> Table:
+    """A row for each score of each model, and on it what others published of the same task and metric."""
+    order = {key: place for place, key in enumerate([*TASKS, *SCORES])}
+    rows = [(one.label, finetuned_cells(row)) for one in results for row in one.jglue_finetuned]
+    rows.sort(key=lambda row: (order.get(row[1]["task"], math.inf), order[row[1]["metric"]]))
+    cells = [[label, *(cell_text(row.get(key, "")) for key in FINETUNED_COLUMNS)] for label, row in rows]
+    notes = ["Each standard error is that of one run, from its n items."]
+    return Table("Fine-tuned", ["model", *FINETUNED_COLUMNS.values()], cells, [], [*notes, FINETUNED_SOURCE])
+
+
+class _TextColumn:
+    """Bits per byte on one text; a model may have several, with other windows."""
+
+    def __init__(self, rows: dict[int, list[dict]]) -> None:
+        self.rows, self.first = rows, next(iter(rows.values()))[0]
+        self.title = f"{self.first['text']}, bits/byte"
+        windows = {(row["context_length"], row["stride"]) for own in rows.values() for row in own}
+        self.windows = next(iter(windows)) if len(windows) == 1 else None
+
+    def cell(self, number: int) -> str:
+        return "; ".join(map(self._text, self.rows.get(number, [])))
+
+    def _text(self, row: dict) -> str:
+        own = "" if self.windows else f" (context {row['context_length']:,}, stride {row['stride']:,})"
+        return f"{row['bits_per_byte']:.4f}{own}"
+
+    def cell_without_hits(self, number: int) -> str:
+        return ""
+
+    def lines(self) -> dict[str, str]:
+        windows = "each its own" if not self.windows else "{:,}, stride {:,}".format(*self.windows)
+        found = {"size": f"{self.first['num_bytes']:,} bytes", "context": windows}
+        baseline = self.first.get("xz_bits_per_byte")
+        return {"xz -9": f"{baseline:.4f}", **found} if isinstance(baseline, float) else found
+
+
+class _TaskColumn:
+    """A metric of a task, got in one way."""
+
+    def __init__(self, rows: dict[int, dict]) -> None:
+        self.rows, self.first = rows, next(iter(rows.values()))
+        self.metric = self.first["metric"]
+        self.title = _title(self.first["task"], self.metric)
+
+    def cell(self, number: int) -> str:
+        if number not in self.rows:
+            return ""
+        row = self.rows[number]
+        parts = [score_with_error(self.metric, row["value"], row.get("standard_error"))]
+        parts += [_CONSTANT] if row.get("is_constant") else []
+        parts += [f"({row['num_cut']:,} prompts cut)"] if row.get("num_cut") else []
+        return " ".join(parts)
+
+    def cell_without_hits(self, number: int) -> str:
+        entries = self.rows.get(number, {}).get("without_hits") or []
+        return "; ".join(without_hits_text(self.metric, one) for one in entries)
+
+    def lines(self) -> dict[str, str]:
+        row = self.first
+        sha256 = row.get("data_sha256")
+        valid = f" ({sha256['valid'][:8]}…)" if isinstance(sha256, dict) and "valid" in sha256 else ""
+        examples = f"{row['num_fewshot']}, from {row.get('shots_from')}" if row["num_fewshot"] else "0"
+        return {
+            "chance": score_text(self.metric, row["chance"]),
+            "majority": score_text(self.metric, row["majority"]),
+            "size": f"{row['n']:,} items" + (f", the first {row['limit']:,}" if row.get("limit") else ""),
+            "prompt": row["style"],
+            "examples": examples,
+            "data": f"version {row['data_version']}{valid}",
+        }
+
+
+def _text_columns(results: Sequence[Results]) -> list[_TextColumn]:
+    """A column for each text; texts of one name but of other bytes are others."""
+    found: dict[str, dict[int, list[dict]]] = {}
+    for number, one in enumerate(results):
+        for row in one.perplexity:
+            settings = [row.get(key) for key in ("text", "num_bytes", "xz_bits_per_byte")]
+            found.setdefault(json.dumps(settings), {}).setdefault(number, []).append(row)
+    return list(map(_TextColumn, found.values()))
+
+
+def _task_columns(results: Sequence[Results]) -> list[_TaskColumn]:
+    """A column for each metric of a task and each way to get it; by task and metric."""
+    found: dict[str, dict[int, dict]] = {}
+    for number, one in enumerate(results):
+        for row in one.jglue:
+            settings = [row.get(key) for key in ("task", "metric", *_SETTINGS)]
+            found.setdefault(json.dumps(settings, sort_keys=True), {})[number] = row
+    order = {key: place for place, key in enumerate([*TASKS, *SCORES])}
+    columns = map(_TaskColumn, found.values())
+    return sorted(columns, key=lambda column: (order.get(column.first["task"], math.inf), order[column.metric]))
+
+
+def _titles(columns: Sequence[_TextColumn | _TaskColumn]) -> Iterator[str]:
+    """Of columns with one title each has its number."""
+    titles = [column.title for column in columns]
+    for place, title in enumerate(titles):
+        is_one_of_several = titles.count(title) > 1
+        yield f"{title} [{titles[: place + 1].count(title)}]" if is_one_of_several else title
+
+
+def _title(task: str, metric: str) -> str:
+    return f"{TASK_NAMES.get(task, task)} {METRIC_NAMES.get(metric, metric)}"
+
+
+def _versions(results: Sequence[Results]) -> list[str]:
+    """What the results were measured with: one line, or one for each model where they differ."""
+    texts = ["; ".join(map(_libraries, one.versions)) for one in results]
+    if len(set(texts)) == 1:
+        return [f"Measured with {texts[0]}."] if texts[0] else []
+    return [
+        f"{one.label}: measured with {text or 'unknown versions'}." for one, text in zip(results, texts, strict=True)
+    ]
+
+
+def _libraries(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {versions[name]}" for name in _LIBRARIES if name in versions)

@@ -1,0 +1,138 @@
+"""Texts that a model is scored on: each a row with bits per byte, what was read, and how."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jpllm import runtime
+from jpllm.data.corpus import choose_documents, encode_text
+from jpllm.data.sources import SourceConfig, read_documents
+from jpllm.evaluation import perplexity
+from jpllm.evaluation.identity import measured_with
+from jpllm.evaluation.score_tables import markdown_table
+from jpllm.models import build
+from jpllm.runtime import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from jpllm.data.pack import Encoder
+
+MAX_DEFAULT_CONTEXT = 2048
+COLUMNS = {
+    "text": "text",
+    "num_tokens": "tokens",
+    "num_bytes": "bytes",
+    "loss": "loss",
+    "perplexity": "perplexity",
+    "bits_per_character": "bits/character",
+    "bits_per_byte": "bits/byte",
+    "unigram_bits_per_byte": "unigram fitted on the text, bits/byte",
+    "xz_bits_per_byte": "xz -9 bits/byte",
+    "context_length": "context",
+    "stride": "stride",
+}
+SETTINGS = ("text", "sha256", "max_bytes", "context_length", "stride")  # rows that agree in these are the same
+_RATES = (
+    "loss",
+    "perplexity",
+    "bits_per_character",
+    "bits_per_byte",
+    "unigram_bits_per_byte",
+    "xz_bits_per_byte",
+)
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which texts are read, and how: see the keys of the same names of recipes/evaluate.py."""
+
+    sources: Sequence[SourceConfig]
+    max_bytes: int
+    context_length: int | None
+    stride: int | None
+    batch_size: int
+
+
+def add_missing(rows: list[dict], model: PreTrainedModel, encoder: Encoder, reading: Reading) -> list[dict]:
+    """The rows of the texts, in their order. Those that `rows` has are taken from it, the others are scored and added.
+
+    Where a launcher started several processes, all of them call it, and each gets the whole result.
+
+    Raises:
+        InputError: a text cannot be read, or the windows do not fit the model.
+    """
+    windows = _windows(model, reading)
+    found = []
+    for source in reading.sources:
+        documents = choose_documents(read_documents(source), reading.max_bytes)
+        sha256 = hashlib.sha256("\0".join(documents).encode()).hexdigest()
+        settings = {"text": source.label, "sha256": sha256, "max_bytes": reading.max_bytes, **windows}
+        row = next((row for row in rows if all(row.get(key) == settings[key] for key in SETTINGS)), None)
+        if row is None:
+            row = {**settings, **_scored(model, encoder, settings, documents, reading.batch_size), **measured_with()}
+            rows.append(row)
+        else:
+            logger.info("%s: scored before", source.label)
+        row["group"] = source.group or source.label
+        found.append(row)
+    return found
+
+
+def context_length(model: PreTrainedModel, wanted: int | None) -> int:
+    """Tokens that the model sees at once: as wanted, by default what it was trained on, at most 2,048.
+
+    Raises:
+        InputError: more than the model has positions.
+    """
+    positions = model.config.max_position_embeddings
+    length = wanted or min(build.context_length(model), MAX_DEFAULT_CONTEXT)
+    if length > positions:
+        raise InputError(f"context_length: {length:,} is more than the model's {positions:,} positions")
+    return length
+
+
+def table(rows: Sequence[dict]) -> str:
+    """The rows as Markdown, and below them the averages."""
+    return markdown_table([*rows, *averages(rows)], COLUMNS)
+
+
+def averages(rows: Sequence[dict]) -> Iterator[dict]:
+    """The mean of the rows that were read alike, where there are several: each counts the same, whatever its length."""
+    keys = ("max_bytes", "context_length", "stride")
+    for settings in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
+        members = [row for row in rows if tuple(row[key] for key in keys) == settings]
+        if len(members) > 1:
+            means = {rate: sum(row[rate] for row in members) / len(members) for rate in _RATES}
+            yield {"text": "average", **means, **dict(zip(keys, settings, strict=True))}
+
+
+def _windows(model: PreTrainedModel, reading: Reading) -> dict[str, int]:
+    length = context_length(model, reading.context_length)
+    if reading.stride and reading.stride >= length:
+        raise InputError(f"stride: {reading.stride:,} must be below the context length ({length:,})")
+    return {"context_length": length, "stride": reading.stride or length - 1}
+
+
+def _scored(model: PreTrainedModel, encoder: Encoder, settings: dict, documents: list[str], batch_size: int) -> dict:
+    text = encode_text(settings["text"], documents, encoder)
+    (score,) = perplexity.score(
+        model,
+        [text],
+        eos_token_id=encoder.eos_token_id,
+        context_length=settings["context_length"],
+        stride=settings["stride"],
+        batch_size=batch_size,
+        rank=runtime.process_rank(),
+        num_ranks=runtime.num_processes(),
+    )
+    return {
+        **{key: getattr(score, key) for key in COLUMNS if hasattr(score, key)},
+        "unigram_bits_per_byte": perplexity.unigram_bits_per_byte(text),
+        "xz_bits_per_byte": perplexity.xz_bits_per_byte(documents),
+    }

@@ -1,0 +1,46 @@
+import json
+
+import pytest
+
+from jpllm.evaluation.result_folder import read
+from jpllm.runtime import InputError
+from tests.evaluation.test_leaderboard import jnli, text, write
+
+
+def test_results_are_read_without_averages(tmp_path):
+    folder = write(tmp_path / "a", "m", [text(1.5), {"text": "average", "bits_per_byte": 1.5}], [jnli()])
+    for path in (folder, folder / "evaluation.json"):
+        results = read(path)
+        assert (results.label, results.perplexity, results.jglue) == ("m", [text(1.5)], [jnli()])
+        assert [versions["lm_eval"] for versions in results.versions] == ["0.4.13"]
+
+
+def test_versions_are_those_of_the_rows(tmp_path):
+    rows = [jnli(versions={"torch": "2.9"}), jnli(metric="balanced_acc", versions={"torch": "2.9"})]
+    results = read(write(tmp_path / "a", "m", [text(1.5, versions={"torch": "2.8"})], rows))
+    assert results.versions == [{"torch": "2.8"}, {"torch": "2.9"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "names no model"),
+        ({"jglue": [jnli()]}, "names no model"),
+        ({"model": "m"}, "none of perplexity, jglue, jglue_finetuned was measured"),
+        ({"model": "m", "jglue": {"acc": 1}}, "jglue is no list of rows"),
+        ({"model": "m", "jglue": [jnli(), jnli("high")]}, "jglue, row 2: value is 'high', not a number"),
+        ({"model": "m", "jglue": [jnli(task=None)]}, "jglue, row 1: task is None, not a text"),
+        ({"model": "m", "jglue": [jnli(metric="bleu")]}, "jglue, row 1: unknown metric 'bleu'"),
+        ({"model": "m", "perplexity": [{"text": "t"}]}, "perplexity, row 1: num_bytes is None, not a number"),
+        ({"model": "m", "jglue_finetuned": [{"n": 1}]}, "jglue_finetuned, row 1: value is None, not a number"),
+        (b"\xff", "broken JSON"),
+    ],
+)
+def test_what_cannot_be_compared(tmp_path, content, message):
+    file = tmp_path / "evaluation.json"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        read(tmp_path)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
 from jpllm.tracking.quantities import count, four_decimals, per_cent
 from jpllm.tracking.runs import Run, number, rows_of
 

@@ -180,7 +180,7 @@ def test_padding_to_the_longest_training_row(tmp_path, monkeypatch):
     monkeypatch.setattr(classifier.ClassifierTrainer, "_training_batch", noting)
     parts = splits_of()
     wide = EncodedSplits(parts.train, parts.validation, parts.test, NAMES, max_tokens=20, num_cut={"test": 3})
-    monkeypatch.setattr("tests.training.test_classifier.splits_of", lambda *_: wide)
+    monkeypatch.setitem(globals(), "splits_of", lambda *_: wide)
     results = train(tmp_path, pads_to_longest=True)
     assert widths == {max(map(len, parts.train))} == {8}
     assert results["num_cut"] == {"test": 3}

@@ -75,9 +75,7 @@ def test_training_does_not_notice(corpus_file, tokenizer_dir, tmp_path, fake, mo
     monkeypatch.setenv("FAKE_WANDB", what)
     monkeypatch.setattr(wandb_mirror, "CLOSING_SECONDS", 0.5)
     argv = [*SMALL, "--sources", str(corpus_file), "--tokenizer", str(tokenizer_dir)]
-    argv += ["--shards_dir", str(tmp_path / "shards"), "--max_new_tokens", "4", "--output_dir"]
-    argv.remove("--max_new_tokens")
-    argv.remove("8")
+    argv += ["--shards_dir", str(tmp_path / "shards"), "--output_dir"]
     assert call_recipe(monkeypatch, RECIPE, [*argv, str(tmp_path / "alone")]) == 0
     monkeypatch.setattr("jpllm.training.callbacks.MetricsRecorder.close", closing_times := Closing())
     capfd.readouterr()

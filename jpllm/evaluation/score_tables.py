@@ -82,6 +82,7 @@ def finetuned_cells(row: Mapping) -> dict:
     found = [f"trained on {row['max_train_rows']:,} rows"] if row.get("max_train_rows") else []
     found += [f"only {row['trainable']} trained"] if row["trainable"] != "all" else []
     found += [f"scored on {row['scored']}"] if row["scored"] != "validation file" else []
+    found += [f"{row['num_cut']:,} rows cut"] if row.get("num_cut") else []
     found += ["nearly always one answer"] if row.get("is_constant") else []
     return {
         **row,

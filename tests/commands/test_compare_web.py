@@ -80,6 +80,12 @@ def colours(page):
     return [list(map(int, re.findall(r"\d+", text)[:3])) for text in texts]
 
 
+def bring_into_view(page, prompt):
+    """Samples out of sight are not laid out, and have no inner text."""
+    prompt.scroll_into_view_if_needed()
+    wait_for_frames(page)
+
+
 def wait_for_frames(page):
     """Until what was asked for is drawn."""
     page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -145,8 +151,7 @@ def test_everything_is_there(viewport, scheme, open_report, tmp_path):
         "–",
     ]
     assert page.locator("#mixture tbody th").all_inner_texts() == ["wiki", "c4"]
-    page.locator("#samples .prompt").first.scroll_into_view_if_needed()  # before that it is not laid out
-    wait_for_frames(page)
+    bring_into_view(page, page.locator("#samples .prompt").first)
     texts = page.locator("#samples .prompt").first.locator(".text p")
     assert texts.all_inner_texts() == ["名前はまだ無い。", "名前はまだ無い。", "は"]
     assert all(text.is_visible() for text in texts.all())
@@ -212,6 +217,7 @@ def test_runs_can_be_hidden_everywhere(open_report, tmp_path):
     own = colours(page)
     page.locator("#legend button").nth(0).click()
     assert [num_pixels(page, "loss", colour) > 60 for colour in own] == [False, True, True]
+    bring_into_view(page, page.locator("#samples .prompt").first)
     assert page.locator("#samples .prompt").first.locator(".text:visible b").all_inner_texts() == ["continued", "begun"]
     heads = page.locator("#summary thead th.run:visible").all_inner_texts()
     assert [head.strip() for head in heads] == ["continued", "begun"]
@@ -224,6 +230,7 @@ def test_runs_can_be_hidden_everywhere(open_report, tmp_path):
 def test_samples_over_the_training(open_report, tmp_path):
     page = open_report(three_runs(tmp_path))
     first = page.locator("#samples .prompt").first
+    bring_into_view(page, first)
     assert first.locator("h3").inner_text() == PROMPT
     set_slider(page, ".when", 0)
     assert first.locator(".text p").all_inner_texts() == ["あ", "あ", "い"]
@@ -234,6 +241,7 @@ def test_samples_over_the_training(open_report, tmp_path):
     first.locator("li").nth(2).wait_for()
     assert first.locator(".text").nth(2).locator("li div").all_inner_texts() == ["い", "ろ", "は"]
     other = page.locator("#samples .prompt").nth(1)
+    bring_into_view(page, other)
     assert other.locator(".text p").all_inner_texts() == ["に cut"]
 
 
@@ -241,7 +249,7 @@ def test_the_page_says_how_many_texts_it_leaves_out(open_report, tmp_path):
     write_run(tmp_path / "a", texts=samples(*map(str, range(200))))
     write_run(tmp_path / "b", texts=samples("0", "1", "2"))
     page = open_report(["a", "b"])
-    shown = page.locator("#samples summary").all_inner_texts()
+    shown = page.locator("#samples summary").all_text_contents()
     assert shown == ["20 of 200 times during the training", "3 times during the training"]
 
 
@@ -273,6 +281,7 @@ def test_hostile_texts_are_shown_as_texts(open_report, tmp_path):
     assert page.locator("#legend .chip span").nth(1).text_content() == HOSTILE
     assert page.title() == f"{HOSTILE}, plain"
     prompt = page.locator("#samples .prompt", has=page.get_by_text(SCRIPT, exact=True))
+    bring_into_view(page, prompt)
     assert prompt.locator("h3").inner_text() == SCRIPT
     assert prompt.locator(".text p").first.inner_text() == f"{SCRIPT}\n{HOSTILE}"
     assert page.locator("#settings tbody td").first.inner_text() == SCRIPT.replace("/home/alice", "~")

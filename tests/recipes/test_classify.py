@@ -210,7 +210,16 @@ def test_two_processes_equal_one(model_dir, train_file, tmp_path):
     for count in (1, 2):
         settings = {"per_device_train_batch_size": 16 // count, "output_dir": tmp_path / str(count)}
         words = arguments(model=model_dir / "gpt2-tiny", train_file=train_file, **settings)
-        command = ["torchrun", "--standalone", "--nproc_per_node", str(count), str(RECIPE), *words]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            str(count),
+            str(RECIPE),
+            *words,
+        ]
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
         assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import time
 
 import pytest
@@ -188,7 +189,16 @@ def test_model_without_a_tokenizer(model_dir, jglue_dir, tmp_path, monkeypatch, 
 
 def launch(num_processes, script, *argv):
     """The recipe as `torchrun` starts it."""
-    command = ["torchrun", "--standalone", "--nproc_per_node", str(num_processes), *script, *argv]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        str(num_processes),
+        *script,
+        *argv,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
 

@@ -146,7 +146,10 @@ def test_a_finished_command_again_does_nothing(finished_run, monkeypatch, capsys
 @pytest.mark.slow
 def test_two_processes_equal_one(finished_run, corpus_file, tokenizer_dir, tmp_path):
     """Two processes of half the batch: the same losses, shards built once, metrics and model written once."""
-    command = [*("torchrun", "--standalone", "--nproc_per_node", "2", str(RECIPE)), *SMALL]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(RECIPE)),
+        *SMALL,
+    ]
     command += ["--per_device_eval_batch_size", "4", "--sources", str(corpus_file), "--tokenizer", str(tokenizer_dir)]
     command += ["--shards_dir", str(tmp_path / "shards"), "--output_dir", str(tmp_path / "run")]
     command[command.index("--per_device_train_batch_size") + 1] = "2"

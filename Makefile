@@ -1,4 +1,4 @@
-# make demo   from raw text to three models and a page that compares them, in about eight minutes on two CPU cores
+# make demo   from raw text to three models and a page that compares them, in about nine minutes on two CPU cores
 # make test   every test but the slow ones
 # make ops    compile DeepSpeed's C++ operators ahead of their first use: about three minutes on two cores, once
 # make test-full   ops, then every test

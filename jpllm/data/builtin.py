@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -45,23 +45,28 @@ def documents(seed: int = 0, num_bytes: int = 3_000_000) -> Iterator[str]:
 def arithmetic_documents(seed: int = 0, num_bytes: int = 1_000_000) -> Iterator[str]:
     """Yield documents as `documents` does, but of arithmetic alone: half bare calculations, half problems in words."""
     rng = random.Random(seed)
-    written = 0
-    while written < num_bytes:
-        text = choose(rng, (calculations, arithmetic))(rng)
-        if MIN_CHARACTERS <= len(text) <= MAX_CHARACTERS:
-            written += len(text.encode())
-            yield text
+    for _, text in _fitting(lambda: ("arithmetic", choose(rng, (calculations, arithmetic))(rng)), num_bytes):
+        yield text
 
 
 def labelled_documents(seed: int = 0, num_bytes: int = 3_000_000) -> Iterator[tuple[str, str]]:
     """Yield (kind, text) of `documents`; kind is one of `story description arithmetic question`."""
     writers = {"story": story, "description": description, "arithmetic": arithmetic, "question": questions}
     rng = random.Random(seed)
-    written = 0
-    while written < num_bytes:
+
+    def write() -> tuple[str, str]:
         draw = rng.random()
         kind = next(name for name, share in KIND_SHARES if draw < share)
-        text = writers[kind](rng)
+        return kind, writers[kind](rng)
+
+    yield from _fitting(write, num_bytes)
+
+
+def _fitting(write: Callable[[], tuple[str, str]], num_bytes: int) -> Iterator[tuple[str, str]]:
+    """Of the (kind, text) that `write` makes those of a document's length, until they have `num_bytes` bytes."""
+    written = 0
+    while written < num_bytes:
+        kind, text = write()
         if MIN_CHARACTERS <= len(text) <= MAX_CHARACTERS:
             written += len(text.encode())
             yield kind, text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from jpllm.runtime import InputError
 from jpllm.tracking.compare.curves import Clock, Curve, read_curves
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME
 from jpllm.tracking.shareable import encodable, shareable
-from jpllm.tracking.wandb_mirror import ID_NAME
+from jpllm.tracking.wandb_mirror import known_id
 
 CONFIG_NAME = "config.yaml"
 RESULTS_NAME = "results.json"
@@ -123,7 +122,7 @@ def read_run(folder: Path, name: str) -> Run:
         evaluations=_evaluations(folder, remarks),
         samples=_samples(folder / SAMPLES_NAME, remarks),
         held_out=_fingerprint(folder / HELD_OUT_NAME),
-        wandb_id=_wandb_id(folder / ID_NAME),
+        wandb_id=known_id(folder),
         remarks=remarks,
     )
     if (folder / METRICS_NAME).is_file():
@@ -245,11 +244,6 @@ def _samples(file: Path, remarks: list[str]) -> list[dict]:
     if num_bad:
         remarks.append(f"{file.name}: {num_bad:,} broken lines are left out")
     return [row for row in found if number(row.get("step")) is not None]
-
-
-def _wandb_id(file: Path) -> str | None:
-    found = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
-    return found if re.fullmatch(r"[\w-]+", found) else None
 
 
 def _fingerprint(file: Path) -> str | None:

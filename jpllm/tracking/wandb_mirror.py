@@ -71,7 +71,7 @@ def mirrored_run(model: Path) -> Path:
     """
     refuse_without_wandb()
     folder = model.resolve().parent
-    if not _known_id(folder):
+    if not known_id(folder):
         raise InputError(f"report_to: {model} is not the model of a run that was mirrored to W&B; remove report_to")
     return folder
 
@@ -157,7 +157,7 @@ def _mode() -> tuple[str, str]:
     return "offline", f"as there is no login for {_server()}: written to files for wandb sync"
 
 
-def _known_id(folder: Path) -> str | None:
+def known_id(folder: Path) -> str | None:
     """What the run of a folder is called at W&B; None where it has no whole name yet."""
     file = folder / ID_NAME
     found = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
@@ -166,7 +166,7 @@ def _known_id(folder: Path) -> str | None:
 
 def _id(folder: Path) -> str:
     """The same; a new one is made and kept where there is none."""
-    found = _known_id(folder)
+    found = known_id(folder)
     if not found:
         found = secrets.token_hex(4)
         runtime.write_whole(folder / ID_NAME, found)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from jpllm import config, runtime
+from jpllm import runtime
 from jpllm.commands import card, chat, compare, data, doctor, export, generate, plan, tokenizer, watch
+from jpllm.config_types import suggest
 from jpllm.runtime import InputError
 
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -48,7 +49,7 @@ def _dispatch(argv: list[str]) -> None:
         print(_overview())
         return
     words = [word for word in argv[:2] if not word.startswith("-")]
-    raise InputError(f"unknown command {' '.join(words)!r}{config.suggest(' '.join(words), VERBS)}\n\n{_overview()}")
+    raise InputError(f"unknown command {' '.join(words)!r}{suggest(' '.join(words), VERBS)}\n\n{_overview()}")
 
 
 def _overview() -> str:

@@ -1,4 +1,4 @@
-"""The types of configuration keys: which values fit, the words for what does not, and the `--help` page.
+"""The types of configuration keys: which values fit, the words for what does not.
 
 Values come as YAML nodes whose scalars are still as written. A scalar node without a mark is a text of the
 command line, where the shell has taken the quotes off.
@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import inspect
-import json
 import math
 import operator
 import re
-import shutil
-import textwrap
 import types
 import typing
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import yaml
@@ -38,10 +34,6 @@ _NAME_OF_TYPE = {
     type(None): "null",
 }
 _LIMITS = {"minimum": ("at least", operator.ge), "above": ("above", operator.gt), "maximum": ("at most", operator.le)}
-_HOW_TO_SET = (
-    "Every key can be set in the YAML file (key: value) and on the command line (--key value), which wins. "
-    "A list takes any number of values. After a key that is true or false, true can be left out."
-)
 
 
 def keys_of(cls: type) -> dict[str, Key]:
@@ -158,7 +150,7 @@ def scalar_value(node: yaml.Node, hint: object, field: dataclasses.Field) -> obj
     is_python_none = optional and kind in (str, Path) and value in _PYTHON_NONE and not node.style
     if is_python_none or not _fits(value, kind):
         raise ValueError(f"write {describe(hint)}, not {_shown(node)}{_advice(node, kind)}")
-    for words, limit, holds in _limits_of(field):
+    for words, limit, holds in limits_of(field):
         if not holds(value, limit):
             raise ValueError(f"must be {words} {limit}, not {node.value}")
     return kind(value) if isinstance(kind, type) else value
@@ -171,25 +163,11 @@ def means_none(node: yaml.Node) -> bool:
     return node.value.lower() in ("null", "none") if _is_argument(node) else parse_scalar(node.value) is None
 
 
-def help_text(classes: Sequence[type], *, prog: str, description: str, positional: str | None = None) -> str:
-    """The page that `--help` prints, as wide as the terminal; `positional` is the key that needs no `--key`."""
-    width = max(shutil.get_terminal_size().columns, 40)
-    items = f" [{positional.upper()} ...]" if positional else ""
-    parts = [f"usage: {prog}{items} [--config FILE.yaml] [--key value ...]", description.strip()]
-    parts.append(textwrap.fill(_HOW_TO_SET, width))
-    for cls in classes:
-        parts.append(_group(cls, _title(cls), "--", width))
-        for name, key in keys_of(cls).items():
-            for entry in _entry_classes(key.hint):
-                parts.append(_group(entry, f"Each entry of {name}: {_title(entry)}", "", width))
-    return "\n\n".join(part for part in parts if part)
-
-
 def _is_argument(node: yaml.Node) -> bool:
     return node.start_mark is None
 
 
-def _limits_of(field: dataclasses.Field) -> Iterator[tuple[str, float, Callable[[float, float], bool]]]:
+def limits_of(field: dataclasses.Field) -> Iterator[tuple[str, float, Callable[[float, float], bool]]]:
     """Words, value and test of each limit, such as `("at least", 2, operator.ge)`."""
     for name, (words, holds) in _LIMITS.items():
         if field.metadata.get(name) is not None:
@@ -228,47 +206,6 @@ def _advice(node: yaml.Node, kind: object) -> str:
     if _fits(parse_scalar(half_width), kind):
         return "; remove the quotes" if half_width == node.value else f"; in half-width characters: {half_width}"
     return suggest(node.value, map(str, typing.get_args(kind)))
-
-
-def _title(cls: type) -> str:
-    return inspect.getdoc(cls).partition("\n")[0]
-
-
-def _group(cls: type, title: str, prefix: str, width: int) -> str:
-    lines = [textwrap.fill(title, width)]
-    for name, key in keys_of(cls).items():
-        limits = "".join(f", {words} {limit}" for words, limit, _ in _limits_of(key.field))
-        facts = f"{prefix}{name}: {describe(key.hint)}{limits}; {_default(key)}"
-        sentence = key.field.metadata.get("help", "")
-        lines += ["", _wrap(facts, 2, width), *([_wrap(sentence, 6, width)] if sentence else [])]
-    return "\n".join(lines)
-
-
-def _wrap(text: str, indent: int, width: int) -> str:
-    first, rest = " " * indent, " " * 6
-    return textwrap.fill(
-        text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
-    )
-
-
-def _default(key: Key) -> str:
-    if key.is_required:
-        return "required"
-    made = key.field.default_factory is not dataclasses.MISSING
-    value = key.field.default_factory() if made else key.field.default
-    return f"default {json.dumps(value, ensure_ascii=False, default=_plain)}"
-
-
-def _plain(value: object) -> object:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else str(value)
-
-
-def _entry_classes(hint: object) -> Iterator[type]:
-    kind, _ = without_none(hint)
-    if dataclasses.is_dataclass(kind):
-        yield kind
-    for argument in typing.get_args(kind):
-        yield from _entry_classes(argument)
 
 
 class Key(typing.NamedTuple):

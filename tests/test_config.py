@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from jpllm import config
 from jpllm.config import REQUIRED, ConfigError, option
+from jpllm.config_types import suggest
 from jpllm.runtime import run_command
 
 
@@ -487,9 +488,9 @@ def test_mistakes_of_the_programmer():
 
 
 def test_suggest():
-    assert config.suggest("vocab-size", ["vocab_size", "seed"]) == "; did you mean 'vocab_size'?"
-    assert config.suggest("voc", ["seed", "vocabulary_size"]) == "; did you mean 'vocabulary_size'?"
-    assert config.suggest("", ["seed"]) == ""
+    assert suggest("vocab-size", ["vocab_size", "seed"]) == "; did you mean 'vocab_size'?"
+    assert suggest("voc", ["seed", "vocabulary_size"]) == "; did you mean 'vocabulary_size'?"
+    assert suggest("", ["seed"]) == ""
 
 
 def test_help(capsys, monkeypatch):

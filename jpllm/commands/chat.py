@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, option
+from jpllm.config_types import suggest
 from jpllm.evaluation.chat import ChatSamplingConfig, Conversation
 from jpllm.evaluation.comparison import cut_mark
 from jpllm.runtime import InputError
@@ -133,7 +134,7 @@ def answer_line(conversation: Conversation, line: str) -> bool:
         return False
     if name not in _COMMANDS:
         known = [*_COMMANDS, "/quit"]
-        raise InputError(f"unknown command {name}{config.suggest(name, known)}; there are {', '.join(known)}")
+        raise InputError(f"unknown command {name}{suggest(name, known)}; there are {', '.join(known)}")
     print(_COMMANDS[name](conversation, argument.strip()))
     return True
 

@@ -134,7 +134,8 @@ def dedup(argv: Sequence[str]) -> None:
     files, settings = config.parse([DedupFiles, DedupConfig], argv, prog="jpllm data dedup", description=dedup.__doc__)
     from jpllm.data.dedup import find_duplicates
     from jpllm.data.drop_list import write_drop_list
-    from jpllm.data.sources import document_identity, documents_in_place
+    from jpllm.data.identity import document_identity
+    from jpllm.data.sources import documents_in_place
 
     named = [[(s.label, documents_in_place(s)) for s in group] for group in (files.sources, files.eval_sources)]
     for source, found in zip(files.sources, find_duplicates(named[0], settings, named[1]), strict=True):

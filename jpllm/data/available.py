@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from jpllm.data.corpus import DataConfig
+from jpllm.data.identity import shards_facts
 from jpllm.data.shards import META_NAME, TokenShards, read_meta
-from jpllm.data.sources import SourceConfig, cleaning_facts, find_files, reading_facts
+from jpllm.data.sources import SourceConfig, find_files
 from jpllm.runtime import InputError
 
 # Estimates for Japanese text: 1.85 characters a token (Aozora Bunko, 16,000 pieces), and what compression leaves of it.
@@ -43,14 +43,7 @@ def shards_of(source: SourceConfig, config: DataConfig, tokenizer_fingerprint: s
 
     The files of the source are not read, so shards of an earlier content are found as well.
     """
-    wanted = {
-        **reading_facts(source),
-        "clean": cleaning_facts(source),
-        "exclude": source.exclude and hashlib.sha256(Path(source.exclude).read_bytes()).hexdigest(),
-        "tokenizer": tokenizer_fingerprint,
-        "held_out_fraction": config.effective_held_out_fraction,
-    }
-    wanted = json.loads(json.dumps(wanted))
+    wanted = json.loads(json.dumps(shards_facts(source, tokenizer_fingerprint, config.effective_held_out_fraction)))
     found = [
         file
         for file in config.shards_dir.glob(f"{source.label}-*/{META_NAME}")

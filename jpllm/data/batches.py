@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from jpllm.data.clean import Cleaned
-from jpllm.data.drop_list import read_drop_list
+from jpllm.data.drop_list import excluded_documents
 from jpllm.data.processes import map_in_order
 from jpllm.data.quarantine import BadRow, Quarantine
-from jpllm.data.sources import ReadProgress, SourceConfig, document_identity, prepare, read_texts
+from jpllm.data.sources import ReadProgress, SourceConfig, prepare, read_texts
 
 BATCH_CHARACTERS = 1 << 20
 BATCH_ROWS = 1 << 14
@@ -46,9 +45,7 @@ def cleaned_batches(
 
     All rows are read, and counted in `quarantine`; where batches begin depends on the rows alone.
     """
-    duplicates: frozenset[int] = frozenset()
-    if source.exclude:
-        duplicates = frozenset(read_drop_list(Path(source.exclude), source.label, document_identity(source)).tolist())
+    duplicates = excluded_documents(source)
     batches = (
         _without(batch, duplicates)
         for batch in _text_batches(source, progress, quarantine)

@@ -11,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from jpllm.data.sources import write_jsonl
+from jpllm.data.identity import document_identity
+from jpllm.data.sources import SourceConfig, write_jsonl
 from jpllm.runtime import InputError
 
 
@@ -66,6 +67,13 @@ def write_drop_list(file: Path, found: SourceDuplicates, identity: str, settings
         "settings": settings,
     }
     write_jsonl(chain([header], (duplicate.row() for duplicate in found.duplicates)), file)
+
+
+def excluded_documents(source: SourceConfig) -> frozenset[int]:
+    """The positions that the drop list of `source` leaves out; none where it names no list."""
+    if not source.exclude:
+        return frozenset()
+    return frozenset(read_drop_list(Path(source.exclude), source.label, document_identity(source)).tolist())
 
 
 def read_drop_list(file: Path, label: str, identity: str) -> np.ndarray:

@@ -21,9 +21,10 @@ from jpllm.config import REQUIRED, option
 from jpllm.data import shards
 from jpllm.data.batches import TextBatch, cleaned_batches
 from jpllm.data.clean import BLANK
+from jpllm.data.identity import remembered_hash, shards_facts
 from jpllm.data.parts import DONE_NAME, Part, finished_parts, join, part_dir
 from jpllm.data.quarantine import Quarantine
-from jpllm.data.sources import ReadProgress, SourceConfig, cleaning_facts, content_hash, find_files, reading_facts
+from jpllm.data.sources import ReadProgress, SourceConfig
 from jpllm.runtime import InputError
 
 DEFAULT_HELD_OUT_FRACTION = 0.01
@@ -103,7 +104,8 @@ def pack(
     lock_name = source.label if part is None else f"{source.label}.part-{part.number}-of-{part.total}"
     # The lock is the operating system's: it goes with the process that held it, however that ended.
     with filelock.FileLock(shards_dir / f".{lock_name}.lock"):
-        facts = _identity(source, encoder, held_out_fraction, shards_dir)
+        facts = shards_facts(source, encoder.fingerprint, held_out_fraction)
+        facts |= {"content": remembered_hash(source, shards_dir), "eos_token_id": encoder.eos_token_id}
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         directory = shards_dir / f"{source.label}-{digest[:12]}"
         if (directory / shards.META_NAME).exists():
@@ -238,34 +240,3 @@ def _one_ahead(work: Callable[[TextBatch], shards.Batch], batches: Iterable[Text
                 yield finished.result()
         if working:
             yield working.result()
-
-
-def _identity(source: SourceConfig, encoder: Encoder, held_out_fraction: float, shards_dir: Path) -> dict:
-    """All that determines the bytes of the shards."""
-    return {
-        "version": shards.FORMAT_VERSION,
-        "content": _remembered_hash(source, shards_dir),
-        **reading_facts(source),
-        "clean": cleaning_facts(source),
-        "exclude": source.exclude and hashlib.sha256(Path(source.exclude).read_bytes()).hexdigest(),
-        "tokenizer": encoder.fingerprint,
-        "eos_token_id": encoder.eos_token_id,
-        "held_out_fraction": held_out_fraction,
-    }
-
-
-def _remembered_hash(source: SourceConfig, shards_dir: Path) -> str:
-    """`content_hash`, kept beside the shards so that a large file is read once and not at every launch."""
-    if source.is_hub:
-        return content_hash(source)
-    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in find_files(source.path)]
-    key = hashlib.sha256(repr(states).encode()).hexdigest()
-    memory = shards_dir / f".{source.label}.content-hash.json"
-    try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        known = {}
-    if known.get("key") != key:
-        known = {"key": key, "content": content_hash(source)}
-        memory.write_text(json.dumps(known), encoding="utf-8")
-    return known["content"]

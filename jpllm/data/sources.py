@@ -1,4 +1,4 @@
-"""Where texts come from: a source is described, found, fingerprinted, and read as a stream of documents.
+"""Where texts come from: a source is described, found, and read as a stream of documents.
 
 A source is a file, a folder of files, or a dataset of the Hugging Face Hub (`hf://owner/name`, streamed through
 `datasets`; `hf://owner/name/file` reads that file of its repository, so that a loading script is not needed). Reading
@@ -8,7 +8,6 @@ takes memory for one row (one file for `.txt` with `document: file`), whatever t
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from jpllm.runtime import InputError
 HUB_PREFIX = "hf://"
 WIKI_SUFFIXES = (".xml", ".xml.gz", ".xml.bz2")
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt", ".txt.gz", ".txt.zst", *WIKI_SUFFIXES)
-_HASH_CHUNK_BYTES = 1 << 20
 
 
 @dataclass
@@ -200,6 +198,8 @@ def read_documents(source: SourceConfig, progress: ReadProgress | None = None) -
 
 def numbered_documents(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[tuple[int, str]]:
     """Yield what `read_documents` does, each with the position (from 0) that it has in a drop list."""
+    from jpllm.data.drop_list import excluded_documents
+
     quarantine = Quarantine(source.label, source.max_bad_fraction)
 
     def good_texts() -> Iterator[str]:
@@ -208,11 +208,7 @@ def numbered_documents(source: SourceConfig, progress: ReadProgress | None = Non
             if isinstance(text, str):
                 yield text
 
-    duplicates: frozenset[int] = frozenset()
-    if source.exclude:
-        from jpllm.data.drop_list import read_drop_list
-
-        duplicates = frozenset(read_drop_list(Path(source.exclude), source.label, document_identity(source)).tolist())
+    duplicates = excluded_documents(source)
     for index, document in enumerate(prepare(source, good_texts())):
         if document.text is not None and index not in duplicates:
             yield index, document.text
@@ -223,40 +219,6 @@ def documents_in_place(source: SourceConfig) -> Iterator[str]:
     """Yield the document of each text of `read_texts`, empty where a rule drops it, so that positions stay."""
     texts = (text for text in read_texts(source) if isinstance(text, str))
     return (document.text or "" for document in prepare(source, texts))
-
-
-def content_hash(source: SourceConfig) -> str:
-    """sha256 (hex) of the bytes of a source's files in reading order; of its address for a Hub dataset.
-
-    A copy under another name has the same hash; any edit changes it.
-    """
-    digest = hashlib.sha256()
-    if source.is_hub:
-        digest.update(repr((source.path, source.subset, source.split, source.revision)).encode())
-        return digest.hexdigest()
-    for file in find_files(source.path):
-        digest.update(f"{''.join(file.suffixes)} {file.stat().st_size}\n".encode())
-        with file.open("rb") as stream:
-            while chunk := stream.read(_HASH_CHUNK_BYTES):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
-def reading_facts(source: SourceConfig) -> dict[str, object]:
-    """The settings that decide which texts `read_texts` yields, beside the content of the files."""
-    names = ("text_column", "template", "where", "document", "encoding", "max_rows", "max_bytes", "max_characters")
-    return {name: getattr(source, name) for name in names}
-
-
-def cleaning_facts(source: SourceConfig) -> list:
-    """The rules of a source with the thresholds that are set."""
-    return [[rule.rule, {key: float(value) for key, value in rule.given.items()}] for rule in source.clean]
-
-
-def document_identity(source: SourceConfig) -> str:
-    """sha256 (hex) of what decides the documents of a source and their positions: content, reading and cleaning."""
-    facts = content_hash(source), reading_facts(source), cleaning_facts(source)
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def write_jsonl(rows: Iterable[dict], file: Path) -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from jpllm.config import suggest
+from jpllm.config_types import suggest
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData

@@ -1,4 +1,4 @@
-"""The built-in corpus: same bytes for a seed, right arithmetic, right forms, one style in a document."""
+"""The built-in corpus: same bytes for a seed, right arithmetic, one style in a document."""
 
 from __future__ import annotations
 
@@ -9,86 +9,12 @@ from itertools import islice
 import pytest
 
 from jpllm.data.builtin import arithmetic_documents, documents, instructions, labelled_documents, labelled_sentences
-from jpllm.data.builtin_words import inflect
 
 CORPUS = list(labelled_documents(seed=0, num_bytes=1_500_000))
 TEXTS = [text for _, text in CORPUS]
 QUOTED = re.compile(r"「[^「」]*」")
 FORMULA = re.compile(r"(\d+)([+\-×÷])(\d+)=(\d+)(?:あまり(\d+))?")
 GOLDEN = "a4682414161372c54b73ceab5b2419cbe52aa866ce397a2fea07389251c90019"
-
-FORMS = [
-    ("行く", "て", "行って"),
-    ("行く", "た", "行った"),
-    ("書く", "なかった", "書かなかった"),
-    ("書く", "て", "書いて"),
-    ("泳ぐ", "た", "泳いだ"),
-    ("話す", "ます", "話します"),
-    ("話す", "て", "話して"),
-    ("待つ", "て", "待って"),
-    ("死ぬ", "て", "死んで"),
-    ("遊ぶ", "た", "遊んだ"),
-    ("飲む", "ています", "飲んでいます"),
-    ("帰る", "ない", "帰らない"),
-    ("帰る", "た", "帰った"),
-    ("買う", "ない", "買わない"),
-    ("買う", "意向", "買おう"),
-    ("読む", "可能", "読め+る"),
-    ("読む", "ば", "読めば"),
-    ("食べ+る", "て", "食べて"),
-    ("食べ+る", "ませんでした", "食べませんでした"),
-    ("食べ+る", "ば", "食べれば"),
-    ("見+る", "意向", "見よう"),
-    ("見+る", "可能", "見られ+る"),
-    ("来る", "なかった", "来なかった"),
-    ("来る", "ました", "来ました"),
-    ("戻ってくる", "ました", "戻ってきました"),
-    ("戻ってくる", "ない", "戻ってこない"),
-    ("勉強する", "ない", "勉強しない"),
-    ("勉強する", "ていました", "勉強していました"),
-    ("勉強する", "可能", "勉強でき+る"),
-    ("勉強する", "ば", "勉強すれば"),
-    ("ある", "ない", "ない"),
-    ("木がある", "なかった", "木がなかった"),
-    ("ある", "ませんでした", "ありませんでした"),
-    ("いい", "た", "よかった"),
-    ("いい", "ない", "よくない"),
-    ("かわいい", "た", "かわいかった"),
-    ("高い", "ました", "高かったです"),
-    ("高い", "て", "高くて"),
-    ("高い", "ません", "高くありません"),
-    ("時間がない", "ました", "時間がありませんでした"),
-    ("静かな", "た", "静かだった"),
-    ("静かな", "連体", "静かな"),
-    ("静かな", "く", "静かに"),
-    ("静かな", "ませんでした", "静かではありませんでした"),
-    ("学生だ", "ない", "学生ではない"),
-    ("学生だ", "連体", "学生の"),
-    ("学生だ", "でしょう", "学生でしょう"),
-]
-
-
-@pytest.mark.parametrize(("word", "form", "expected"), FORMS)
-def test_inflect(word: str, form: str, expected: str) -> None:
-    assert inflect(word, form, polite=True) == expected
-
-
-@pytest.mark.parametrize(
-    ("word", "form", "expected"),
-    [
-        ("話す", "ます", "話す"),
-        ("高い", "ました", "高かった"),
-        ("静かな", "ません", "静かではない"),
-        ("行く", "ていました", "行っていた"),
-    ],
-)
-def test_a_polite_form_is_plain_in_a_plain_document(word: str, form: str, expected: str) -> None:
-    assert inflect(word, form, polite=False) == expected
-
-
-def test_an_unknown_form_is_refused() -> None:
-    with pytest.raises(KeyError):
-        inflect("書く", "命令")
 
 
 def test_a_seed_gives_the_same_bytes_everywhere() -> None:

@@ -13,7 +13,6 @@ from jpllm.data.quarantine import BadRow
 from jpllm.data.sources import (
     ReadProgress,
     SourceConfig,
-    content_hash,
     documents_in_place,
     find_files,
     numbered_documents,
@@ -240,13 +239,6 @@ def test_hub_settings_on_a_path_are_refused():
 def test_name_that_is_no_file_name_is_refused():
     ((key, message),) = SourceConfig("a.txt", name="wiki/ja").check()
     assert (key, message[:10]) == ("name", "'wiki/ja' ")
-
-
-def test_content_hash_follows_the_bytes_and_not_the_name(tmp_path):
-    for name, text in (("a.txt", "x"), ("b.txt", "x"), ("c.txt", "y")):
-        (tmp_path / name).write_text(text)
-    a, b, c = (content_hash(SourceConfig(str(tmp_path / name))) for name in ("a.txt", "b.txt", "c.txt"))
-    assert a == b != c
 
 
 def test_write_jsonl_leaves_nothing_half_written(tmp_path):

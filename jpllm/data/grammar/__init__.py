@@ -1,0 +1,1 @@
+"""A grammar of plain modern Japanese: the texts of the built-in corpus are drawn from it."""

@@ -163,7 +163,8 @@ def _compare_ids(
             raise InputError(
                 "gguf: the tokenizer does not survive it: llama.cpp has no byte fallback for this kind, so characters "
                 f"without a piece of their own become <unk>; the first text in which that happens is "
-                f"{_shown(text)}: ids {own[:20]}, llama.cpp {found[:20]}. --gguf_unknown unk accepts that"
+                f"{_shown(text)}: ids {own[:20]}, llama.cpp {found[:20]}. --gguf_unknown unk accepts that; a model "
+                f"trained with a tokenizer of `{gguf_vocabulary.SURVIVING}` survives whole"
             )
         raise InputError(
             f"gguf: the tokenizer does not survive it: {_shown(text)} gives the ids {own[:40]}, llama.cpp {found[:40]}"

@@ -25,6 +25,7 @@ _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True
 _DIGITS = {"type": "Digits", "individual_digits": True}
 _CUTS = {"gpt-2": [_BYTE_LEVEL], "smollm": [_DIGITS, _BYTE_LEVEL]}
 _UNUSED_SCORE = -1e6
+SURVIVING = "jpllm tokenizer train --model_type bpe --normalization identity"  # as an advice in messages
 _CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5  # kinds of pieces, the same numbers as SentencePiece's
 
 
@@ -108,7 +109,13 @@ def _sentencepiece(tokenizer: PreTrainedTokenizerFast, model: SentencePieceModel
     if model.algorithm == BPE and model.charsmap:
         raise InputError(
             f"the tokenizer rewrites texts by the rule {model.rule} before it cuts them, which llama.cpp does not do "
-            "for SentencePiece BPE: full-width letters, for one, would get other ids"
+            "for SentencePiece BPE: full-width letters, for one, would get other ids. A tokenizer made by "
+            f"`{SURVIVING}` has no such rule"
+        )
+    if model.algorithm == BPE and model.removes_extra_spaces:
+        raise InputError(
+            "the tokenizer removes extra spaces, which llama.cpp does not do for SentencePiece BPE. A tokenizer made "
+            f"by `{SURVIVING}`, with the default preset, keeps them"
         )
     pieces, kinds = _pieces(tokenizer, num_ids)
     scores = [_UNUSED_SCORE] * num_ids

@@ -33,7 +33,6 @@ _UNKNOWN_MARK = "\u2585"
 _PROGRESS_INTERVAL_DOCUMENTS = 100
 
 _PUBLISHED_SETTINGS = {
-    "normalization_rule_name": "nfkc",
     "remove_extra_whitespaces": True,
     "add_dummy_prefix": True,
     "byte_fallback": True,
@@ -83,6 +82,7 @@ def train(texts: Iterable[str], config: TokenizerConfig, model_file: Path) -> No
             sentence_iterator=iter(lines),
             model_writer=model,
             model_type=config.model_type,
+            normalization_rule_name=config.normalization,
             vocab_size=config.vocab_size,
             character_coverage=config.character_coverage,
             max_sentence_length=MAX_LINE_CHARACTERS * 4,
@@ -193,7 +193,14 @@ class TokenizerConfig:
         "spaces, prefixes one and lets pieces cross, as in the published experiments.",
     )
     model_type: Literal["unigram", "bpe"] = option(
-        "unigram", "How SentencePiece chooses pieces: by likelihood (unigram) or by merging (bpe)."
+        "unigram",
+        "How SentencePiece chooses pieces: by likelihood (unigram) or by merging (bpe); with normalization identity "
+        "and the default preset, llama.cpp reads bpe whole (jpllm export --gguf).",
+    )
+    normalization: Literal["nfkc", "identity"] = option(
+        "nfkc",
+        "nfkc rewrites every text before it is cut (Ａ to A, ｶﾞ to ガ, U+3000 to a space); identity keeps it as it is, "
+        "so that Ａ and A are two pieces.",
     )
     character_coverage: float = option(
         0.9995,
@@ -203,8 +210,8 @@ class TokenizerConfig:
     )
     max_sentences: int = option(
         100_000,
-        "Number of lines to train on, drawn evenly from the whole text; time grows faster than their number, and "
-        "unigram takes about 65 bytes of memory per character of them.",
+        "Number of lines to train on, drawn evenly from the whole text; time grows faster than their number, and a "
+        "character of them takes about 65 bytes of memory with unigram, 100 with bpe.",
         minimum=1,
     )
     seed: int = option(0, "Another seed draws other lines, where there are more than max_sentences.", minimum=0)

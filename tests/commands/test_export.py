@@ -3,6 +3,7 @@
 import io
 import json
 import pickletools
+import re
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,7 @@ from contextlib import redirect_stdout
 
 import pytest
 import torch
+import transformers
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
@@ -17,9 +19,10 @@ from jpllm import cli
 from jpllm.models.build import build_from_scratch, load_trained
 from jpllm.models.classifier import build_classifier
 from jpllm.models.presets import ModelConfig
-from jpllm.sharing import export_proof, hub
+from jpllm.sharing import export_proof, hub, llama_cpp_alone
 from jpllm.tokenizer.load import load, save
 from jpllm.tokenizer.mask import ensure_mask_token
+from tests.recipes.test_pretrain_scratch import RECIPE, SMALL, call_recipe
 from tests.sharing import card_runs
 from tests.tokenizer.byte_level import byte_level_tokenizer
 
@@ -227,3 +230,36 @@ def test_gguf(run, tmp_path, capsys):
     assert "\n`out-f16.gguf` was read by llama.cpp" in capsys.readouterr().out
     assert "## GGUF\n\n`out-f16.gguf` was read by llama.cpp" in (target / "README.md").read_text(encoding="utf-8")
     assert (target / "out-f16.gguf").read_bytes()[:4] == b"GGUF"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["llama-tiny", "gpt2-tiny"])
+def test_a_model_trained_as_the_refusal_advises(preset, corpus_file, run, tmp_path, monkeypatch, capsys):
+    """From a text to llama.cpp: the tokenizer of the message, a model from scratch, a GGUF file without <unk>."""
+    pytest.importorskip("gguf", reason="pip install 'jpllm[gguf]'")
+    pytest.importorskip("xllamacpp", reason="pip install 'jpllm[gguf]'")
+    assert cli.main(["export", str(run), "--to", str(tmp_path / "no"), "--gguf", "f32", *LICENCES]) == 2
+    advice = re.search("`jpllm (tokenizer train [^`]+)`", capsys.readouterr().err)[1].split()
+    tokenizer_dir, target = tmp_path / "tok", tmp_path / "out"
+    files = ["--input", str(corpus_file), "--output_dir", str(tokenizer_dir), "--vocab_size", "1400"]
+    assert cli.main([*advice, *files]) == 0
+    argv = ["--model", preset, *SMALL[2:], "--sources", str(corpus_file), "--tokenizer", str(tokenizer_dir)]
+    argv += ["--shards_dir", str(tmp_path / "shards"), "--output_dir", str(tmp_path / "scratch")]
+    assert call_recipe(monkeypatch, RECIPE, argv) == 0
+    argv = ["export", str(tmp_path / "scratch"), "--to", str(target), "--license", "apache-2.0", "--gguf", "f32"]
+    assert cli.main([*argv, "--data_license", f"{corpus_file.stem}=CC0-1.0"]) == 0
+    assert "<unk>" not in (target / "README.md").read_text(encoding="utf-8")
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(target)
+    model = transformers.AutoModelForCausalLM.from_pretrained(target)
+    texts = ["吾輩は猫である。\n\t名前はＡ①、ｶﾞ。\u3000鬱𠮷👩🏽\u200d🚀", "It's </s> <0x0A>  a ▁", ""]
+    request = {"texts": texts, "parse_special": False, "prompts": tokenizer(texts[:2])["input_ids"]}
+    (tmp_path / "request.json").write_text(json.dumps(request | {"num_ids": len(tokenizer)}))
+    files = [str(target / "out-f32.gguf"), str(tmp_path / "request.json"), str(tmp_path / "answer.json")]
+    subprocess.run([sys.executable, llama_cpp_alone.__file__, *files], check=True, capture_output=True)
+    answer = json.loads((tmp_path / "answer.json").read_text())
+    assert answer["ids"] == [*request["prompts"], []]
+    for prompt, theirs in zip(request["prompts"], answer["log_probabilities"], strict=True):
+        with torch.no_grad():
+            own = model(torch.tensor([prompt])).logits[0, -1].log_softmax(-1)
+        assert torch.allclose(torch.tensor(theirs), own, atol=1e-4 if preset == "llama-tiny" else 2e-3)

@@ -1,8 +1,11 @@
 """Files that llama.cpp itself reads."""
 
+import random
+from itertools import chain
+
 import pytest
 import torch
-from sentencepiece import SentencePieceTrainer
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from jpllm.data.sources import SourceConfig, read_documents
 from jpllm.models.build import build_from_scratch
@@ -11,8 +14,10 @@ from jpllm.runtime import InputError
 from jpllm.sharing import gguf_file
 from jpllm.sharing.export_proof import proof_texts
 from jpllm.tokenizer.convert import convert
+from jpllm.tokenizer.export import train_and_export
+from jpllm.tokenizer.extend import ExtendConfig, extend
 from jpllm.tokenizer.load import load
-from jpllm.tokenizer.train import RESERVED_LITERALS
+from jpllm.tokenizer.train import RESERVED_LITERALS, TokenizerConfig
 from tests.tokenizer.byte_level import byte_level_tokenizer
 
 pytest.importorskip("gguf", reason="pip install 'jpllm[gguf]'")
@@ -62,10 +67,45 @@ def test_characters_without_a_piece_are_refused_unless_allowed(tokenizer_dir, tm
         gguf_file.prove(file, model, tokenizer, tokenizer_dir, "refuse")
     assert "llama.cpp has no byte fallback for this kind" in str(error.value)
     assert "the first text in which that happens is '\\r\\n'" in str(error.value)
+    assert "`jpllm tokenizer train --model_type bpe --normalization identity` survives whole" in str(error.value)
     proof = gguf_file.prove(file, model, tokenizer, tokenizer_dir, "unk", ["５ＡＢ（ｶﾞ）", "鬱𠮷👍"])
     assert proof.num_with_unknown > 30
     assert proof.num_texts == len(proof_texts()) + 2
     assert "become `<unk>`" in gguf_file.describe("a.gguf", proof)
+
+
+@pytest.fixture(scope="module")
+def whole_dir(corpus_file, tmp_path_factory):
+    """Made as the message advises, of texts full of what looks like control strings."""
+    folder = tmp_path_factory.mktemp("whole") / "tok"
+    look_alikes = ["<s> a</s>b <unk><pad> <0x0A><0xE3> <span>x</span> <u>k</u>"] * 500
+    texts = chain(read_documents(SourceConfig(str(corpus_file))), look_alikes)
+    train_and_export(texts, TokenizerConfig(vocab_size=1500, model_type="bpe", normalization="identity"), folder)
+    return folder
+
+
+@pytest.mark.parametrize("is_extended", [False, True])
+def test_our_bpe_gives_equal_ids_three_ways(is_extended, whole_dir, corpus_file, tmp_path):
+    """SentencePiece, our tokenizer and llama.cpp; and nothing of a text is lost."""
+    folder, file = whole_dir, tmp_path / "a.gguf"
+    documents = list(read_documents(SourceConfig(str(corpus_file))))
+    if is_extended:
+        folder = tmp_path / "longer"
+        extend(whole_dir, documents, ExtendConfig(num_pieces=100), folder)
+    generator = random.Random(0)
+    alphabet = "山川アは。、<>/s0x12Ａ１ｶﾞ\u3000 ▁\n\t\r𠮷鬱👍abcunkpE3A"
+    drawn = ["".join(generator.choices(alphabet, k=generator.randrange(60))) for _ in range(500)]
+    texts = [*proof_texts(), "It's 3.14 — “naïve”, isn't it?\n", "鬱𩸽と𠮷を👩🏽\u200d🚀", *documents[:50], *drawn]
+    tokenizer, reference = load(folder), SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    model = random_model("llama-tiny", tokenizer)
+    gguf_file.write(model, tokenizer, folder, file, "f32")
+    request = {"texts": texts, "parse_special": False, "prompts": [[5]], "num_ids": len(tokenizer)}
+    theirs = gguf_file._read_by_llama_cpp(file, request)["ids"]
+    assert theirs == reference.encode(texts)
+    assert theirs == tokenizer(texts, verbose=False)["input_ids"]
+    assert [tokenizer.decode(ids) for ids in theirs] == [text.replace("▁", " ") for text in texts]
+    assert min(chain.from_iterable(theirs)) > 3  # no control id, whatever was typed
+    assert max(chain.from_iterable(theirs)) >= 1500 * is_extended
 
 
 @pytest.mark.parametrize(

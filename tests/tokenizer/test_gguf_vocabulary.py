@@ -69,10 +69,31 @@ def test_byte_level_bpe_of_another_kind(make, message, tmp_path):
         vocabulary(make(), tmp_path, 600)
 
 
-def test_sentencepiece_bpe_with_a_rule(corpus_file, tmp_path):
+def test_sentencepiece_bpe(corpus_file, tmp_path):
+    settings = TokenizerConfig(model_type="bpe", normalization="identity", vocab_size=1200)
+    train_and_export(read_documents(SourceConfig(str(corpus_file))), settings, tmp_path / "tok")
+    found = vocabulary(load(tmp_path / "tok"), tmp_path / "tok", 1201)
+    reference = SentencePieceProcessor(model_file=str(tmp_path / "tok" / "tokenizer.model"))
+    assert (found.model, found.merges) == ("llama", None)
+    assert found.pieces == [*(reference.id_to_piece(index) for index in range(1200)), "[PAD1200]"]
+    assert found.scores[:1200] == [reference.get_score(index) for index in range(1200)]
+    kinds = {"<unk>": 2, "</s>": 3, "\n": 4, "<0x0A>": 6, "の": 1}
+    assert {piece: found.kinds[reference.piece_to_id(piece)] for piece in kinds} == kinds
+    assert "precompiled_charsmap" not in found.settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"normalization": "nfkc"}, "rewrites texts by the rule nfkc"),
+        ({"normalization": "identity", "preset": "published"}, "removes extra spaces"),
+    ],
+)
+def test_sentencepiece_bpe_that_changes_texts(settings, message, corpus_file, tmp_path):
     texts = read_documents(SourceConfig(str(corpus_file)))
-    train_and_export(texts, TokenizerConfig(model_type="bpe", vocab_size=1200), tmp_path / "tok")
-    with pytest.raises(InputError, match="rewrites texts by the rule nfkc"):
+    train_and_export(texts, TokenizerConfig(model_type="bpe", vocab_size=1200, **settings), tmp_path / "tok")
+    advice = "jpllm tokenizer train --model_type bpe --normalization identity"
+    with pytest.raises(InputError, match=f"{message}.*`{advice}`"):
         vocabulary(load(tmp_path / "tok"), tmp_path / "tok", 1200)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
+from jpllm.data.rules.characters import nfkc
 from jpllm.runtime import InputError
 from jpllm.tokenizer import train as train_module
 from jpllm.tokenizer.train import (
@@ -177,6 +178,34 @@ def test_bpe(tmp_path: Path) -> None:
     assert len(model) == 600
     scores = [model.get_score(index) for index in range(600) if not model.is_byte(index)]
     assert sorted(scores[6:], reverse=True) == [-float(rank) for rank in range(600 - 256 - 6)]  # ranks of merges
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+@pytest.mark.parametrize(
+    ("normalization", "expected"), [("identity", "Ａｶﾞ㍿e\u0301\u3000①"), ("nfkc", "Aガ株式会社é 1")]
+)
+def test_normalization(tmp_path: Path, model_type: str, normalization: str, expected: str) -> None:
+    model = trained(tmp_path, model_type=model_type, normalization=normalization)
+    assert model.decode(model.encode("Ａｶﾞ㍿e\u0301\u3000①")) == expected
+
+
+@pytest.mark.parametrize("model_type", ["unigram", "bpe"])
+def test_identity_loses_nothing_where_the_rule_nfkc_cleans(tmp_path: Path, model_type: str) -> None:
+    raw = [text.replace("\u3000", "ＡＢＣ①ｶﾞ㍿！") for text in documents()]  # the rule keeps U+3000
+    cleaned = list(map(nfkc, raw))
+    assert cleaned != raw
+    normalizing = trained(tmp_path, raw, model_type=model_type, normalization="nfkc")
+    plain = trained(tmp_path, cleaned, model_type=model_type, normalization="identity")
+    pieces, expected = ([(one.id_to_piece(i), one.get_score(i)) for i in range(600)] for one in (plain, normalizing))
+    assert pieces == expected
+    assert plain.encode(cleaned) == normalizing.encode(raw)
+
+
+def test_full_width_digits_stay_apart(tmp_path: Path) -> None:
+    texts = [*documents(), *["山は２０２６年"] * 200]
+    for model_type in ("unigram", "bpe"):
+        model = trained(tmp_path, texts, model_type=model_type, normalization="identity")
+        assert model.encode("２０２６", out_type=str) == ["２", "０", "２", "６"]
 
 
 def test_it_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:

@@ -129,7 +129,7 @@ def command_of(measurement: Measurement, work_dir: Path, rehearse: bool) -> list
 
 def parsed(keys: list[str]) -> tuple:
     """The recipe's data, model and training configuration."""
-    from jpllm.commands.plan import RecipeKeys
+    from jpllm.commands.plan_texts import RecipeKeys
     from jpllm.data.corpus import DataConfig
     from jpllm.evaluation.generate import SamplingConfig
     from jpllm.models.presets import ModelConfig

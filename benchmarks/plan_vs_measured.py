@@ -5,7 +5,8 @@
 Each case trains a new model on random ids in a process of its own, with the recipes' Trainer. What is compared is all
 tensors: weights, gradients, optimizer, activations, logits. On a GPU the measure is `torch.cuda.max_memory_allocated`.
 On a CPU it is the resident memory, as the kernel counts it, that the process gained since before the model was built;
-glibc is told to give each tensor pages of its own, so that the gaps of its heap are not in it.
+glibc is told to give each tensor pages of its own, so that the gaps of its heap are not in it. The file that holds the
+output of frozen layers is mapped, so it counts there too.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import platform
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jpllm import runtime
 from jpllm.models import build, estimate
 from jpllm.models.estimate import MIB
+from jpllm.models.learned import ALL, Learned
 from jpllm.models.presets import ModelConfig
 from jpllm.models.rehearsal import rehearse
+from jpllm.models.scheme import Scheme
 from jpllm.models.size import VocabularyOnly, model_size
 from jpllm.training import calibrate
 from jpllm.training.arguments import TrainingConfig, choose_precision
@@ -31,6 +34,7 @@ SMALL_GPT2 = {"model": "gpt2-small", "num_layers": 4}
 SMALL_NEOX = {"model": "neox-160m", "num_layers": 6, "hidden_size": 512, "num_heads": 8, "intermediate_size": 2048}
 SMALL_LLAMA = {"model": "llama-160m", "num_layers": 6, "hidden_size": 512, "num_heads": 8, "intermediate_size": 1408}
 SMALL_BERT = {"model": "bert-base", "num_layers": 4}
+LORA = Learned(lora_rank=16, lora_dropout=0.05)
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,20 @@ class Case:
     sequence_length: int = 256
     training: dict = field(default_factory=dict)
     isolates: bool = False
+    learned: Learned = ALL
+    keeps_trunk: bool = False
 
     def __str__(self) -> str:
         keys = {"per_device_train_batch_size": "micro-batch", "gradient_accumulation_steps": "accumulation"}
         settings = [f"{keys.get(key, key)} {value}" for key, value in self.training.items()]
-        return ", ".join([self.model["model"], *settings, *(["isolate_documents"] if self.isolates else [])])
+        learned = self.learned
+        ways = {
+            "isolate_documents": self.isolates,
+            f"lora_rank {learned.lora_rank}": learned.lora_rank,
+            f"classifier, {learned.classifier} learns": learned.classifier,
+            "kept trunk output": self.keeps_trunk,
+        }
+        return ", ".join([self.model["model"], *settings, *(name for name, is_so in ways.items() if is_so)])
 
 
 def batch(micro_batch: int, accumulation: int = 1, **keys: object) -> dict:
@@ -64,6 +77,11 @@ CPU_CASES = [
     Case(SMALL_LLAMA, training=batch(8, 1, activation_checkpointing=True)),
     Case(SMALL_LLAMA, training=batch(4, 1, optimizer="muon")),
     Case(SMALL_BERT, training=batch(8)),
+    Case(SMALL_LLAMA, training=batch(8), learned=LORA),
+    Case(SMALL_NEOX, training=batch(8, 2, activation_checkpointing=True), isolates=True, learned=LORA),
+    Case(SMALL_GPT2, training=batch(16), learned=Learned("last_block"), keeps_trunk=True),
+    Case(SMALL_LLAMA, training=batch(16), learned=Learned("last_block")),
+    Case(SMALL_BERT, training=batch(8), learned=Learned("all")),
 ]
 GPU_CASES = [
     Case({"model": "gpt2-small"}, 32_000, 1024, batch(8, 2)),
@@ -75,6 +93,9 @@ GPU_CASES = [
     Case({"model": "neox-1b"}, 32_000, 1024, batch(8, 2, activation_checkpointing=True, chunked_loss=False)),
     Case({"model": "neox-1b"}, 32_000, 1024, batch(4, 2, activation_checkpointing=True, optimizer="adamw_8bit")),
     Case({"model": "bert-base"}, 32_000, 512, batch(16, 2)),
+    Case({"model": "neox-1b"}, 32_000, 1024, batch(4, 2, activation_checkpointing=True), isolates=True, learned=LORA),
+    Case({"model": "gpt2-small"}, 32_000, 512, batch(16), learned=Learned("last_block"), keeps_trunk=True),
+    Case({"model": "bert-base"}, 32_000, 512, batch(16), learned=Learned("all")),
 ]
 
 
@@ -88,8 +109,8 @@ def main() -> None:
         "",
         f"{device_name(on_gpu)}, Python {platform.python_version()}; commit {commit()}. Tensors at their peak, in MiB.",
         "",
-        "| case | parameters | predicted | measured | predicted / measured |",
-        "| --- | ---: | ---: | ---: | ---: |",
+        "| case | parameters | trained | predicted | measured | predicted / measured |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for case in GPU_CASES if on_gpu else CPU_CASES:
         lines.append(row(case, on_gpu))
@@ -103,11 +124,12 @@ def main() -> None:
 def row(case: Case, on_gpu: bool) -> str:
     """Predict and measure one case."""
     model = ModelConfig(**case.model)
-    masked_share = 0.15 if model.shape.is_encoder else 0.0
+    is_masked = model.shape.is_encoder and not case.learned.classifier
     architecture = build.transformers_config(model, VocabularyOnly(case.num_ids))
+    architecture.pad_token_id, architecture.num_labels = 0, 2  # of classifiers
     keys = {"output_dir": Path("unused"), "tokens": 1, "precision": "auto" if on_gpu else "fp32", **case.training}
     training = TrainingConfig(**keys)
-    scheme = estimate.Scheme(
+    scheme = Scheme(
         micro_batch=training.per_device_train_batch_size,
         sequence_length=case.sequence_length,
         accumulation=training.gradient_accumulation_steps,
@@ -116,14 +138,20 @@ def row(case: Case, on_gpu: bool) -> str:
         activation_checkpointing=training.activation_checkpointing,
         chunked_loss=training.chunked_loss,
         isolates=case.isolates,
-        masked_share=masked_share,
+        masked_share=0.15 if is_masked else 0.0,
+        learned=case.learned,
+        keeps_trunk=case.keeps_trunk,
         on_gpu=on_gpu,
     )
-    size = model_size(architecture, is_masked=masked_share > 0)
-    predicted = estimate.memory(size, scheme, rehearse(architecture, estimate.rehearsal_of(scheme))).tensors
-    measured = calibrate.measure(architecture, training, case.sequence_length, case.isolates, masked_share).peak_bytes
+    size = model_size(architecture, is_masked, case.learned)
+    if case.keeps_trunk:  # each row is a token shorter or not
+        num_tokens = calibrate.NUM_STEPS * scheme.tokens_per_step
+        scheme = replace(scheme, kept_bytes=4 * num_tokens * architecture.hidden_size)
+    memory = estimate.memory(size, scheme, rehearse(architecture, estimate.rehearsal_of(scheme)))
+    predicted = memory.tensors + memory.mapped
+    measured = calibrate.measure(architecture, training, scheme).peak_bytes
     return (
-        f"| {case} | {size.num_parameters:,} | {predicted / MIB:,.0f} | {measured / MIB:,.0f} | "
+        f"| {case} | {size.num_saved:,} | {size.num_trainable:,} | {predicted / MIB:,.0f} | {measured / MIB:,.0f} | "
         f"{predicted / measured:.3f} |"
     )
 
@@ -135,7 +163,8 @@ def device_name(on_gpu: bool) -> str:
 
 
 def commit() -> str:
-    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    command = ["git", "describe", "--always", "--exclude", "*", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -111,6 +111,7 @@ def main() -> None:
         configuration,
         metric=recipe.metric or METRICS[data.task][0],
         pads_to_longest=recipe.padding == "longest_train_row",
+        trainable=trainable,
         frozen_layers=layers_to_keep(recipe, frozen_layers, engine.requested().name),
     )
 

@@ -14,10 +14,10 @@ samples.jsonl, held_out.jsonl, loss.png, results.json and model/.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, ConfigError, option
@@ -25,6 +25,12 @@ from jpllm.data.corpus import DataConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.presets import ModelConfig
 from jpllm.training.arguments import TrainingConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from jpllm.data.blocks import BlockDataset
+    from jpllm.data.shards import TokenShards
 
 PROMPTS = {
     "clm": ["今日はどんな一日でしたか?", "吾輩は猫である", "むかし、"],
@@ -70,16 +76,13 @@ def main() -> None:
     refuse_what_cannot_act(recipe, data, model_config, sampling)
 
     # Imported here, so that --help and a mistake in the configuration answer at once.
-    from jpllm.data.blocks import BlockDataset
     from jpllm.data.corpus import evaluation_texts, training_shards
-    from jpllm.data.masking import MASKED_SHARE, MaskedBlocks, Masking
     from jpllm.evaluation.fill_mask import refuse_unfillable_prompts
     from jpllm.evaluation.generate import refuse_long_prompts
     from jpllm.models.build import build_from_scratch, record_trained_length
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load, save
     from jpllm.tokenizer.mask import ensure_mask_token
-    from jpllm.tokenizer.pieces import piece_bytes
     from jpllm.training import engine, run, run_folder
     from jpllm.training.causal import CausalLMTrainer
     from jpllm.training.masked import MaskedLMTrainer
@@ -100,25 +103,38 @@ def main() -> None:
 
     shards = training_shards(data, encoder)
     held_out = evaluation_texts(data, encoder, shards)
-    make_blocks = BlockDataset
-    if is_masked:
-        share = recipe.masked_share or MASKED_SHARE
-        masking = Masking(piece_bytes(tokenizer), encoder.vocab_size, tokenizer.mask_token_id, share)
-        make_blocks = partial(MaskedBlocks, masking=masking)
-    blocks = make_blocks(
-        shards, data.sequence_length, seed=training.seed, weights=data.weights, isolate_documents=data.isolate_documents
-    )
     run.train_language_model(
         model,
         tokenizer,
         encoder,
-        blocks,
+        make_blocks(recipe, data, tokenizer, encoder.vocab_size, shards, training.seed),
         held_out,
         configuration,
         prompts=recipe.sample_prompts,
         save_tokenizer=partial(save, tokenizer, recipe.tokenizer),
         trainer_class=MaskedLMTrainer if is_masked else CausalLMTrainer,
     )
+
+
+def make_blocks(
+    recipe: RecipeConfig,
+    data: DataConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    vocab_size: int,
+    shards: Sequence[TokenShards],
+    seed: int,
+) -> BlockDataset:
+    """The blocks to train on, with hidden words where they are to be filled in; corpus ids are below `vocab_size`."""
+    from jpllm.data.blocks import BlockDataset
+    from jpllm.data.masking import MASKED_SHARE, MaskedBlocks, Masking
+    from jpllm.tokenizer.pieces import piece_bytes
+
+    how = {"seed": seed, "weights": data.weights, "isolate_documents": data.isolate_documents}
+    if recipe.objective == "clm":
+        return BlockDataset(shards, data.sequence_length, **how)
+    share = recipe.masked_share or MASKED_SHARE
+    masking = Masking(piece_bytes(tokenizer), vocab_size, tokenizer.mask_token_id, share)
+    return MaskedBlocks(shards, data.sequence_length, masking=masking, **how)
 
 
 def refuse_what_cannot_act(

@@ -16,13 +16,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, option
 from jpllm.data.instruct import InstructDataConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.training.arguments import TrainingConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from jpllm.data.instruct_rows import Row
 
 OLD = "old"
 
@@ -65,12 +70,10 @@ def main() -> None:
 
     # Imported here, so that --help and a mistake in the configuration answer at once.
     from jpllm.data.instruct_blocks import PackedRows, RowsByLength
-    from jpllm.data.instruct_preview import preview
-    from jpllm.data.instruct_rows import held_out_and_rest, read_rows
     from jpllm.models.build import describe, load_to_continue
     from jpllm.models.lora import add_lora
     from jpllm.models.resize import add_pad_row
-    from jpllm.tokenizer.chat_template import encode_conversation, set_template, special_token_in
+    from jpllm.tokenizer.chat_template import set_template
     from jpllm.tokenizer.load import fingerprint, load, save
     from jpllm.tokenizer.pad import ensure_pad_token
     from jpllm.training import engine, instruct, run_folder
@@ -86,15 +89,7 @@ def main() -> None:
     if ensure_pad_token(tokenizer):
         add_pad_row(model, tokenizer)
 
-    encode = partial(encode_conversation, tokenizer), partial(special_token_in, tokenizer)
-    rows, lines = read_rows(data.sources, data, *encode)
-    if data.eval_sources:
-        held_out, more_lines = read_rows(data.eval_sources, data, *encode)
-        lines += more_lines
-    else:
-        held_out, rows = held_out_and_rest(rows, min(data.held_out_rows, len(rows) // 10))
-    runtime.announce("\n".join(lines))
-    runtime.announce(preview(rows[0], tokenizer.decode))
+    rows, held_out = conversations(data, tokenizer)
     texts, replay_blocks = plain_texts(data, tokenizer, tokenizer_path, training.seed)
 
     instruct.prepare(model, data, training)
@@ -122,7 +117,25 @@ def main() -> None:
     )
 
 
-def plain_texts(data: InstructDataConfig, tokenizer, tokenizer_path: str, seed: int) -> tuple:
+def conversations(data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast) -> tuple[list[Row], list[Row]]:
+    """Rows to train on and held-out ones; the first of the former is shown."""
+    from jpllm.data.instruct_preview import preview
+    from jpllm.data.instruct_rows import held_out_and_rest, read_rows
+    from jpllm.tokenizer.chat_template import encode_conversation, special_token_in
+
+    encode = partial(encode_conversation, tokenizer), partial(special_token_in, tokenizer)
+    rows, lines = read_rows(data.sources, data, *encode)
+    if data.eval_sources:
+        held_out, more_lines = read_rows(data.eval_sources, data, *encode)
+        lines += more_lines
+    else:
+        held_out, rows = held_out_and_rest(rows, min(data.held_out_rows, len(rows) // 10))
+    runtime.announce("\n".join(lines))
+    runtime.announce(preview(rows[0], tokenizer.decode))
+    return rows, held_out
+
+
+def plain_texts(data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast, tokenizer_path: str, seed: int) -> tuple:
     """Texts on which forgetting shows, and the blocks that are trained on against it (None without replay)."""
     from jpllm.data.blocks import BlockDataset
     from jpllm.data.corpus import DataConfig, evaluation_texts, training_shards

@@ -58,13 +58,13 @@ class AliveBytes(TorchDispatchMode):
         self._weights = {id(weight): weight.untyped_storage() for weight in model.parameters()}
         for weight in (*model.parameters(), *model.buffers()):
             self._kind_of[weight.untyped_storage()] = ["weights"]
-        for weight in model.parameters():
+        for weight in filter(_learns, model.parameters()):
             if accumulates:
                 weight.grad = torch.empty_like(weight)
                 self._add(weight.grad.untyped_storage(), "gradients")
             weight.register_post_accumulate_grad_hook(self._claim_gradient)
         layers = layers_of(model)
-        for weight in layers[: len(layers) // 2].parameters():
+        for weight in filter(_learns, layers[: len(layers) // 2].parameters()):
             weight.register_post_accumulate_grad_hook(self._note_lower_half)
         model.base_model.register_forward_hook(self._note_kept)
 
@@ -107,6 +107,10 @@ class AliveBytes(TorchDispatchMode):
 
     def _note_kept(self, *_) -> None:
         self._kept_bytes = self._alive["other"]
+
+
+def _learns(weight: torch.nn.Parameter) -> bool:
+    return weight.requires_grad
 
 
 def layers_of(model: PreTrainedModel) -> torch.nn.ModuleList:

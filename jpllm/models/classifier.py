@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -84,6 +85,17 @@ def sees_ahead(model: PreTrainedModel) -> bool:
         first, second = model.base_model(torch.tensor([[5, 6], [5, 7]], device=model.device)).last_hidden_state[:, 0]
     model.train(was_training)
     return not torch.allclose(first, second, atol=1e-6)
+
+
+def is_encoder(config: PretrainedConfig) -> bool:
+    """Whether models of a configuration see ahead; found by trying a small one."""
+    from transformers import AutoModelForSequenceClassification
+
+    small = copy.deepcopy(config)
+    small.num_hidden_layers, small.vocab_size, small.pad_token_id = 1, 8, 0
+    if getattr(small, "layer_types", None):
+        small.layer_types = small.layer_types[:1]
+    return sees_ahead(AutoModelForSequenceClassification.from_config(small))
 
 
 def choose_trainable(model: PreTrainedModel, trainable: Trainable) -> list[torch.nn.Module]:

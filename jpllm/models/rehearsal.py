@@ -17,7 +17,9 @@ from unittest import mock
 
 import torch
 
-from jpllm.models.alive_bytes import AliveBytes, StepBytes
+from jpllm.models.alive_bytes import AliveBytes, StepBytes, layers_of
+from jpllm.models.learned import ALL, Learned, empty_model
+from jpllm.models.trunk import Trunk
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -39,6 +41,10 @@ class Rehearsal:
         accumulates: gradients of an earlier batch are there already.
         isolates: tokens attend to their own document only.
         masked_share: share of the positions that a masked language model predicts; 0 for one that predicts the next.
+        learned: what of the model learns.
+        trunk_batches: batches whose output of the frozen layers is there at once, kept from a first pass; with 0 the
+            layers are computed.
+        evaluates: it is the forward pass of an evaluation alone.
     """
 
     on_gpu: bool
@@ -51,6 +57,9 @@ class Rehearsal:
     chunked_loss: bool
     isolates: bool = False
     masked_share: float = 0.0
+    learned: Learned = ALL
+    trunk_batches: int = 0
+    evaluates: bool = False
 
 
 def rehearse(config: PretrainedConfig, step: Rehearsal) -> StepBytes:
@@ -89,30 +98,58 @@ def _peaks_of_phases(config: PretrainedConfig, step: Rehearsal) -> list[StepByte
     """The peaks of the forward pass and of the first and second half of the backward pass."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    model = empty_model(config, is_masked=step.masked_share > 0, dtype=_DTYPES[step.weights])
+    model = empty_model(config, is_masked=step.masked_share > 0, learned=step.learned, dtype=_DTYPES[step.weights])
     with ExitStack() as stack:
         if not step.isolates:
             # transformers takes fake tensors for a compiler's, and would build a mask for documents that may be there.
             stack.enter_context(mock.patch(f"{_MASKS}.find_packed_sequence_indices", return_value=None))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         _fill_with_fakes(model)
-        model.train()
+        model.train(not step.evaluates)
         model.config.use_cache, model.loss_type = False, "ForCausalLM"  # as in training
         if step.activation_checkpointing:
             model.activation_checkpointing_enable()
-        ids = torch.zeros(step.batch_size, step.sequence_length, dtype=torch.int64)
-        inputs = {"input_ids": ids, "labels": ids, "num_items_in_batch": ids.numel()}
-        if step.isolates:
-            inputs["position_ids"] = ids
+        if step.trunk_batches:
+            Trunk(model, [layer for layer in layers_of(model) if not _learns(layer)])
         stack.enter_context(_loss_of(model, step))
         if step.on_gpu:
             stack.enter_context(_gpu_arithmetic())
+        stack.enter_context(torch.set_grad_enabled(not step.evaluates))
+        inputs = _inputs(step)
         alive = stack.enter_context(AliveBytes(model, step.accumulates))
+        if step.trunk_batches:
+            rows = inputs["input_ids"].shape
+            kept = torch.zeros(step.trunk_batches, *rows, config.get_text_config().hidden_size)
+            inputs["trunk_output"] = kept[0]
         with torch.autocast("cpu", _DTYPES[step.products], enabled=step.products != step.weights):
-            loss = model(**inputs).loss
-        alive.is_backward = True
-        loss.backward()
+            loss = _loss(model, inputs, step)
+        if not step.evaluates:
+            alive.is_backward = True
+            loss.backward()
     return alive.peaks
+
+
+def _inputs(step: Rehearsal) -> dict[str, torch.Tensor]:
+    """A batch; that of a classifier is padded, and a mask says where."""
+    ids = torch.zeros(step.batch_size, step.sequence_length, dtype=torch.int64)
+    inputs = {"input_ids": ids}
+    if step.isolates:
+        inputs["position_ids"] = ids
+    if step.learned.classifier:
+        inputs["attention_mask"] = ids
+    return inputs
+
+
+def _loss(model: PreTrainedModel, inputs: dict[str, torch.Tensor], step: Rehearsal) -> torch.Tensor:
+    """That of the recipes; a classifier's loss of classes and of numbers take the same few bytes."""
+    if not step.learned.classifier:
+        ids = inputs["input_ids"]
+        return model(**inputs, labels=ids, num_items_in_batch=ids.numel()).loss
+    return model(**inputs).logits.float().square().mean()
+
+
+def _learns(module: torch.nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 @contextmanager
@@ -125,6 +162,9 @@ def _loss_of(model: PreTrainedModel, step: Rehearsal) -> Iterator[None]:
     def first_labels(hidden, labels):
         return hidden.flatten(0, 1)[:num_labels].clone(), labels.flatten()[:num_labels]
 
+    if step.learned.classifier:
+        yield
+        return
     if step.masked_share:
         masked_loss.use_masked_loss(model, everywhere=not step.chunked_loss)
     elif step.chunked_loss:
@@ -146,7 +186,7 @@ def _fill_with_fakes(model: PreTrainedModel) -> None:
                 if id(tensor) not in moved:
                     fake = torch.empty(tensor.shape, dtype=tensor.dtype)
                     is_weight = isinstance(tensor, torch.nn.Parameter)
-                    moved[id(tensor)] = torch.nn.Parameter(fake) if is_weight else fake
+                    moved[id(tensor)] = torch.nn.Parameter(fake, tensor.requires_grad) if is_weight else fake
                 tensors[name] = moved[id(tensor)]
 
 
@@ -181,14 +221,3 @@ def _fused_attention(query, key, value, *, attn_mask=None, dropout_p=0.0, scale=
     return torch.ops.aten._scaled_dot_product_efficient_attention(
         query, key, value, added, True, dropout_p, False, scale=scale
     )[0]
-
-
-def empty_model(
-    config: PretrainedConfig, *, is_masked: bool = False, dtype: torch.dtype = torch.float32
-) -> PreTrainedModel:
-    """The model of a configuration with weights that have a shape and no memory ("meta")."""
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
-
-    model_class = AutoModelForMaskedLM if is_masked else AutoModelForCausalLM
-    with torch.device("meta"):
-        return model_class.from_config(config, dtype=dtype)

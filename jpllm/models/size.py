@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from jpllm.models.learned import ALL, Learned
+
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig
 
 CHINCHILLA_TOKENS_PER_PARAMETER = 20  # Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556
@@ -16,11 +21,17 @@ class ModelSize:
     """What the estimates need to know of a model.
 
     Attributes:
-        num_parameters: all of them, a shared matrix counted once.
+        num_parameters: all of them, a shared matrix counted once; LoRA's are among them.
         num_product_parameters: those that multiply each token's vector: all but embeddings that are only looked up,
             biases and norms.
         num_matrix_parameters: those in matrices that are no embedding and no output layer (what Muon updates).
         num_lookup_parameters: those of embeddings, tied to an output layer or not.
+        num_trainable: those that learn.
+        num_trainable_products: those that learn, and multiply each token's vector.
+        num_trainable_lookups: those that learn, of embeddings.
+        num_added: LoRA's, which are added to the others at the end.
+        num_frozen_layers: layers before all that learn: no gradient comes so far.
+        num_frozen_products: the parameters in them that multiply each token's vector.
         attention_width: heads × head size.
     """
 
@@ -28,9 +39,20 @@ class ModelSize:
     num_product_parameters: int
     num_matrix_parameters: int
     num_lookup_parameters: int
+    num_trainable: int
+    num_trainable_products: int
+    num_trainable_lookups: int
+    num_added: int
+    num_frozen_layers: int
+    num_frozen_products: int
     num_layers: int
     attention_width: int
     vocab_size: int
+
+    @property
+    def num_saved(self) -> int:
+        """Parameters of the model that is saved at the end."""
+        return self.num_parameters - self.num_added
 
 
 @dataclass(frozen=True)
@@ -50,34 +72,56 @@ class VocabularyOnly:
         return {"": self.num_ids - 1}
 
 
-def model_size(config: PretrainedConfig, is_masked: bool = False) -> ModelSize:
+def model_size(config: PretrainedConfig, is_masked: bool = False, learned: Learned = ALL) -> ModelSize:
     """Exact counts, of the model built without memory; `is_masked` for one that fills in gaps."""
     import torch
 
-    from jpllm.models.rehearsal import empty_model
+    from jpllm.models.alive_bytes import layers_of
+    from jpllm.models.learned import empty_model
 
-    model = empty_model(config, is_masked=is_masked)
-    output = model.get_output_embeddings().weight
-    embeddings = {id(m.weight): m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Embedding)}
-    tables = {*embeddings, id(output)}
-    inner = sum(p.numel() for p in model.parameters() if p.ndim >= 2 and id(p) not in tables)
+    model = empty_model(config, is_masked=is_masked, learned=learned)
+    output = model.get_output_embeddings()  # a classifier has none
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
+    looked_up = [p for p in model.parameters() if id(p) in tables]
+    inner = [p for p in model.parameters() if p.ndim >= 2 and id(p) not in {*tables, output and id(output.weight)}]
+    products = [*inner, *([output.weight] if output else [])]
+    frozen = list(takewhile(lambda layer: not _of(layer.parameters(), learning=True), layers_of(model)))
+    in_frozen = {id(p) for layer in frozen for p in layer.parameters()}
     text_config = config.get_text_config()
     heads = text_config.num_attention_heads
     return ModelSize(
-        num_parameters=model.num_parameters(),
-        num_product_parameters=inner + output.numel(),
-        num_matrix_parameters=inner,
-        num_lookup_parameters=sum(embeddings.values()),
+        num_parameters=_of(model.parameters()),
+        num_product_parameters=_of(products),
+        num_matrix_parameters=_of(inner),
+        num_lookup_parameters=_of(looked_up),
+        num_trainable=_of(model.parameters(), learning=True),
+        num_trainable_products=_of(products, learning=True),
+        num_trainable_lookups=_of(looked_up, learning=True),
+        num_added=_of(model.parameters(), learning=True) if learned.lora_rank else 0,
+        num_frozen_layers=len(frozen),
+        num_frozen_products=_of(p for p in products if id(p) in in_frozen),
         num_layers=text_config.num_hidden_layers,
         attention_width=heads * (getattr(text_config, "head_dim", None) or text_config.hidden_size // heads),
-        vocab_size=output.shape[0],
+        vocab_size=(output or model.get_input_embeddings()).weight.shape[0],
     )
 
 
-def flops_per_token(size: ModelSize, sequence_length: int) -> float:
+def _of(parameters: Iterable[torch.nn.Parameter], learning: bool = False) -> int:
+    """The numbers in them; with `learning` in those that learn."""
+    return sum(p.numel() for p in parameters if p.requires_grad or not learning)
+
+
+def flops_per_token(size: ModelSize, sequence_length: int, frozen_share: float = 1.0) -> float:
     """Operations that training on a token takes: 6 a parameter and 12 a layer, position and unit of attention width.
 
-    Chowdhery et al. 2022 (PaLM), appendix B; parameters that multiply nothing are left out. What activation
-    checkpointing computes twice is not counted: "model" operations, as in MFU.
+    Chowdhery et al. 2022 (PaLM), appendix B: a third of them forward, a third for the gradients of activations, a third
+    (of parameters) for those of weights; what does not learn lacks the last, and layers before all that learns both.
+    Parameters that multiply nothing are left out. What activation checkpointing computes twice is not counted: "model"
+    operations, as in MFU.
+
+    `frozen_share` is that of the tokens for which those layers are computed at all.
     """
-    return 6.0 * size.num_product_parameters + 12.0 * size.num_layers * size.attention_width * sequence_length
+    attention = 4.0 * size.attention_width * sequence_length
+    learning = 4.0 * (size.num_product_parameters - size.num_frozen_products) + 2.0 * size.num_trainable_products
+    learning += 3.0 * attention * (size.num_layers - size.num_frozen_layers)
+    return learning + frozen_share * (2.0 * size.num_frozen_products + attention * size.num_frozen_layers)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jpllm.tracking import quantities
 from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
-from jpllm.tracking.runs import number
+from jpllm.tracking.planned_memory import planned_peak
 from jpllm.tracking.text_plot import text_plot
 from jpllm.tracking.watch import LEAST_SILENCE_SECONDS, Look
 
@@ -101,17 +101,10 @@ def _newest_others(look: Look) -> list[tuple[str, str]]:
     pairs = []
     if look.tokens_per_second is not None:
         pairs.append(("tokens/s", f"{look.tokens_per_second:,.0f}"))
-    planned = look.plan.get("memory") if isinstance(look.plan.get("memory"), dict) else {}
     on_gpu = look.latest("peak_gpu_bytes") is not None
-    host_key = "host_bytes" if on_gpu else "peak_bytes"
-    if look.plan.get("num_processes") != 1:  # the former is of all processes, and what was measured of the main one
-        host_key = ""
-    for key, words, plan_key in (
-        ("peak_gpu_bytes", "GPU", "tensor_bytes"),
-        ("peak_host_bytes", "host", host_key),
-    ):
+    for key, words in (("peak_gpu_bytes", "GPU"), ("peak_host_bytes", "host")):
         if (value := look.latest(key)) is not None:
-            expected = number(planned.get(plan_key))
+            expected = planned_peak(look.plan, key, on_gpu)
             beside = f" (planned {quantities.byte_size(expected)})" if expected else ""
             pairs.append((f"{words} memory", quantities.byte_size(value) + beside))
     for key, words, form in (

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jpllm.data.available import SourceTokens
-from jpllm.data.corpus import DataConfig
 from jpllm.data.shards import token_dtype
-from jpllm.models.estimate import Scheme, checkpoint_bytes
+from jpllm.models.estimate import checkpoint_bytes
+from jpllm.models.scheme import Scheme
 from jpllm.models.size import ModelSize
 from jpllm.training import machine
 from jpllm.training.arguments import TrainingConfig, num_steps
@@ -37,12 +37,14 @@ class Budget:
 
     Attributes:
         num_tokens: None where the budget is in epochs of sources whose size is not known.
+        is_of_rows: rows of conversations or with labels, not texts to learn a language from.
     """
 
     num_tokens: int | None
     num_steps: int | None
     tokens_per_step: int
     sources: list[SourceShare]
+    is_of_rows: bool = False
 
     @property
     def is_exact(self) -> bool:
@@ -87,21 +89,33 @@ class DiskNeed:
 
 
 def disk_needs(
-    training: TrainingConfig, data: DataConfig, spends: Budget, size: ModelSize, scheme: Scheme
+    training: TrainingConfig,
+    shards_dir: Path | None,
+    spends: Budget,
+    size: ModelSize,
+    scheme: Scheme,
 ) -> list[DiskNeed]:
-    """Shards that are not there yet, checkpoints and the model. A checkpoint is written before an older one goes."""
+    """Shards that are not there yet, checkpoints and the model. A checkpoint is written before an older one goes.
+
+    `shards_dir` is None where a run has no shards.
+    """
     missing = [part.source.num_tokens for part in spends.sources if not part.source.is_exact]
     token_bytes = token_dtype(size.vocab_size).itemsize
     shards = None if None in missing else sum(missing) * token_bytes
-    kept = 0
+    num_checkpoints = 0
     if training.save_steps:
         most = training.save_total_limit + 1
         written = most if spends.num_steps is None else spends.num_steps // training.save_steps
-        kept = min(written, most)
+        num_checkpoints = min(written, most)
     return [
-        DiskNeed("token shards", data.shards_dir, shards),
-        DiskNeed("checkpoints", training.output_dir, kept * checkpoint_bytes(size, scheme)),
-        DiskNeed("model", training.output_dir, size.num_parameters * scheme.weight_bytes),
+        *([DiskNeed("token shards", shards_dir, shards)] if shards_dir else []),
+        *(
+            [DiskNeed("kept output", training.output_dir, scheme.kept_bytes or None)]
+            if scheme.passes_trunk_over
+            else []
+        ),
+        DiskNeed("checkpoints", training.output_dir, num_checkpoints * checkpoint_bytes(size, scheme)),
+        DiskNeed("model", training.output_dir, size.num_saved * scheme.saved_bytes),
     ]
 
 

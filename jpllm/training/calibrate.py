@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from jpllm import runtime
 from jpllm.data.blocks import IGNORED_LABEL
+from jpllm.models.learned import empty_model, freeze, model_class
+from jpllm.models.scheme import Scheme
 from jpllm.runtime import InputError
 from jpllm.training import machine
 from jpllm.training.arguments import TrainingConfig, choose_precision, training_arguments
@@ -22,6 +24,10 @@ from jpllm.training.arguments import TrainingConfig, choose_precision, training_
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
+
+    from jpllm.data.label_rows import AnyRow
+    from jpllm.training.causal import CausalLMTrainer
+    from jpllm.training.classifier import ClassifierTrainer
 
 NUM_STEPS = 5
 _NUM_MEMORY_STEPS = 2  # from the second one on there are the optimizer's states; the rest is timed
@@ -41,40 +47,33 @@ class Measured:
     tokens_per_second: float
 
 
-def measure(
-    config: PretrainedConfig,
-    training: TrainingConfig,
-    sequence_length: int,
-    isolates: bool = False,
-    masked_share: float = 0.0,
-) -> Measured:
+def measure(config: PretrainedConfig, training: TrainingConfig, scheme: Scheme) -> Measured:
     """Train a new model of this configuration for five steps on random ids, in a process of its own.
 
-    `isolates` makes two documents of each block; with `masked_share` the model fills in gaps.
+    Where the scheme isolates documents each block holds two.
 
     Raises:
         InputError: the process came to its end, as for want of memory.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(_measure_here, config, training, sequence_length, isolates, masked_share).result()
+            return pool.submit(_measure_here, config, training, scheme).result()
         except BrokenProcessPool:
             raise InputError("the training process was killed: there was not enough memory for it") from None
 
 
-def _measure_here(
-    config: PretrainedConfig, training: TrainingConfig, sequence_length: int, isolates: bool, masked_share: float
-) -> Measured:
+def _measure_here(config: PretrainedConfig, training: TrainingConfig, scheme: Scheme) -> Measured:
     import torch
     from transformers import GPT2Config
 
-    from jpllm.models.rehearsal import empty_model
-
     runtime.use_all_cores()
     on_gpu = runtime.device().type == "cuda"
-    tiny = GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
-    _train(tiny, training, _rows(tiny, training, 8), lambda: None)  # loads what is loaded at first use
-    empty_model(config, is_masked=masked_share > 0)
+    tiny = GPT2Config(
+        vocab_size=64, n_embd=32, n_layer=2, n_head=1, bos_token_id=0, eos_token_id=0, pad_token_id=0, num_labels=2
+    )
+    small = replace(scheme, sequence_length=8, isolates=False, masked_share=0.0)
+    _train(tiny, training, small, lambda: None)  # loads what is loaded at first use
+    empty_model(config, is_masked=scheme.masked_share > 0, learned=scheme.learned)
     starts: list[float] = []
     peaks: list[int] = []
 
@@ -90,73 +89,110 @@ def _measure_here(
         _give_pages_from(_OWN_PAGES_BYTES)
         machine.forget_peak()
         before = machine.resident_bytes()
-    rows = _rows(config, training, sequence_length, isolates, masked_share)
-    _train(config, training, rows, note_step, is_masked=masked_share > 0)
+    _train(config, training, scheme, note_step)
     seconds = (time.perf_counter() - starts[_NUM_MEMORY_STEPS]) / (NUM_STEPS - _NUM_MEMORY_STEPS)
     peak = torch.cuda.max_memory_allocated() if on_gpu else peaks[0]
-    return Measured(peak, training.blocks_per_step(1) * sequence_length / seconds)
+    return Measured(peak, scheme.tokens_per_step / seconds)
 
 
-def _rows(
-    config: PretrainedConfig,
-    training: TrainingConfig,
-    sequence_length: int,
-    isolates: bool = False,
-    masked_share: float = 0.0,
-) -> list[dict[str, torch.Tensor]]:
-    """Blocks of random ids for all steps."""
-    import torch
-
-    shape = NUM_STEPS * training.blocks_per_step(1), sequence_length
-    ids = torch.randint(0, config.vocab_size, shape)
-    labels = ids.where(torch.rand(shape) < masked_share, IGNORED_LABEL) if masked_share else ids
-    rows = [{"input_ids": block, "labels": targets} for block, targets in zip(ids, labels, strict=True)]
-    if isolates:
-        positions = torch.arange(sequence_length) % (sequence_length // 2)
-        rows = [{**row, "position_ids": positions} for row in rows]
-    return rows
-
-
-def _train(
-    config: PretrainedConfig,
-    training: TrainingConfig,
-    rows: list[dict[str, torch.Tensor]],
-    note_step: Callable[[], None],
-    is_masked: bool = False,
-) -> None:
+def _train(config: PretrainedConfig, training: TrainingConfig, scheme: Scheme, note_step: Callable[[], None]) -> None:
     """Train a new model as the recipes do, without evaluation and saving; `note_step` is called before each step."""
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, TrainerCallback
-
-    from jpllm.models.chunked_loss import use_chunked_loss
-    from jpllm.models.masked_loss import use_masked_loss
-    from jpllm.training.causal import CausalLMTrainer
+    from transformers import TrainerCallback
 
     class StepNoter(TrainerCallback):
         def on_step_begin(self, *_, **__) -> None:
             note_step()
 
-    model_class = AutoModelForMaskedLM if is_masked else AutoModelForCausalLM
-    model = model_class.from_config(config)
+    make_trainer = _classifier_trainer if scheme.learned.classifier else _language_model_trainer
+    with tempfile.TemporaryDirectory() as folder:
+        training_here = replace(training, output_dir=Path(folder), save_steps=0)
+        arguments = training_arguments(training_here, NUM_STEPS, choose_precision(training.precision))
+        arguments.eval_strategy, arguments.eval_on_start, arguments.disable_tqdm = "no", False, True
+        arguments.logging_strategy = "no"
+        make_trainer(config, training_here, scheme, args=arguments, callbacks=[StepNoter()]).train()
+
+
+def _language_model_trainer(
+    config: PretrainedConfig, training: TrainingConfig, scheme: Scheme, **kwargs
+) -> CausalLMTrainer:
+    from jpllm.models.chunked_loss import use_chunked_loss
+    from jpllm.models.masked_loss import use_masked_loss
+    from jpllm.training.causal import CausalLMTrainer
+
+    is_masked = scheme.masked_share > 0
+    model = model_class(is_masked, scheme.learned).from_config(config)
     model.loss_type = "ForCausalLM"
     if is_masked:
         use_masked_loss(model, training.label_smoothing, everywhere=not training.chunked_loss)
     elif training.chunked_loss:
         use_chunked_loss(model, training.label_smoothing)
-    with tempfile.TemporaryDirectory() as folder:
-        training_here = replace(training, output_dir=Path(folder), save_steps=0)
-        arguments = training_arguments(training_here, NUM_STEPS, choose_precision(training.precision))
-        arguments.eval_strategy, arguments.eval_on_start, arguments.disable_tqdm = "no", False, True
-        trainer = CausalLMTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=rows,
-            config=training,
-            held_out=[],
-            eos_token_id=0,
-            context_length=len(rows[0]["input_ids"]),
-            callbacks=[StepNoter()],
-        )
-        trainer.train()
+    freeze(model, scheme.learned)
+    return CausalLMTrainer(
+        model=model,
+        train_dataset=_blocks(config, scheme),
+        config=training,
+        held_out=[],
+        eos_token_id=0,
+        context_length=scheme.sequence_length,
+        **kwargs,
+    )
+
+
+def _classifier_trainer(
+    config: PretrainedConfig, training: TrainingConfig, scheme: Scheme, **kwargs
+) -> ClassifierTrainer:
+    from jpllm.data.label_rows import EncodedSplits
+    from jpllm.training.classifier import ClassifierTrainer
+
+    model = model_class(False, scheme.learned).from_config(config)
+    frozen_layers = freeze(model, scheme.learned)
+    rows = _rows(config, scheme)
+    return ClassifierTrainer(
+        model=model,
+        train_dataset=rows,
+        config=training,
+        splits=EncodedSplits(rows, [], [], ["a", "b"], scheme.sequence_length, {}),
+        metric="accuracy",
+        pad_token_id=config.pad_token_id,
+        train_length=None,
+        frozen_layers=frozen_layers if scheme.passes_trunk_over else [],
+        **kwargs,
+    )
+
+
+def _blocks(config: PretrainedConfig, scheme: Scheme) -> list[dict[str, torch.Tensor]]:
+    """Blocks of random ids for all steps."""
+    import torch
+
+    length = scheme.sequence_length
+    shape = NUM_STEPS * scheme.tokens_per_step // length, length
+    ids = torch.randint(0, config.vocab_size, shape)
+    labels = ids.where(torch.rand(shape) < scheme.masked_share, IGNORED_LABEL) if scheme.masked_share else ids
+    blocks = [{"input_ids": block, "labels": targets} for block, targets in zip(ids, labels, strict=True)]
+    if scheme.isolates:
+        positions = torch.arange(length) % (length // 2)
+        blocks = [{**block, "position_ids": positions} for block in blocks]
+    return blocks
+
+
+def _rows(config: PretrainedConfig, scheme: Scheme) -> list[AnyRow]:
+    """Labelled rows of random ids for all steps; every other sequence is a token shorter, so batches are padded."""
+    import numpy as np
+
+    from jpllm.data.label_rows import EncodedChoices, EncodedRow
+    from jpllm.data.labels import LabelledRow
+
+    rng = np.random.default_rng(0)
+    row, length = LabelledRow("", "", None, "a"), scheme.sequence_length
+    lengths = [length - number % 2 for number in range(NUM_STEPS * scheme.tokens_per_step // length)]
+    sequences = [
+        EncodedRow(row, rng.integers(1, config.vocab_size, size).astype(np.int32), None, 0, number)
+        for number, size in enumerate(lengths)
+    ]
+    each = scheme.sequences_per_row
+    if each == 1:
+        return sequences
+    return [EncodedChoices(row, sequences[at : at + each], 0) for at in range(0, len(sequences), each)]
 
 
 def _give_pages_from(num_bytes: int) -> None:

@@ -14,13 +14,14 @@ from jpllm import runtime
 from jpllm.data.label_rows import AnyRow, EncodedSplits, LabelledDataset, batches_by_length, padded, sequences_of
 from jpllm.data.sources import write_jsonl
 from jpllm.evaluation.classification import ChoiceScore, ClassScore, RegressionScore, predict
-from jpllm.models.classifier import num_trainable
+from jpllm.models.classifier import Trainable, num_trainable
 from jpllm.models.trunk import KeptStates, Trunk
 from jpllm.runtime import Diverged, InputError
 from jpllm.training import classifier_report, engine, run, run_folder
 from jpllm.training.arguments import num_steps
 from jpllm.training.callbacks import RowClock
 from jpllm.training.classifier_arguments import ClassifierTrainingConfig
+from jpllm.training.classifier_plan import ClassifierPlan
 from jpllm.training.optimizer import refuse_impossible
 from jpllm.training.trainer import BaseTrainer, autocast
 
@@ -183,15 +184,16 @@ def train_classifier(
     *,
     metric: str,
     pads_to_longest: bool,
+    trainable: Trainable,
     frozen_layers: Sequence[torch.nn.Module],
 ) -> dict:
     """Train on the rows, evaluate before, after each epoch and at the end; returns what `results.json` holds.
 
-    `frozen_layers` are those whose output is to be kept. `engine.prepare` comes before. A run that diverges leaves a
-    file that says so, for `jpllm.training.jglue_finetuning`.
+    `trainable` is what was let learn; `frozen_layers` are those whose output is to be kept. `engine.prepare` comes
+    before. A run that diverges leaves a file that says so, for `jpllm.training.jglue_finetuning`.
 
     Raises:
-        InputError: fewer rows than one step takes, and see `jpllm.training.run.train_and_prove`.
+        InputError: fewer rows than one step takes, memory ran out, and see `jpllm.training.run.train_and_prove`.
         StoppedEarly: see there.
     """
     refuse_impossible(training, engine.requested().name)
@@ -228,17 +230,20 @@ def train_classifier(
             **kwargs,
         )
 
+    plan = ClassifierPlan(model.config, training, splits, trainable, keeps_trunk=bool(frozen_layers))
     diverged = training.output_dir / classifier_report.DIVERGED_NAME
     try:
-        results = run.train_model(
-            make_trainer,
-            configuration,
-            run_folder.facts_of(splits.fingerprint, tokenizer_fingerprint, configuration),
-            clock,
-            max_steps,
-            write_held_out=_writer_of(splits.validation),
-            save_tokenizer=tokenizer.save_pretrained,
-        )
+        with plan.explained():
+            results = run.train_model(
+                make_trainer,
+                configuration,
+                run_folder.facts_of(splits.fingerprint, tokenizer_fingerprint, configuration),
+                clock,
+                max_steps,
+                write_held_out=_writer_of(splits.validation),
+                save_tokenizer=tokenizer.save_pretrained,
+                write_plan=partial(plan.write, clock.tokens(max_steps), max_steps),
+            )
     except Diverged as error:
         if runtime.is_main_process():
             runtime.write_whole(diverged, f"{error}\n")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from jpllm.models import estimate
+from jpllm.models import scheme
 from jpllm.runtime import InputError, device, num_processes
 from jpllm.training import operators
 
@@ -40,12 +40,12 @@ class Engine:
 
     @property
     def scheme(self) -> str | None:
-        """Its name in `jpllm.models.estimate`; None where that does not know it."""
-        if self.name in ("", "DDP"):
+        """Its name in `jpllm.models.scheme`; None where that does not know it."""
+        if self.name in ("", "DDP", "FSDP2"):
             return self.name.lower() or "single"
         stage = re.fullmatch(r"DeepSpeed ZeRO-(\d)( with .*offload)?", self.name)
         name = f"zero{stage[1]}{'_offload' if stage[2] else ''}" if stage else None
-        return name if name in get_args(estimate.Engine) else None
+        return name if name in get_args(scheme.Engine) else None
 
 
 def prepare() -> None:

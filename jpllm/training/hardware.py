@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jpllm.config import option, suggest
-from jpllm.models.estimate import GIB, Engine
+from jpllm.config import option
+from jpllm.config_types import suggest
+from jpllm.models.estimate import GIB
 from jpllm.models.gpus import DEFAULT_MFU, GPUS
+from jpllm.models.scheme import Engine
 from jpllm.runtime import InputError
 from jpllm.training import machine
 

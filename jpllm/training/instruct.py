@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,8 @@ from jpllm.evaluation.perplexity import TextScore
 from jpllm.evaluation.responses import ResponseScore
 from jpllm.models.chunked_loss import use_chunked_loss
 from jpllm.models.isolation import isolate_documents
-from jpllm.models.lora import has_lora, load_adapter, merged
+from jpllm.models.learned import Learned
+from jpllm.models.lora import has_lora, load_adapter, merged, rank_and_dropout
 from jpllm.tokenizer.chat_template import encode_to_answer
 from jpllm.tracking.metrics import GROUP_PREFIX, SAMPLES_NAME, append_row
 from jpllm.training import engine, out_of_memory, run, run_folder, run_plan
@@ -206,14 +207,16 @@ def train_instructions(
     )
     mixture = dataset.uses(" + ".join(source.label for source in data.sources), int(tokens_until[-1]))
     longest = data.sequence_length if is_packed else max(map(items.num_tokens, range(items.num_items)))
-    runs, lengths = engine.requested(), replace(data, sequence_length=longest)  # of what decides the memory
+    runs = engine.requested()
+    rank, dropout = rank_and_dropout(model)
+    way = {"isolates": is_packed, "learned": Learned(lora_rank=rank, lora_dropout=dropout)}
     write_plan = partial(
-        *(run_plan.write, model.config, training, lengths, runs, mixture, int(tokens_until[-1]), max_steps),
-        isolates=is_packed,
+        *(run_plan.write, model.config, training, longest, runs, mixture, int(tokens_until[-1]), max_steps),
+        shards_dir=data.shards_dir,
+        **way,
     )
     fingerprint = hashlib.sha256(f"{items.fingerprint}{data.replay and replay_blocks.fingerprint}".encode()).hexdigest()
-    explained = out_of_memory.explained(*(model.config, training, data.sequence_length, runs), isolates=is_packed)
-    with explained:
+    with out_of_memory.explained(model.config, training, longest, runs, **way):
         return run.train_model(
             make_trainer,
             configuration,
@@ -223,7 +226,7 @@ def train_instructions(
             write_held_out=partial(_write_rows, held_out),
             save_tokenizer=save_tokenizer,
             mixture=mixture,
-            write_plan=None if has_lora(model) else write_plan,
+            write_plan=write_plan,
         )
 
 

@@ -52,8 +52,8 @@ def _advice(
         return f"less memory: a smaller per_device_train_batch_size, activation_checkpointing: true; {closing}"
     here = hardware.resolve(HardwareConfig())
     where = replace(here, num_gpus=runs.num_processes)
-    search = plan.Search(model, model_size(model, bool(scheme.get("masked_share"))), where)
     asked = plan.as_written(training, sequence_length, where, runs.scheme, **scheme)
+    search = plan.Search(model, model_size(model, asked.masked_share > 0, asked.learned), where)
     lines = [
         f"this run takes about {memory_size(search.candidate(asked, asked).memory.peak)} of the "
         f"{memory_size(where.memory)} that {where.name} has in all; it would be about"

@@ -9,8 +9,9 @@ from math import log2
 from typing import TYPE_CHECKING
 
 from jpllm.models import estimate
-from jpllm.models.estimate import Engine, Memory, Scheme
+from jpllm.models.estimate import Memory, evaluation_of, rehearsal_of
 from jpllm.models.gpus import FP32_SLOWDOWN, FP32_SLOWDOWN_WITH_TF32
+from jpllm.models.scheme import Arithmetic, Engine, Scheme
 from jpllm.models.size import ModelSize
 from jpllm.runtime import InputError
 from jpllm.training.arguments import TrainingConfig
@@ -32,7 +33,15 @@ ENGINES_MANY_GPUS: tuple[Engine, ...] = ("ddp", "zero1", "zero2", "zero3", "zero
 CHECKPOINTING_TIME = 4 / 3
 OPTIMIZER_8BIT_TIME = 1.05
 HALF_MICRO_BATCH_TIME = 1.03
-ENGINE_TIME = {"single": 1.0, "ddp": 1.0, "zero1": 1.02, "zero2": 1.03, "zero3": 1.2, "zero3_offload": 1.5}
+ENGINE_TIME = {
+    "single": 1.0,
+    "ddp": 1.0,
+    "zero1": 1.02,
+    "zero2": 1.03,
+    "zero3": 1.2,
+    "fsdp2": 1.2,
+    "zero3_offload": 1.5,
+}
 OFFLOAD_TOKENS = 1638  # zero2_offload moves all gradients each step: a tenth of the time of 16,384 tokens on a GPU
 
 
@@ -56,7 +65,7 @@ class Candidate:
         return enough and (hardware.host is None or self.memory.host <= hardware.host)
 
 
-def arithmetic(training: TrainingConfig, where: Hardware) -> estimate.Arithmetic:
+def arithmetic(training: TrainingConfig, where: Hardware) -> Arithmetic:
     """What `precision` comes to on this hardware."""
     import torch
 
@@ -70,15 +79,9 @@ def arithmetic(training: TrainingConfig, where: Hardware) -> estimate.Arithmetic
 
 
 def as_written(
-    training: TrainingConfig,
-    sequence_length: int,
-    where: Hardware,
-    engine: Engine,
-    *,
-    isolates: bool = False,
-    masked_share: float = 0.0,
+    training: TrainingConfig, sequence_length: int, where: Hardware, engine: Engine, **way: object
 ) -> Scheme:
-    """The scheme of a configuration, changing nothing."""
+    """The scheme of a configuration, changing nothing; `way` is what else a scheme has."""
     return Scheme(
         micro_batch=training.per_device_train_batch_size,
         sequence_length=sequence_length,
@@ -90,9 +93,8 @@ def as_written(
         optimizer=training.optimizer,
         activation_checkpointing=training.activation_checkpointing,
         chunked_loss=training.chunked_loss,
-        isolates=isolates,
-        masked_share=masked_share,
         on_gpu=where.on_gpu,
+        **way,
     )
 
 
@@ -121,12 +123,8 @@ class Search:
 
     def candidate(self, scheme: Scheme, asked: Scheme) -> Candidate:
         """The scheme with its memory and what it changes of `asked`."""
-        from jpllm.models.rehearsal import rehearse
-
-        step = estimate.rehearsal_of(scheme)
-        if step not in self._rehearsed:
-            self._rehearsed[step] = rehearse(self.config, step)
-        memory = estimate.memory(self.size, scheme, self._rehearsed[step])
+        forward, evaluation = (self._bytes_of(step) for step in (rehearsal_of(scheme), evaluation_of(scheme)))
+        memory = estimate.memory(self.size, scheme, forward, evaluation)
         return Candidate(scheme, memory, changes(asked, scheme), time_factor(scheme, asked.micro_batch))
 
     def best(self, asked: Scheme) -> Candidate:
@@ -203,15 +201,24 @@ class Search:
             if scheme != asked and works(scheme):
                 yield scheme
 
+    def _bytes_of(self, step: Rehearsal | None) -> StepBytes | None:
+        """What a rehearsal counts; each is made once."""
+        from jpllm.models.rehearsal import rehearse
+
+        if step is not None and step not in self._rehearsed:
+            self._rehearsed[step] = rehearse(self.config, step)
+        return self._rehearsed.get(step)
+
     def _evaluation_fits(self, scheme: Scheme) -> bool:
         lasting = estimate.states(self.size, scheme).lasting
-        needed = lasting + estimate.evaluation_bytes(self.size, scheme) + estimate.GPU_OVERHEAD_BYTES
+        evaluation = estimate.evaluation_bytes(self.size, scheme, self._bytes_of(evaluation_of(scheme)))
+        needed = lasting + evaluation + estimate.GPU_OVERHEAD_BYTES
         return needed <= COMFORTABLE * self.hardware.memory
 
     def _may_fit(self, scheme: Scheme) -> bool:
         """False where it cannot: with the states alone, or those of activations known from other micro-batches."""
         states = estimate.states(self.size, scheme)
-        step = estimate.rehearsal_of(scheme)
+        step = rehearsal_of(scheme)
         known = [
             other.activations * step.batch_size // done.batch_size
             for done, other in self._rehearsed.items()
@@ -234,7 +241,7 @@ def peak_tflops(where: Hardware, scheme: Scheme) -> float | None:
 def works(scheme: Scheme) -> bool:
     """Whether the engine takes the optimizer (`jpllm.training.optimizer.refuse_impossible`)."""
     if scheme.optimizer == "muon":
-        return scheme.zero_stage == 0
+        return scheme.engine in ("single", "ddp")
     return scheme.optimizer == "adamw" or not scheme.offloads
 
 

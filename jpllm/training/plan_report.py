@@ -51,12 +51,17 @@ class Report:
         """Everything but the command, in reading order; the verdict comes last."""
         size = self.size
         yield (
-            f"{self.model} ({self.architecture}): {size.num_parameters:,} parameters, vocabulary {size.vocab_size:,}, "
+            f"{self.model} ({self.architecture}): {size.num_saved:,} parameters, vocabulary {size.vocab_size:,}, "
             f"{size.num_layers} layers"
         )
+        if not self.best.scheme.learned.is_all:
+            what = f"{size.num_added:,} beside them (LoRA)" if size.num_added else f"{size.num_trainable:,} of them"
+            yield f"trained: {what}, {size.num_trainable / size.num_saved:.2%} of their number"
         yield self._data_table()
         yield self._budget_line()
         yield self._memory_table()
+        if self.best.scheme.engine == "fsdp2":
+            yield "memory with FSDP2: by the published arithmetic of its shares, not held against runs on GPUs yet"
         yield self._needs_table()
         yield from self._time_lines()
         if self.others:
@@ -69,7 +74,8 @@ class Report:
         speed = self._planned_speed()
         seconds = spends.num_tokens / speed if speed and spends.num_tokens else None
         return {
-            "num_parameters": self.size.num_parameters,
+            "num_parameters": self.size.num_saved,
+            "num_trainable": self.size.num_trainable,
             "num_tokens": spends.num_tokens,
             "num_steps": spends.num_steps,
             "tokens_per_step": spends.tokens_per_step,
@@ -79,7 +85,7 @@ class Report:
             "arithmetic": scheme.arithmetic,
             "memory": {
                 "peak_bytes": memory.peak,
-                "tensor_bytes": memory.tensors,
+                "tensor_bytes": memory.all_tensors,
                 "parts": memory.parts(),
                 "available_bytes": self.where.memory,
                 "host_bytes": memory.host,
@@ -115,7 +121,11 @@ class Report:
         return table
 
     def _budget_line(self) -> str:
-        spends, count = self.spends, self.size.num_parameters
+        spends, count = self.spends, self.size.num_saved
+        if spends.is_of_rows and spends.num_tokens is None:
+            return f"{spends.tokens_per_step:,} tokens a step at most; how many steps is known when the rows are there"
+        if spends.is_of_rows:
+            return f"{spends.num_tokens:,} tokens in {spends.num_steps:,} steps of {spends.tokens_per_step:,}"
         wanted = CHINCHILLA_TOKENS_PER_PARAMETER * count
         advice = f"{CHINCHILLA_TOKENS_PER_PARAMETER} a parameter (Hoffmann et al. 2022) would be {wanted:,}"
         if spends.num_tokens is None:
@@ -158,7 +168,7 @@ class Report:
 
     def _time_lines(self) -> Iterator[str]:
         scheme, where, num_tokens = self.best.scheme, self.where, self.spends.num_tokens
-        operations = flops_per_token(self.size, scheme.sequence_length)
+        operations = self._flops_per_token()
         peak = peak_tflops(where, scheme)
         if where.on_gpu and scheme.arithmetic == "bf16" and not where.has_bf16:
             yield f"precision: {where.name} only emulates bf16, slower than fp32; write auto or fp16"
@@ -178,8 +188,13 @@ class Report:
         peak = peak_tflops(self.where, self.best.scheme)
         if peak is None:
             return None
-        operations = flops_per_token(self.size, self.best.scheme.sequence_length)
-        return peak * 1e12 * self.mfu / operations / self.best.time_factor
+        return peak * 1e12 * self.mfu / self._flops_per_token() / self.best.time_factor
+
+    def _flops_per_token(self) -> float:
+        """A kept output of frozen layers is computed in the first of the epochs."""
+        scheme, epochs = self.best.scheme, self.spends.sources[0].epochs
+        frozen_share = 1 / max(epochs or 1, 1) if scheme.passes_trunk_over else 1
+        return flops_per_token(self.size, scheme.sequence_length, frozen_share)
 
     def _others_table(self) -> Table:
         table = _table("other ways that fit, the fastest first", "peak", "host", "time")

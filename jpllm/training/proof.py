@@ -51,24 +51,49 @@ def prove(
     evaluations = [row for row in trainer.state.log_history if "eval_loss" in row]
     final = evaluations[-1]
 
-    model_dir, unproved = output_dir / MODEL_NAME, output_dir / UNPROVED_NAME
-    trainer.model.config.use_cache = True  # Trainer switches the cache off; who loads the model generates with it
     if best:
         final = next(row for row in evaluations if row["step"] == best.best_step)
-    else:
-        trainer.save_final(unproved)
-    if runtime.is_main_process():
-        if best:
-            best.directory.rename(unproved)
-        (unproved / "training_args.bin").unlink(missing_ok=True)  # a pickle that holds paths of this machine
-        save_tokenizer(unproved)
-    trainer.accelerator.wait_for_everyone()
+
+    model_dir, unproved = output_dir / MODEL_NAME, output_dir / UNPROVED_NAME
+    _save(trainer, unproved, save_tokenizer, best)
     reloaded_loss = _verify(trainer, unproved, final["eval_loss"])
     if not runtime.is_main_process():
         return {}
     unproved.rename(model_dir)
     rows = metrics.read_rows(output_dir / metrics.METRICS_NAME)
-    groups = _before_and_after(next(row for row in rows if "eval_loss" in row), final)
+    results = _results(trainer, clock, mixture, rows, final, reloaded_loss)
+    plot.plot_loss(rows, clock.tokens_per_epoch, output_dir / PLOT_NAME, output_dir.name, trainer.loss_unit)
+    run_folder.write_results(output_dir, results)
+    for group, change in results["groups"].items():
+        runtime.announce(f"{group}: {change['before']:.4f} bits per byte before, {change['after']:.4f} after")
+    runtime.announce(f"{trainer.closing_line(results)}\nmodel {model_dir}\nplot  {output_dir / PLOT_NAME}")
+    return results
+
+
+def _save(
+    trainer: BaseTrainer, directory: Path, save_tokenizer: Callable[[Path], None], best: EarlyStopping | None
+) -> None:
+    """Write the trained model, or move the best one, to `directory`, and the tokenizer beside it."""
+    trainer.model.config.use_cache = True  # Trainer switches the cache off; who loads the model generates with it
+    if not best:
+        trainer.save_final(directory)
+    if runtime.is_main_process():
+        if best:
+            best.directory.rename(directory)
+        (directory / "training_args.bin").unlink(missing_ok=True)  # a pickle that holds paths of this machine
+        save_tokenizer(directory)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _results(
+    trainer: BaseTrainer,
+    clock: Clock,
+    mixture: Sequence[SourceUse],
+    rows: Sequence[dict],
+    final: dict,
+    reloaded_loss: float,
+) -> dict:
+    """What `results.json` holds; `rows` are the metrics of the run, `final` the evaluation of the kept model."""
     training_seconds = max(row["training_seconds"] for row in rows)
     position = clock.position(trainer.state.global_step)
     results = {
@@ -78,7 +103,7 @@ def prove(
         "reloaded_loss": reloaded_loss,
         **trainer.closing_figures(final),
         "num_parameters": engine.num_parameters(trainer.model),
-        "groups": groups,
+        "groups": _before_and_after(next(row for row in rows if "eval_loss" in row), final),
         "mixture": [asdict(use) for use in mixture],
         "hours": round(training_seconds / 3600, 4),
         "tokens_per_second": round(position["tokens"] / training_seconds, 1),
@@ -89,11 +114,6 @@ def prove(
     }
     if any("kwh" in row for row in rows):
         results["kwh"] = max(row.get("kwh", 0.0) for row in rows)
-    plot.plot_loss(rows, clock.tokens_per_epoch, output_dir / PLOT_NAME, output_dir.name, trainer.loss_unit)
-    run_folder.write_results(output_dir, results)
-    for group, change in groups.items():
-        runtime.announce(f"{group}: {change['before']:.4f} bits per byte before, {change['after']:.4f} after")
-    runtime.announce(f"{trainer.closing_line(results)}\nmodel {model_dir}\nplot  {output_dir / PLOT_NAME}")
     return results
 
 

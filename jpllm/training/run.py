@@ -128,7 +128,10 @@ def train_language_model(
             sample_writer=SampleWriter(training.output_dir, clock, prompts, answer),
             mixture=mixture,
             write_plan=partial(
-                run_plan.write, model.config, training, data, runs, mixture, clock.tokens(max_steps), **way
+                run_plan.write,
+                *(model.config, training, data.sequence_length, runs, mixture, clock.tokens(max_steps)),
+                shards_dir=data.shards_dir,
+                **way,
             ),
         )
 
@@ -142,9 +145,9 @@ def train_model(
     *,
     write_held_out: Callable[[Path], None],
     save_tokenizer: Callable[[Path], None],
+    write_plan: Callable[[], None],
     sample_writer: SampleWriter | None = None,
     mixture: Sequence[SourceUse] = (),
-    write_plan: Callable[[], None] | None = None,
 ) -> dict:
     """The common part of all recipes: the run folder, the trainer, and what is recorded beside the training.
 
@@ -166,10 +169,7 @@ def train_model(
     run_folder.prepare(training.output_dir, configuration, write_held_out)
     if runtime.is_main_process():
         environment.add_session(training.output_dir)
-        if write_plan:
-            write_plan()
-        else:
-            logger.info("no plan of this run: what classifiers and LoRA take is not estimated")
+        write_plan()
     callbacks = [sample_writer, recorder] if sample_writer else [recorder]
     trainer = make_trainer(args=arguments, callbacks=callbacks)
     with closing(recorder):

@@ -22,10 +22,9 @@ from jpllm.training.plan import Search, as_written
 from jpllm.training.plan_report import Report
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from pathlib import Path
 
-    from jpllm.data.corpus import DataConfig
-    from jpllm.data.instruct import InstructDataConfig
+    from transformers import PretrainedConfig
 
 TEXT_NAME = "plan.md"
 _TEXT_WIDTH = 118
@@ -35,17 +34,19 @@ logger = logging.getLogger(__name__)
 def write(
     model: PretrainedConfig,
     training: TrainingConfig,
-    data: DataConfig | InstructDataConfig,
+    sequence_length: int,
     runs: Engine,
     mixture: Sequence[SourceUse],
     num_tokens: int,
     num_steps: int | None = None,
+    *,
+    shards_dir: Path | None = None,
     **scheme: object,
 ) -> None:
     """Write what `jpllm plan` says of this run, as numbers and as a text; where it cannot say it, a line in the log.
 
-    `num_steps` is given where steps are not all of `sequence_length` tokens a block. `scheme` is what else
-    `jpllm.training.plan.as_written` takes.
+    `num_steps` is given where steps are not all of `sequence_length` tokens a block. For `shards_dir` see
+    `jpllm.training.budget.disk_needs`; `scheme` is what else `jpllm.training.plan.as_written` takes.
     """
     files = [training.output_dir / name for name in (PLAN_NAME, TEXT_NAME)]
     for file in files:  # of an earlier start
@@ -54,7 +55,11 @@ def write(
         logger.info("no plan of this run: the memory that %s takes is not estimated", runs.name)
         return
     try:
-        report = plan(model, training, data, runs, mixture, num_tokens, num_steps, **scheme)
+        report = plan(
+            *(model, training, sequence_length, runs, mixture, num_tokens, num_steps),
+            shards_dir=shards_dir,
+            **scheme,
+        )
         numbers = json.dumps(report.numbers(), indent=2) + "\n"
         text = f"# Plan of {training.output_dir.name}\n\n```text\n{_text(report)}\n```\n"
     except Exception as error:  # a prediction is worth less than the run
@@ -67,19 +72,21 @@ def write(
 def plan(
     model: PretrainedConfig,
     training: TrainingConfig,
-    data: DataConfig | InstructDataConfig,
+    sequence_length: int,
     runs: Engine,
     mixture: Sequence[SourceUse],
     num_tokens: int,
     num_steps: int | None = None,
+    *,
+    shards_dir: Path | None = None,
     **scheme: object,
 ) -> Report:
     """The plan of a run whose data is encoded: nothing in it is an estimate but memory and time."""
     from jpllm.models.size import model_size
 
     where = replace(hardware.resolve(HardwareConfig()), num_gpus=runs.num_processes)
-    size = model_size(model, bool(scheme.get("masked_share")))
-    asked = as_written(training, data.sequence_length, where, runs.scheme, **scheme)
+    asked = as_written(training, sequence_length, where, runs.scheme, **scheme)
+    size = model_size(model, asked.masked_share > 0, asked.learned)
     chosen = Search(model, size, where).candidate(asked, asked)
     tokens_per_step = round(num_tokens / num_steps) if num_steps else asked.tokens_per_step
     spends = budget.Budget(
@@ -87,8 +94,9 @@ def plan(
         num_steps or num_tokens // tokens_per_step,
         tokens_per_step,
         [_share(use, "token shards" if num_steps is None else "this run") for use in mixture],
+        is_of_rows=num_steps is not None,
     )
-    disk = budget.disk_needs(training, data, spends, size, asked)
+    disk = budget.disk_needs(training, shards_dir, spends, size, asked)
     return Report(
         model=training.output_dir.name,
         architecture=model.model_type,

@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from jpllm.config_types import keys_of
 from jpllm.training import machine
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-RECIPES = ["pretrain_scratch", "cpt"]
+RECIPES = ["pretrain_scratch", "cpt", "sft", "classify"]
 YAMLS = [file for recipe in RECIPES for file in sorted((ROOT / "recipes" / "configs" / recipe).glob("*.yaml"))]
 TINY = ["--model", "gpt2-tiny", "--vocab_size", "500", "--sequence_length", "64", "--tokens", "10_000"]
 NEOX = ["--model", "neox-1b", "--vocab_size", "32000", "--tokens", "15_565_271_040"]
@@ -23,6 +24,10 @@ def load_recipe(name):
     sys.modules[specification.name] = module
     specification.loader.exec_module(module)
     return module
+
+
+def configuration(recipe):
+    return plan.CONFIGURATIONS.get(recipe, plan.CONFIGURATIONS["pretraining"])
 
 
 def run(*argv):
@@ -44,14 +49,14 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_key_of_a_recipe_can_be_planned(name):
-    planned = {key for cls in plan.CONFIGURATION for key in keys_of(cls)}
+    planned = {key for cls in configuration(name) for key in keys_of(cls)}
     assert keys_of(load_recipe(name).RecipeConfig).keys() <= planned
 
 
 @pytest.mark.parametrize("file", YAMLS, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_every_shipped_configuration_parses(file, monkeypatch):
     monkeypatch.chdir(ROOT)
-    config.parse(plan.CONFIGURATION, ["--config", str(file)], prog="", description="")
+    config.parse(configuration(file.parent.name), ["--config", str(file)], prog="", description="")
 
 
 def test_a_small_model_fits_this_machine(here, capsys):
@@ -107,6 +112,10 @@ def test_a_full_disk_does_not_fit(here, capsys, monkeypatch):
         (["--model", "llama-tin", "--vocab_size", "5"], "no preset; did you mean 'llama-tiny'?"),
         (["--model", "own/model", "--num_layers", "2"], "own/model is no preset and has its own shape; remove it"),
         (["--vocab_size", "5", "--sequence_length", "9", "--gpu", "t4", "--calibrate"], "calibrate: runs on this"),
+        (["--recipe", "evaluate"], "--recipe: write one of pretraining, sft, classify, not 'evaluate'"),
+        (["--lora_rank", "8"], "--lora_rank: unknown key; a key of recipes/sft.py; give --recipe sft"),
+        (["--train_file", "t.tsv"], "--train_file: unknown key; a key of recipes/classify.py; give --recipe classify"),
+        (["--recipe", "sft", "--lora_dropout", "0.1"], "lora_rank: is 0"),
     ],
 )
 @pytest.mark.usefixtures("here")
@@ -136,6 +145,105 @@ def test_an_encoder(capsys):
     argv.remove("--model")
     assert run(*argv) == 0
     assert "bert-tiny (bert)" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def model_dir(tokenizer_dir, tmp_path_factory):
+    """A small model beside its tokenizer."""
+    from jpllm.models.build import build_from_scratch
+    from jpllm.models.presets import ModelConfig
+    from jpllm.tokenizer.load import load, save
+
+    folder, tokenizer = tmp_path_factory.mktemp("models"), load(tokenizer_dir)
+    shape = ModelConfig(model="gpt2-tiny", hidden_size=64, num_layers=3, num_heads=2, intermediate_size=128)
+    build_from_scratch(shape, tokenizer, seed=0).save_pretrained(folder / "model")
+    save(tokenizer, tokenizer_dir, folder / "model")
+    return folder / "model"
+
+
+def test_lora_as_the_recipe_takes_it(here, model_dir, capsys):
+    """The rows are encoded as for training; with the matrices of each layer: (in + out) × rank."""
+    rows = [{"instruction": f"{n}+1は?", "output": str(n + 1)} for n in range(100)]
+    (here / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    argv = ["--recipe", "sft", "--model", str(model_dir), "--sources", "rows.jsonl", "--output_dir", "run"]
+    argv += ["--epochs", "2", "--sequence_length", "128", "--precision", "fp32"]
+    assert run(*argv, "--lora_rank", "4") == 0
+    output = capsys.readouterr().out
+    matrices = 3 * 4 * ((64 + 192) + (64 + 64) + (64 + 128) + (128 + 64))
+    assert f"trained: {matrices:,} beside them (LoRA)" in output
+    assert re.search(r"rows +[\d,]+ +encoded rows +100\.0% +[\d,]+ +2\.\d\d", output)
+    assert "Hoffmann" not in output
+    assert output.splitlines()[-1].endswith("recipes/sft.py --config CONFIG.yaml")
+    assert run(*argv) == 0
+    assert "(LoRA)" not in capsys.readouterr().out
+
+
+def test_a_classifier_as_the_recipe_takes_it(here, model_dir, capsys):
+    rows = [{"text": f"{n}番", "label": "ab"[n % 2]} for n in range(100)]
+    (here / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    argv = ["--recipe", "classify", "--model", str(model_dir), "--train_file", "t.jsonl", "--output_dir", "run"]
+    assert run(*argv, "--epochs", "3") == 0
+    output = capsys.readouterr().out
+    layer = 4 * 64 * 64 + 4 * 64 + 2 * 64 * 128 + 128 + 64 + 4 * 64
+    assert f"trained: {layer + 2 * 64 + 2 * 64:,} of them" in output  # and the final norm and the head
+    assert re.search(r"kept output +0\.00 GB", output)
+    assert re.search(r"in 27 steps of [\d,]+$", output, re.MULTILINE)  # of 70 rows, 8 a step
+    assert output.splitlines()[-1].endswith("recipes/classify.py --config CONFIG.yaml")
+    assert run(*argv, "--trainable", "all") == 0
+    output = capsys.readouterr().out
+    assert "trained: " not in output
+    assert "kept output" not in output
+
+
+@pytest.mark.parametrize(
+    ("argv", "lines"),
+    [
+        (["--recipe", "sft", "--sources", "no.jsonl", "--epochs", "1", "--lora_rank", "2"], ["(LoRA)", "sft.py"]),
+        (["--recipe", "classify", "--train_file", "no.tsv", "--max_row_tokens", "64"], ["kept output", "classify.py"]),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_rows_that_are_not_there_yet(argv, lines, capsys):
+    """Memory is known all the same."""
+    words = ["--model", "gpt2-tiny", "--vocab_size", "500", "--output_dir", "run", "--gpu", "rtx3060"]
+    if "sft" in argv:
+        words += ["--sequence_length", "128"]
+    assert run(*argv, *words) == 0
+    output = capsys.readouterr().out
+    for line in ["not there yet", "is known when the rows are there", "fits: ", *lines]:
+        assert line in output
+
+
+@pytest.mark.usefixtures("here")
+def test_rows_longer_than_the_model_can_read(capsys):
+    argv = ["--recipe", "classify", "--train_file", "no.tsv", "--output_dir", "run", "--max_row_tokens", "4096"]
+    assert run(*argv, "--model", "gpt2-tiny", "--vocab_size", "500") == 2
+    assert "max_row_tokens: 4,096 are more than the 128 that the model can read" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_fsdp2_says_where_its_numbers_are_from(capsys):
+    argv = ["--sources", "x.txt", "--output_dir", "run", *TINY, "--gpu", "rtx3060", "--num_gpus", "2"]
+    assert run(*argv, "--engine", "fsdp2") == 0
+    output = capsys.readouterr().out
+    assert "memory with FSDP2: by the published arithmetic of its shares" in output
+    assert "accelerate_configs/fsdp2.yaml --num_processes 2" in output.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--recipe", "sft", "--sources", "no.jsonl", "--epochs", "1", "--lora_rank", "8", "--sequence_length", "128"],
+        ["--recipe", "classify", "--train_file", "no.tsv", "--max_row_tokens", "128", "--trainable", "all"],
+    ],
+    ids=["lora", "classifier"],
+)
+def test_calibrate_agrees_with_what_learns(argv, capsys):
+    words = ["--model", "gpt2-small", "--num_layers", "2", "--vocab_size", "4000", "--output_dir", "run"]
+    assert run(*argv, *words, "--precision", "fp32", "--calibrate") == 0
+    assert 0.85 < float(re.search(r"predicted / measured +([\d.]+)", capsys.readouterr().out)[1]) < 1.1
 
 
 @pytest.mark.slow

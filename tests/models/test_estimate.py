@@ -12,7 +12,6 @@ from jpllm.models.estimate import (
     BUCKET_ELEMENTS,
     GIB,
     GPU_OVERHEAD_BYTES,
-    Scheme,
     checkpoint_bytes,
     memory,
     rehearsal_of,
@@ -20,6 +19,7 @@ from jpllm.models.estimate import (
 )
 from jpllm.models.presets import ModelConfig
 from jpllm.models.rehearsal import Rehearsal, rehearse
+from jpllm.models.scheme import Scheme
 from jpllm.models.size import VocabularyOnly, flops_per_token, model_size
 
 NUM_NEOX = 778_263_552
@@ -162,7 +162,7 @@ def test_an_evaluation_can_be_the_peak():
     block = 1024 * 32_000
     assert many.evaluation == 128 * block * 2 + 3 * block * 4 + 2 * size.num_product_parameters
     assert many.peak == few.peak - few.tensors + many.states.lasting + many.evaluation
-    assert many.parts()["logits of an evaluation"] == many.evaluation
+    assert many.parts()["a batch of an evaluation"] == many.evaluation
     assert sum(many.parts().values()) == many.peak
 
 

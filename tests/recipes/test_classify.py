@@ -68,9 +68,23 @@ def finished_run(model_dir, train_file, tmp_path_factory):
     return run, done.stdout
 
 
+def assert_planned(run, learned):
+    """The plan is in the folder, with the parameters that learned, and of about the memory that it took."""
+    plan, results = (json.loads((run / name).read_text()) for name in ("plan.json", "results.json"))
+    assert (run / "plan.md").read_text(encoding="utf-8").startswith(f"# Plan of {run.name}\n")
+    for key in ("num_parameters", "num_trainable"):
+        assert plan[key] == results[key]
+    assert (plan["num_trainable"] == plan["num_parameters"]) == (learned == "all")
+    assert plan["memory"]["peak_bytes"] == pytest.approx(results["peak_host_bytes"], rel=0.5)
+    assert ("kept output" in plan["disk"]) == (learned != "all")
+    return plan
+
+
 def test_it_learns_and_says_how_well(finished_run):
     run, stdout = finished_run
     results = json.loads((run / "results.json").read_text())
+    plan = assert_planned(run, "all")
+    assert plan["num_steps"] == 4 * 420 // 16
     assert results["test"]["accuracy"] > 0.6
     assert results["test"]["majority"] == 0.5
     assert results["reloaded_loss"] == pytest.approx(results["loss"], abs=1e-6)
@@ -117,6 +131,7 @@ def test_pairs_in_a_table_with_an_encoder(model_dir, monkeypatch, tmp_path, caps
     )
     assert call_recipe(monkeypatch, RECIPE, argv) == 0
     assert "last_block: " in capsys.readouterr().out
+    assert_planned(run, "last_block")
     results = json.loads((run / "results.json").read_text())
     assert "test" not in results
     row = json.loads((run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()[0])
@@ -146,6 +161,7 @@ def test_numbers_by_default_with_the_last_block(model_dir, monkeypatch, tmp_path
     assert "last_block: " in printed
     assert "validation: 1 rows were cut to" in printed
     assert "validation: Pearson" in printed
+    assert_planned(tmp_path / "run", "last_block")
     row = json.loads((tmp_path / "run" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()[0])
     classify = pipeline("text-classification", model=str(tmp_path / "run" / "model"), device="cpu")
     (found,) = classify(row["text"], truncation=True)
@@ -185,6 +201,7 @@ def test_questions_with_choices(model_dir, monkeypatch, tmp_path, capsys, preset
     results = json.loads((run / "results.json").read_text())
     assert (results["test"]["accuracy"], results["test"]["chance"], results["test"]["num_rows"]) == (1.0, 0.25, 40)
     assert "train: 140 rows (choice0 " in capsys.readouterr().out
+    assert_planned(run, "all")
 
     rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if row["split"] == "test"]

@@ -48,6 +48,8 @@ def test_learned_and_forgotten(arguments, monkeypatch, capsys, tmp_path):
         assert row["eval_group_bits_per_byte/old"] == row["eval_bits_per_byte/before"]
     assert f"old: {groups['old']['before']:.4f} bits per byte before" in capsys.readouterr().out
     assert (tmp_path / "run" / "model" / "tokenizer.json").exists()
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert (plan["num_steps"], plan["num_tokens"]) == (results["step"], results["tokens"])
 
 
 def test_the_model_begins_as_it_ended(arguments, finished_run, monkeypatch, tmp_path):  # noqa: F811

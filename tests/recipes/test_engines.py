@@ -136,6 +136,9 @@ def test_one_process_in_other_ways(train, model, changes):
 def test_two_processes_equal_one(train, name, model, monkeypatch, tmp_path):
     run = train(name, model)
     assert results(run)["engine"] == ENGINES[name]
+    plan = json.loads((run / "plan.json").read_text())
+    assert (plan["engine"], plan["num_processes"]) == ("fsdp2" if name == "fsdp2" else "ddp", 2)
+    assert ("published arithmetic" in (run / "plan.md").read_text()) == (name == "fsdp2")
     assert_same_training(run, train("cpu", model, 1))
     assert_model_gives_its_loss(run, monkeypatch, tmp_path)
 

@@ -40,6 +40,7 @@ def test_as_typed(call, tmp_path):
     assert "bits per byte" not in printed.out
     losses = [row["eval_loss"] for row in map(json.loads, (run / "metrics.jsonl").open()) if "eval_loss" in row]
     assert losses[-1] < losses[0]
+    assert json.loads((run / "plan.json").read_text())["num_parameters"] == results["num_parameters"]
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     assert [(row["step"], row["prompt"]) for row in samples] == [(0, PROMPT), (4, PROMPT), (8, PROMPT)]
 

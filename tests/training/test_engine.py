@@ -39,7 +39,8 @@ def launcher(monkeypatch, tmp_path):
         ("DeepSpeed ZeRO-2 with optimizer offload", "zero2_offload"),
         ("DeepSpeed ZeRO-3 with optimizer and parameter offload", "zero3_offload"),
         ("DeepSpeed ZeRO-1 with optimizer offload", None),
-        ("FSDP2", None),
+        ("FSDP2", "fsdp2"),
+        ("FSDP1", None),
     ],
 )
 def test_name_in_the_estimates(name, scheme):

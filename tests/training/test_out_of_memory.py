@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from jpllm.models.learned import Learned
 from jpllm.runtime import InputError
 from jpllm.training import hardware, out_of_memory
 from jpllm.training.arguments import TrainingConfig
+from jpllm.training.classifier_arguments import ClassifierTrainingConfig
 from jpllm.training.engine import Engine
 from jpllm.training.hardware import Hardware
 from tests.models.test_build import tiny_model
@@ -70,8 +72,28 @@ def test_on_a_cpu(monkeypatch):
     assert "accelerate_configs" not in text
 
 
+def test_a_classifier_needs_less_without_more_layers_that_learn(monkeypatch):
+    """Its own keys; what is no key of a classifier, such as chunked_loss, is not named."""
+    monkeypatch.setattr(hardware, "resolve", lambda config: T4)
+    training = ClassifierTrainingConfig(output_dir=Path("run"), per_device_eval_batch_size=1, precision="fp32")
+    config = tiny_model("gpt2-tiny", max_positions=512).config
+    peaks_of = {}
+    for trainable in ("all", "last_block"):
+        way = {"learned": Learned(trainable), "keeps_trunk": trainable != "all"}
+        with (
+            pytest.raises(InputError) as raised,
+            out_of_memory.explained(config, training, 512, Engine(1, ""), **way),
+        ):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        text = str(raised.value)
+        assert "with per_device_train_batch_size: 4, gradient_accumulation_steps: 2" in text
+        assert "chunked_loss" not in text
+        peaks_of[trainable] = peaks(text)[0]
+    assert peaks_of["last_block"] < peaks_of["all"]
+
+
 def test_an_engine_without_an_estimate(monkeypatch):
-    text = message(monkeypatch, T4, torch.OutOfMemoryError("CUDA out of memory."), Engine(2, "FSDP2"))
+    text = message(monkeypatch, T4, torch.OutOfMemoryError("CUDA out of memory."), Engine(2, "FSDP1"))
     assert "a smaller per_device_train_batch_size" in text
 
 

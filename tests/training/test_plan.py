@@ -4,12 +4,11 @@ from pathlib import Path
 import pytest
 
 from jpllm.data.available import SourceTokens
-from jpllm.data.corpus import DataConfig
-from jpllm.data.sources import SourceConfig
 from jpllm.models.build import transformers_config
-from jpllm.models.estimate import GIB, Scheme
+from jpllm.models.estimate import GIB
 from jpllm.models.gpus import GPUS
 from jpllm.models.presets import ModelConfig
+from jpllm.models.scheme import Scheme
 from jpllm.models.size import VocabularyOnly, model_size
 from jpllm.runtime import InputError
 from jpllm.training import machine
@@ -37,10 +36,6 @@ def t4_here(monkeypatch):
 
 def training(**settings):
     return TrainingConfig(**{"output_dir": Path("x"), "tokens": 1, **settings})
-
-
-def data(**settings):
-    return DataConfig([SourceConfig("x.jsonl")], **settings)
 
 
 def scheme(**settings):
@@ -239,7 +234,7 @@ def test_disk(gpt2, tmp_path, monkeypatch):
     _, size = gpt2
     wanted = training(tokens=10_000, output_dir=tmp_path / "run", save_steps=4, save_total_limit=2)
     spends = budget(wanted, [source(4000), source(1000, False)], None, scheme())
-    shards, checkpoints, model = disk_needs(wanted, data(shards_dir=tmp_path), spends, size, scheme())
+    shards, checkpoints, model = disk_needs(wanted, tmp_path, spends, size, scheme())
     assert shards == DiskNeed("token shards", tmp_path, 2 * 1000)
     assert checkpoints.num_bytes == 2 * 12 * size.num_parameters  # of 10 steps; a third one would be kept beside two
     assert model == DiskNeed("model", tmp_path / "run", 4 * size.num_parameters)

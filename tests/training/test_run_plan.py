@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from transformers import GPT2Config
 
-from jpllm.data.corpus import DataConfig
 from jpllm.data.mix import SourceUse
-from jpllm.data.sources import SourceConfig
 from jpllm.models import estimate
 from jpllm.models.rehearsal import rehearse
+from jpllm.models.scheme import Scheme
 from jpllm.models.size import model_size
 from jpllm.training import machine, run_plan
 from jpllm.training.arguments import TrainingConfig
@@ -24,8 +23,8 @@ USES = [SourceUse("books", 0.75, 0.75, 7680, 2.0, 0), SourceUse("web", 0.25, 0.2
 
 def write(folder: Path, engine: Engine = ONE_PROCESS, **settings) -> None:
     training = TrainingConfig(output_dir=folder, tokens=10_000, precision="fp32", save_steps=0, **settings)
-    data = DataConfig([SourceConfig("x.jsonl")], sequence_length=64)
-    run_plan.write(MODEL, training, data, engine, USES, 10_240, isolates=False, masked_share=0.0)
+    way = {"shards_dir": folder, "isolates": False, "masked_share": 0.0}
+    run_plan.write(MODEL, training, 64, engine, USES, 10_240, **way)
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +35,7 @@ def _no_gpu(monkeypatch):
 def test_numbers_and_text(tmp_path):
     write(tmp_path)
     planned = json.loads((tmp_path / "plan.json").read_text())
-    scheme = estimate.Scheme(8, 64, 1, 8, on_gpu=False)
+    scheme = Scheme(8, 64, 1, 8, on_gpu=False)
     memory = estimate.memory(model_size(MODEL), scheme, rehearse(MODEL, estimate.rehearsal_of(scheme)))
     assert planned["memory"]["peak_bytes"] == memory.peak
     assert planned["memory"]["tensor_bytes"] == memory.tensors
@@ -60,9 +59,9 @@ def test_hours_where_the_gpu_is_known(tmp_path, monkeypatch):
 
 def test_an_engine_that_cannot_be_planned_for(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
-        write(tmp_path, Engine(2, "FSDP2"))
+        write(tmp_path, Engine(2, "FSDP1"))
     assert list(tmp_path.iterdir()) == []
-    assert caplog.messages == ["no plan of this run: the memory that FSDP2 takes is not estimated"]
+    assert caplog.messages == ["no plan of this run: the memory that FSDP1 takes is not estimated"]
 
 
 def test_what_cannot_be_computed_is_left_out(tmp_path, monkeypatch, caplog):

@@ -1,0 +1,86 @@
+"""What of a model learns, and the model as it will be trained, with weights that have a shape and no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jpllm.models.classifier import Trainable, choose_trainable
+from jpllm.models.lora import add_lora
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What is put on a model, and what of it learns; by default all of a language model.
+
+    Attributes:
+        classifier: the part of a classifier that learns; None for a language model.
+        lora_rank: of the matrices beside the weights, which alone learn then; 0 without them.
+        lora_dropout: in front of them.
+    """
+
+    classifier: Trainable | None = None
+    lora_rank: int = 0
+    lora_dropout: float = 0.0
+
+    @property
+    def is_all(self) -> bool:
+        """No weight is frozen."""
+        return self.classifier in (None, "all") and not self.lora_rank
+
+
+ALL = Learned()
+
+
+def empty_model(
+    config: PretrainedConfig,
+    *,
+    is_masked: bool = False,
+    learned: Learned = ALL,
+    dtype: torch.dtype | None = None,
+) -> PreTrainedModel:
+    """The model of a configuration on the device "meta", with what is put on it and what does not learn frozen.
+
+    `dtype` is that of all weights, by default float32.
+    """
+    import torch
+
+    with torch.device("meta"), _whole_models():
+        model = model_class(is_masked, learned).from_config(config, dtype=dtype or torch.float32)
+    freeze(model, learned)
+    return model
+
+
+@contextmanager
+def _whole_models() -> Iterator[None]:
+    """Models are made by this process alone, also where ZeRO-3 trains: transformers would have all of them share it."""
+    from transformers.integrations import deepspeed
+
+    asked = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = asked
+
+
+def model_class(is_masked: bool, learned: Learned) -> type:
+    """The class of transformers that makes the model of a configuration."""
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
+
+    if learned.classifier:
+        return AutoModelForSequenceClassification
+    return AutoModelForMaskedLM if is_masked else AutoModelForCausalLM
+
+
+def freeze(model: PreTrainedModel, learned: Learned) -> list[torch.nn.Module]:
+    """Put LoRA's matrices on the model, or freeze a part of a classifier; returns the layers before what learns."""
+    if learned.lora_rank:
+        add_lora(model, learned.lora_rank, alpha=2.0 * learned.lora_rank, dropout=learned.lora_dropout)
+    return choose_trainable(model, learned.classifier) if learned.classifier else []

@@ -1,18 +1,47 @@
-"""Tables in Markdown that show any text as it is."""
+"""Tables that show any text as it is: in Markdown, and in the terminal."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import rich.table
+
+# A low line between letters begins nothing, and names of files, tasks and settings are full of them.
+_MARKS = re.compile(r"[\\`*\[\]<>|#~$]|_(?![^\W_])|(?<![^\W_])_")
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lines of a table; texts are escaped."""
-    lines = [list(map(escaped, head)), ["---"] * len(head), *(list(map(escaped, row)) for row in rows)]
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], below: Iterable[Sequence[str]] = (), are_numbers: bool = False
+) -> str:
+    """Lines of a table; texts are escaped.
+
+    Args:
+        below: rows at the end, in italics.
+        are_numbers: the columns behind the first are aligned to the right.
+    """
+    edges = ["---", *["---:" if are_numbers else "---"] * (len(head) - 1)]
+    lines = [list(map(escaped, head)), edges, *(list(map(escaped, row)) for row in rows)]
+    lines += [[f"*{escaped(cell)}*" if cell else "" for cell in row] for row in below]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def escaped(text: str) -> str:
     """Text that a cell of a table shows as it is, line breaks included."""
     plain = text.replace("&", "&amp;")  # or it would begin an entity
-    shown = "".join(f"\\{letter}" if letter in "\\`*_[]<>|#~$" else letter for letter in plain)
-    return "<br>".join(shown.splitlines())
+    return "<br>".join(_MARKS.sub(r"\\\g<0>", plain).splitlines())
+
+
+def terminal_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> rich.table.Table:
+    """A table for `rich`; the columns behind the first are aligned to the right."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table()
+    for number, title in enumerate(head):
+        shown.add_column(Text(title), justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*map(Text, row))
+    return shown

@@ -24,12 +24,13 @@ from typing import Literal
 
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, ConfigError, option
-from jpllm.data.sources import SourceConfig
 from jpllm.evaluation.generate import SamplingConfig
-from jpllm.evaluation.jglue_data import Style, Task
+from jpllm.evaluation.jglue_data import JglueConfig
+from jpllm.evaluation.texts import ReadingConfig
 from jpllm.training.jglue_finetuning_arguments import FinetuneConfig
 
 Part = Literal["perplexity", "forgetting", "jglue", "jglue_finetuned", "samples"]
+OF_BOTH = ("jglue_dir", "any_jglue_content")  # keys that act on the parts jglue and jglue_finetuned
 
 
 @dataclass
@@ -38,15 +39,6 @@ class EvaluateConfig:
 
     model: str = option(REQUIRED, "Model folder, or name on the Hugging Face Hub.")
     parts: list[Part] = option(default_factory=lambda: ["perplexity", "samples"], help="What to measure.")
-    texts: list[SourceConfig] = option(
-        default_factory=list, help="Texts to score: paths, or entries with the keys below."
-    )
-    max_bytes: int = option(10_000_000, "Most bytes of each text, whole documents chosen by their hash.", minimum=1)
-    context_length: int | None = option(
-        None, "Tokens that the model sees at once; by default the length it was trained on, at most 2,048.", minimum=2
-    )
-    stride: int | None = option(None, "Tokens scored per window; by default context_length − 1.", minimum=1)
-    batch_size: int = option(8, "Windows or prompts per forward pass.", minimum=1)
     prompts: list[str] = option(
         default_factory=lambda: ["今日はどんな一日でしたか?", "吾輩は猫である", "むかし、"], help="Prompts to continue."
     )
@@ -55,53 +47,53 @@ class EvaluateConfig:
         default_factory=list,
         help="Models that this one was made of, for the part forgetting; changes are those to the first of them.",
     )
-    jglue_dir: Path | None = option(None, "Folder with the official files: datasets/ of yahoojapan/JGLUE, or alike.")
-    tasks: list[Task] | None = option(None, "Tasks of the part jglue; by default those whose files are in jglue_dir.")
-    style: Style = option("base", "Wording of the questions: base, or alpaca for instruction-tuned models.")
-    num_fewshot: int | None = option(None, "Examples before each question; by default as on the boards.", minimum=0)
-    limit: int | None = option(None, "Score only the first items of each task.", minimum=1)
-    any_jglue_content: bool = option(False, "Also take files of jglue_dir that are not as they were published.")
-    contamination: Path | None = option(
-        None, "Report of jpllm data contamination: score also without the items that it found in training texts."
-    )
     output_dir: Path | None = option(None, "Folder for evaluation.json, evaluation.md and the answers.")
     report_to: Literal["none", "wandb"] = option(
         "none", "Add the tables to the run of Weights & Biases that the training of this model was mirrored to."
     )
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Each part has what it needs."""
-        if {"perplexity", "forgetting"} & set(self.parts) and not self.texts:
-            yield "texts", "name at least one text, or choose --parts samples"
+        """Parts have what they need of these keys."""
         if ("forgetting" in self.parts) != bool(self.earlier_models):
             yield "earlier_models", "give them and the part forgetting, or neither"
-        for key, names in (
-            ("texts", [source.label for source in self.texts]),
-            ("earlier_models", [self.model, *self.earlier_models]),
-        ):
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                yield key, f"{', '.join(twice)}: named twice; results are told apart by these names"
-        if {"jglue", "jglue_finetuned"} & set(self.parts) and not self.jglue_dir:
-            yield "jglue_dir", "name the folder with the official files; docs/evaluation.md says where they are"
+        names = [self.model, *self.earlier_models]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            yield "earlier_models", f"{', '.join(twice)}: named twice; results are told apart by these names"
         if "jglue_finetuned" in self.parts and not self.output_dir:
             yield "output_dir", "name it: each fine-tuning has a folder in it"
-        if self.contamination and not self.output_dir:
-            yield "contamination", "the answers that it needs are in output_dir; name that too"
-        for key in ("jglue_dir", "tasks", "num_fewshot", "limit", "contamination"):
-            acts = {"jglue", "jglue_finetuned"} if key == "jglue_dir" else {"jglue"}
-            if not acts & set(self.parts) and getattr(self, key) is not None:
-                yield key, "acts only on the part jglue; add it to parts, or remove this"
+
+
+def refuse_what_cannot_act(
+    given: EvaluateConfig, reading: ReadingConfig, jglue: JglueConfig, finetuning: FinetuneConfig
+) -> None:
+    """Raise ConfigError for parts that lack what they need, and for keys of parts that are not measured."""
+    parts, problems = set(given.parts), []
+    if {"perplexity", "forgetting"} & parts and not reading.texts:
+        problems.append("texts: name at least one text, or choose --parts samples")
+    if {"jglue", "jglue_finetuned"} & parts and not jglue.jglue_dir:
+        problems.append("jglue_dir: name the folder with the official files; docs/evaluation.md says where they are")
+    if jglue.contamination and not given.output_dir:
+        problems.append("contamination: the answers that it needs are in output_dir; name that too")
+    for keys, part in ((jglue, "jglue"), (finetuning, "jglue_finetuned")):
+        default = vars(type(keys)())
+        for key, value in vars(keys).items():
+            acts_on = {"jglue", "jglue_finetuned"} if key in OF_BOTH else {part}
+            if value != default[key] and not acts_on & parts:
+                problems.append(f"{key}: acts only on the part {part}; add it to parts, or remove this")
+    if problems:
+        raise ConfigError(problems)
 
 
 def main() -> None:
-    evaluation, sampling, finetuning = config.parse(
-        [EvaluateConfig, SamplingConfig, FinetuneConfig], prog="recipes/evaluate.py", description=__doc__
+    given, reading, jglue, sampling, finetuning = config.parse(
+        [EvaluateConfig, ReadingConfig, JglueConfig, SamplingConfig, FinetuneConfig],
+        prog="recipes/evaluate.py",
+        description=__doc__,
     )
     runtime.configure_logging()
-    if "jglue_finetuned" not in evaluation.parts and finetuning != FinetuneConfig():
-        raise ConfigError(
-            ["finetune_…: these keys act only on the part jglue_finetuned; add it to parts, or remove them"]
-        )
+    refuse_what_cannot_act(given, reading, jglue, finetuning)
+
+    # Imported here, so that --help and a mistake in the configuration answer at once.
     from jpllm.evaluation import clean_scores, forgetting, harness, jglue_data, processes, report, samples, texts
     from jpllm.evaluation.continuations import PromptReader
     from jpllm.evaluation.identity import identity, measured_with
@@ -112,29 +104,28 @@ def main() -> None:
     from jpllm.tracking import wandb_mirror
     from jpllm.training import jglue_finetuning
 
-    given, parts, output_dir = evaluation, evaluation.parts, evaluation.output_dir
+    parts, output_dir, any_content = given.parts, given.output_dir, jglue.any_jglue_content
     mirrored = wandb_mirror.mirrored_run(Path(given.model)) if given.report_to == "wandb" else None
     runtime.use_all_cores()
     # Files that cannot be used are found out before the model is loaded.
-    tasks = jglue_data.find_all(given.jglue_dir, given.tasks, given.any_jglue_content) if "jglue" in parts else []
+    tasks = jglue_data.find_all(jglue.jglue_dir, jglue.tasks, any_content) if "jglue" in parts else []
     is_finetuned = "jglue_finetuned" in parts
-    chosen = is_finetuned and jglue_finetuning.choose_tasks(finetuning, given.jglue_dir, given.any_jglue_content)
-    hits = clean_scores.read_report(given.contamination) if given.contamination else None
+    chosen = is_finetuned and jglue_finetuning.choose_tasks(finetuning, jglue.jglue_dir, any_content)
+    hits = clean_scores.read_report(jglue.contamination) if jglue.contamination else None
     processes.join()
 
     is_any_kind = parts == ["jglue_finetuned"]  # the other parts are for language models
     tokenizer = load(given.model, needs_eos=not is_any_kind)
     model = load_any_kind(given.model) if is_any_kind else load_trained(given.model)
     results = report.with_earlier(identity(given.model, model, tokenizer) | measured_with(), output_dir)
-    reading = texts.Reading(given.texts, given.max_bytes, given.context_length, given.stride, given.batch_size)
     if "perplexity" in parts:
         texts.add_missing(results.setdefault("perplexity", []), model, corpus_encoder(tokenizer, given.model), reading)
     if "forgetting" in parts:
         encoder = corpus_encoder(tokenizer, given.model)
         forgetting.add_missing(results, model, encoder, given.earlier_models, reading)
     if tasks:
-        reader = PromptReader(model, tokenizer, given.batch_size, runtime.process_rank(), runtime.num_processes())
-        harness.add_missing(results, reader, tasks, given.style, given.num_fewshot, given.limit, output_dir)
+        reader = PromptReader(model, tokenizer, reading.batch_size, runtime.process_rank(), runtime.num_processes())
+        harness.add_missing(results, reader, tasks, jglue.style, jglue.num_fewshot, jglue.limit, output_dir)
     if "samples" in parts:
         samples.add_missing(results, model, tokenizer, given.prompts, sampling, given.seed)
     if hits and runtime.is_main_process():  # it alone wrote the answers

@@ -7,10 +7,14 @@ import re
 
 import pytest
 
+from jpllm.models.build import transformers_config
+from jpllm.models.presets import PRESETS, ModelConfig
+from jpllm.models.size import VocabularyOnly, model_size
 from tests.conftest import ROOT
 
 PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md")])
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)")
+LINK_TO_PART = re.compile(r"\]\((?!https?://)([^)#\s]*)#([^)\s]+)\)")
 
 
 def name(page) -> str:
@@ -31,6 +35,46 @@ def test_the_messages_that_are_explained_exist(page) -> None:
 def test_links_lead_to_files(page) -> None:
     targets = LINK.findall(page.read_text(encoding="utf-8"))
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def parts(page) -> set[str]:
+    """The names by which GitHub links to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_to_parts_of_pages(page) -> None:
+    links = LINK_TO_PART.findall(page.read_text(encoding="utf-8"))
+    assert [(target, part) for target, part in links if part not in parts(page.parent / (target or page.name))] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.name.startswith("tracking")], ids=name)
+def test_the_keys_in_tables_exist(page) -> None:
+    """In the first column below `key` or `キー`; those of tracking.md are columns of metrics.jsonl."""
+    sources = [file.read_text(encoding="utf-8") for file in [*ROOT.glob("jpllm/**/*.py"), *ROOT.glob("recipes/*.py")]]
+    known = set(re.findall(r"^    (\w+): .+ = option\(", "\n".join(sources), re.MULTILINE))
+    assert len(known) > 150
+    tables = re.findall(r"^\| (?:key|キー) \|.*\n.*\n((?:\|.*\n)+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    cells = [row.split(" | ")[0] for table in tables for row in table.splitlines()]
+    assert {key for cell in cells for key in re.findall(r"`(\w+)", cell)} - known == set()
+
+
+@pytest.mark.parametrize("page", ["pretrain_scratch.md", "pretrain_scratch.ja.md"])
+def test_the_table_of_presets(page) -> None:
+    """Width × layers, heads, positions and parameters at 32,000 ids of every preset."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    expected = {}
+    for preset, shape in PRESETS.items():
+        size = model_size(transformers_config(ModelConfig(model=preset), VocabularyOnly(32_000)), shape.is_encoder)
+        numbers = shape.hidden_size, shape.num_layers, shape.num_heads, shape.max_positions, size.num_parameters
+        expected[preset] = [*numbers, shape.tie_embeddings]
+    cell = r"([\d,]+)"
+    found = re.findall(
+        rf"^\| `([\w-]+)` \| [^|]+ \| {cell} × {cell} \| {cell} \| {cell} \| (\S+) .*\| {cell} \|$", text, re.M
+    )
+    rows = {preset: [int(x.replace(",", "")) for x in (*numbers, total)] for preset, *numbers, tied, total in found}
+    assert {preset: [*rows[preset], tied in ("tied", "埋め込みと共有")] for preset, *_, tied, _ in found} == expected
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name.endswith(".ja.md")], ids=name)

@@ -10,9 +10,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     "config": 0,
+    "config_help": 0,
+    "config_settings": 0,
     "config_types": 0,
     "runtime": 0,
     "markdown": 0,
+    "scores": 0,
     "tokenizer": 1,
     "data": 1,
     "models": 1,

@@ -93,9 +93,9 @@ def report(argv: Sequence[str]) -> None:
     reporting.show(table)
     if settings.output:
         is_json = settings.output.suffix == ".json"
-        content = json.dumps(table, ensure_ascii=False, indent=2) if is_json else reporting.markdown_table(table)
+        content = json.dumps(table, ensure_ascii=False, indent=2) + "\n" if is_json else reporting.markdown_table(table)
         settings.output.parent.mkdir(parents=True, exist_ok=True)
-        settings.output.write_text(content + "\n", encoding="utf-8")
+        settings.output.write_text(content, encoding="utf-8")
 
 
 def extend(argv: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from jpllm.data.label_rows import AnyRow, batches_by_length
 from jpllm.evaluation.jglue import metrics
+from jpllm.evaluation.standard_error import standard_error
 
 if TYPE_CHECKING:
     import torch
@@ -98,9 +98,9 @@ class ClassScore:
         return float(np.trace(self.confusion) / len(self.targets))
 
     @property
-    def standard_error(self) -> float:
-        """Of the accuracy, as of a share of so many rows."""
-        return math.sqrt(self.accuracy * (1 - self.accuracy) / len(self.targets))
+    def standard_error(self) -> float | None:
+        """Of the accuracy; None for a single row."""
+        return standard_error("acc", list(zip(self.targets, self.outputs.argmax(axis=1).tolist(), strict=True)))
 
     @property
     def majority(self) -> float:

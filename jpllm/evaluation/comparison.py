@@ -102,6 +102,6 @@ def write(file: Path, prompts: Sequence[str], columns: Sequence[ModelAnswers], s
         text = json.dumps({"settings": settings, "answers": rows}, ensure_ascii=False, indent=2) + "\n"
     else:
         described = ", ".join(f"{key} {value}" for key, value in settings.items() if not isinstance(value, dict))
-        text = f"{markdown_table(prompts, columns)}\n{described}\n"
+        text = f"{markdown_table(prompts, columns)}\n{markdown.escaped(described)}\n"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, text)

@@ -5,7 +5,7 @@ The learning rate is the one whose runs are best on held-out training rows; the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,7 @@ class FinetunedRun:
             diverged.
         test: those for the rows to score; None alike.
         num_cut: of the rows to score those that were longer than what the model was given; None where it is unknown.
+        clusters: of each row to score the text that it is about, by default its own; see `standard_error`.
     """
 
     learning_rate: float
@@ -39,6 +40,7 @@ class FinetunedRun:
     validation: metrics.Pairs | None
     test: metrics.Pairs | None
     num_cut: int | None = None
+    clusters: Sequence[Hashable] | None = None
 
 
 def pairs_of(task: Task, predictions: Sequence[Mapping]) -> metrics.Pairs:
@@ -46,6 +48,12 @@ def pairs_of(task: Task, predictions: Sequence[Mapping]) -> metrics.Pairs:
     names = list(map(str, data.LABELS.get(task, ())))
     kind = float if task == "jsts" else names.index if names else int
     return [(kind(row["label"]), kind(row["predicted"])) for row in predictions]
+
+
+def clusters_of(predictions: Sequence[Mapping]) -> list[str]:
+    """Of rows with `text` and, of two sentences, `text_pair`: the text that each is about, as for prompts."""
+    pairs = ({"sentence1": row["text"], "sentence2": row.get("text_pair", "")} for row in predictions)
+    return list(map(data.text_key, pairs))
 
 
 def best_learning_rate(task: Task, runs: Sequence[FinetunedRun]) -> float | None:
@@ -68,9 +76,9 @@ def score_rows(task: Task, runs: Sequence[FinetunedRun]) -> list[dict]:
     """One row per metric, as JSON holds it: shares and correlations, not per cent.
 
     `value` is the mean over the seeds at the chosen learning rate, `standard_deviation` that between them (None with
-    one seed), `standard_error` that of a single run, from its n rows. `chance` and `majority` are those of
-    `jpllm.evaluation.harness`; `is_constant` says that no run tells the rows apart. `runs` has all learning rates, and
-    None for the scores of runs that diverged. No rows where none can be chosen.
+    one seed), `standard_error` that of a single run, from its n rows and the texts that they are about. `chance` and
+    `majority` are those of `jpllm.evaluation.harness`; `is_constant` says that no run tells the rows apart. `runs` has
+    all learning rates, and None for the scores of runs that diverged. No rows where none can be chosen.
     """
     rate = best_learning_rate(task, runs)
     if rate is None:
@@ -79,7 +87,7 @@ def score_rows(task: Task, runs: Sequence[FinetunedRun]) -> list[dict]:
     rows = []
     for metric in METRICS[task]:
         score = metrics.SCORES[metric]
-        scored = [harness.score_row(task, metric, score(run.test), run.test) for run in chosen]
+        scored = [harness.score_row(task, metric, score(run.test), run.test, run.clusters) for run in chosen]
         values, errors = ([row[key] for row in scored] for key in ("value", "standard_error"))
         rows.append(
             {

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from jpllm.evaluation import texts
 from jpllm.evaluation.identity import identity, measured_with
-from jpllm.evaluation.texts import Reading
+from jpllm.evaluation.score_tables import TableTexts
+from jpllm.evaluation.texts import ReadingConfig
 from jpllm.models.build import load_trained
 from jpllm.tokenizer.encoder import corpus_encoder
 from jpllm.tokenizer.load import load
@@ -41,7 +42,7 @@ class Matrix:
 
 
 def add_missing(
-    results: dict, model: PreTrainedModel, encoder: Encoder, earlier_models: Sequence[str], reading: Reading
+    results: dict, model: PreTrainedModel, encoder: Encoder, earlier_models: Sequence[str], reading: ReadingConfig
 ) -> None:
     """Compare the model that `results` are of with earlier ones, unless `results` has just this comparison.
 
@@ -88,23 +89,14 @@ def matrix(scores: Mapping[str, Sequence[dict]]) -> Matrix:
     return Matrix(list(scores), found)
 
 
-def table(found: Mapping) -> str:
-    """The comparison that `add_missing` left, as Markdown, and how the texts were read."""
-    matrix_found = Matrix(found["models"], found["bits_per_byte"])
-    windows = (
-        f"All models read the texts with a context of {found['context_length']:,} tokens, stride {found['stride']:,}."
-    )
-    return f"{markdown_table(matrix_found)}\n\n{windows}"
-
-
-def markdown_table(found: Matrix) -> str:
+def table(found: Matrix) -> TableTexts:
     """A row for each group; behind every model but the first its change."""
-    lines = ["| bits per byte | " + " | ".join(found.models) + " |", "| --- |" + " ---: |" * len(found.models)]
+    rows = []
     for group, row in found.bits_per_byte.items():
         changes = found.change[group]
         cells = [f"{row[0]:.4f}", *(f"{bits:.4f} ({by:+.4f})" for bits, by in zip(row[1:], changes[1:], strict=True))]
-        lines.append(f"| {group} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([group, *cells])
+    return ["bits per byte", *found.models], rows
 
 
 def _described(name: str, context_length: int | None) -> tuple[dict, int]:

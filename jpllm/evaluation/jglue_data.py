@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from jpllm.config import option
 from jpllm.evaluation.jglue import data
 from jpllm.runtime import InputError
 
@@ -35,6 +36,21 @@ KNOWN_ITEMS_SHA256 = {  # `items_sha256` of the same items, by which a copy in a
     "jcommonsenseqa/valid": "a85de5358543b40bc6c93d351923255dee25f4760f4975b617952500ebd71697",
     "jsquad/valid": "394610060c7c1c255255df9da16d956c05fb6f1ce12f779244a499f1842387c1",
 }
+
+
+@dataclass
+class JglueConfig:
+    """JGLUE, for the part jglue; jglue_dir and any_jglue_content also for jglue_finetuned"""
+
+    jglue_dir: Path | None = option(None, "Folder with the official files: datasets/ of yahoojapan/JGLUE, or alike.")
+    tasks: list[Task] | None = option(None, "Tasks of the part jglue; by default those whose files are in jglue_dir.")
+    style: Style = option("base", "Wording of the questions: base, or alpaca for instruction-tuned models.")
+    num_fewshot: int | None = option(None, "Examples before each question; by default as on the boards.", minimum=0)
+    limit: int | None = option(None, "Score only the first items of each task.", minimum=1)
+    any_jglue_content: bool = option(False, "Also take files of jglue_dir that are not as they were published.")
+    contamination: Path | None = option(
+        None, "Report of jpllm data contamination: score also without the items that it found in training texts."
+    )
 
 
 @dataclass(frozen=True)

@@ -16,28 +16,10 @@ from jpllm.evaluation import published
 from jpllm.evaluation.jglue.metrics import SCORES
 from jpllm.evaluation.jglue_data import TASKS
 from jpllm.evaluation.result_folder import Results, read
-from jpllm.evaluation.score_tables import (
-    FINETUNED_COLUMNS,
-    FINETUNED_SOURCE,
-    cell_text,
-    finetuned_cells,
-    score_text,
-    score_with_error,
-    without_hits_text,
-)
+from jpllm.evaluation.score_tables import FINETUNED_COLUMNS, FINETUNED_SOURCE, cell_text, finetuned_cells
 from jpllm.runtime import InputError
+from jpllm.scores import WITHOUT_HITS, score_text, score_title, score_with_error, without_hits_text
 
-TASK_NAMES = {
-    "jcommonsenseqa": "JCommonsenseQA",
-    "jnli": "JNLI",
-    "jsquad": "JSQuAD",
-    "jsts": "JSTS",
-    "marc_ja": "MARC-ja",
-    "jcola": "JCoLA",
-    "jaqket": "JAQKET",
-}
-METRIC_NAMES = {"balanced_acc": "balanced acc", "mcc": "MCC", "exact_match": "EM", "f1": "F1"}
-WITHOUT_HITS = "without items in its training texts"
 _CONSTANT = "(constant)"
 _SETTINGS = ("style", "num_fewshot", "limit", "shots_from", "data_version", "data_sha256", "task_version", "n")
 _LIBRARIES = ("jpllm", "torch", "transformers", "lm_eval")
@@ -111,7 +93,7 @@ def _published_table() -> Table:
         rows.append([f"{model}, published", *cells])
     notes = [f"Source: {published.ZERO_TRAINING_SOURCE}.", published.ZERO_TRAINING_SETTINGS]
     notes.append("So these compare with the results above in size only, not to the point.")
-    return Table("Published", ["model", *(_title(*key) for key in keys)], rows, [], notes)
+    return Table("Published", ["model", *(score_title(*key) for key in keys)], rows, [], notes)
 
 
 def _finetuned_table(results: Sequence[Results]) -> Table:
@@ -156,7 +138,7 @@ class _TaskColumn:
     def __init__(self, rows: dict[int, dict]) -> None:
         self.rows, self.first = rows, next(iter(rows.values()))
         self.metric = self.first["metric"]
-        self.title = _title(self.first["task"], self.metric)
+        self.title = score_title(self.first["task"], self.metric)
 
     def cell(self, number: int) -> str:
         if number not in self.rows:
@@ -214,10 +196,6 @@ def _titles(columns: Sequence[_TextColumn | _TaskColumn]) -> Iterator[str]:
     for place, title in enumerate(titles):
         is_one_of_several = titles.count(title) > 1
         yield f"{title} [{titles[: place + 1].count(title)}]" if is_one_of_several else title
-
-
-def _title(task: str, metric: str) -> str:
-    return f"{TASK_NAMES.get(task, task)} {METRIC_NAMES.get(metric, metric)}"
 
 
 def _versions(results: Sequence[Results]) -> list[str]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jpllm import markdown
 from jpllm.evaluation.leaderboard import Table
-from jpllm.markdown import escaped
 from jpllm.runtime import InputError, write_whole
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def write(file: Path, tables: Sequence[Table]) -> None:
     if file.suffix not in SUFFIXES:
         raise InputError(f"output: {file}: write a file name that ends with {' or '.join(SUFFIXES)}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, markdown(tables) if file.suffix == ".md" else page(tables))
+    write_whole(file, to_markdown(tables) if file.suffix == ".md" else page(tables))
 
 
 def terminal(tables: Sequence[Table]) -> list[rich.table.Table]:
@@ -47,15 +47,14 @@ def terminal(tables: Sequence[Table]) -> list[rich.table.Table]:
     return shown
 
 
-def markdown(tables: Sequence[Table]) -> str:
+def to_markdown(tables: Sequence[Table]) -> str:
     """The lines below the models in italics."""
-    parts = []
+    parts = ["# Leaderboard"]
     for table in tables:
-        lines = [f"## {table.title}", "", _markdown_row(table.header), "| --- |" + " --- |" * (len(table.header) - 1)]
-        lines += map(_markdown_row, table.rows)
-        lines += [_markdown_row(row, "*") for row in table.lines]
-        parts.append("\n".join([*lines, "", *(f"- {escaped(note)}" for note in table.notes)]).rstrip())
-    return "\n\n".join(["# Leaderboard", *parts]) + "\n"
+        notes = "\n".join(f"- {markdown.escaped(note)}" for note in table.notes)
+        text = markdown.table(table.header, table.rows, table.lines)
+        parts.append(f"## {table.title}\n\n{text}\n{notes}".rstrip())
+    return "\n\n".join(parts) + "\n"
 
 
 def page(tables: Sequence[Table]) -> str:
@@ -77,10 +76,6 @@ def _section(table: Table) -> str:
 def _html_row(kind: str, cells: Iterable[str]) -> str:
     first, *others = map(html.escape, cells)
     return f"<tr><th>{first}</th>{''.join(f'<{kind}>{cell}</{kind}>' for cell in others)}</tr>"
-
-
-def _markdown_row(cells: Iterable[str], mark: str = "") -> str:
-    return f"| {' | '.join(f'{mark}{escaped(cell)}{mark}' if cell else '' for cell in cells)} |"
 
 
 _PAGE = """<!doctype html>

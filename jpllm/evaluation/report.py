@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jpllm import runtime
-from jpllm.evaluation import forgetting, texts
+from jpllm import markdown, runtime
+from jpllm.evaluation import forgetting, score_tables, texts
 from jpllm.evaluation.identity import SUMS
-from jpllm.evaluation.score_tables import finetuned_table, jglue_table, markdown_table
 from jpllm.runtime import InputError, write_whole
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 RESULTS_NAME = "evaluation.json"
 TABLE_NAME = "evaluation.md"
@@ -37,8 +41,14 @@ def with_earlier(identity: dict, output_dir: Path | None) -> dict:
 
 
 def write(results: dict, output_dir: Path | None) -> None:
-    """Print the results; with `output_dir` also keep them as `evaluation.json` and `evaluation.md`."""
-    runtime.announce(_text(results))
+    """Print the results, as Markdown where there is no terminal; with `output_dir` also `save` them."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        runtime.announce(_markdown(results))
+    elif runtime.is_main_process():
+        _print(results, console)
     if output_dir:
         save(results, output_dir)
 
@@ -48,22 +58,47 @@ def save(results: dict, output_dir: Path) -> None:
     if runtime.is_main_process():
         output_dir.mkdir(parents=True, exist_ok=True)
         write_whole(output_dir / RESULTS_NAME, json.dumps(results, ensure_ascii=False, indent=2) + "\n")
-        write_whole(output_dir / TABLE_NAME, f"# {results['model']}\n\n{_text(results)}\n")
+        text = f"# {markdown.escaped(results['model'])}\n\n{_markdown(results)}\n"
+        write_whole(output_dir / TABLE_NAME, text)
 
 
-def _text(results: dict) -> str:
-    parts = []
-    if "perplexity" in results:
-        parts.append(texts.table(results["perplexity"]))
-    if results.get("jglue"):
-        parts.append(jglue_table(results["jglue"]))
-    if results.get("jglue_finetuned") or results.get("jglue_finetuned_skipped"):
-        parts.append(finetuned_table(results.get("jglue_finetuned", []), results.get("jglue_finetuned_skipped", {})))
-    if "forgetting" in results:
-        parts.append(forgetting.table(results["forgetting"]))
-    if "sample_quality" in results:
-        shown = {key: key.replace("_", " ") for key in results["sample_quality"]}
-        parts.append(markdown_table([results["sample_quality"]], shown))
+def _markdown(results: dict) -> str:
+    parts = [
+        markdown.escaped(part) if isinstance(part, str) else markdown.table(*part, are_numbers=True).rstrip()
+        for part in _parts(results)
+    ]
     for sample in results.get("samples", []):
-        parts.append(f"> **{sample['prompt']}**{sample['text']}".replace("\n", "\n> "))
+        prompt, text = markdown.escaped(sample["prompt"]), markdown.escaped(sample["text"])
+        parts.append(f"> <b>{prompt}</b>{text}")  # between 。 and a letter ** would end nothing
     return "\n\n".join(parts)
+
+
+def _print(results: dict, console: Console) -> None:
+    """The same on a terminal."""
+    from rich.text import Text
+
+    for part in _parts(results):
+        console.print(Text(part) if isinstance(part, str) else markdown.terminal_table(*part))
+        console.print()
+    for sample in results.get("samples", []):
+        console.print(Text.assemble((sample["prompt"], "bold"), sample["text"]))
+        console.print()
+
+
+def _parts(results: dict) -> Iterator[score_tables.TableTexts | str]:
+    """Tables and paragraphs."""
+    if "perplexity" in results:
+        yield texts.table(results["perplexity"])
+    if results.get("jglue"):
+        yield score_tables.jglue_table(results["jglue"])
+    if results.get("jglue_finetuned"):
+        yield score_tables.finetuned_table(results["jglue_finetuned"])
+        yield score_tables.FINETUNED_SOURCE
+    for task, reason in results.get("jglue_finetuned_skipped", {}).items():
+        yield f"{task} was skipped: {reason}."
+    if found := results.get("forgetting"):
+        yield forgetting.table(forgetting.Matrix(found["models"], found["bits_per_byte"]))
+        context = f"a context of {found['context_length']:,} tokens, stride {found['stride']:,}"
+        yield f"All models read the texts with {context}."
+    if quality := results.get("sample_quality"):
+        yield score_tables.table([quality], {key: key.replace("_", " ") for key in quality})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ _TEXTS = {
     "jglue": ("task", "metric", "style", "data_version"),
     "jglue_finetuned": ("task", "metric", "trainable", "scored"),
 }
+_AGAIN = "evaluate the model again into a new output_dir"
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,30 @@ def _checked(file: Path, part: str, rows: object) -> list[dict]:
         raise InputError(f"{file}: {part} is no list of rows")
     rows = [row for row in rows if row.get("text") != "average"]
     for number, row in enumerate(rows, 1):
-        for key in (*_NUMBERS[part], *_TEXTS[part]):
-            kind, name = ((int, float), "number") if key in _NUMBERS[part] else (str, "text")
-            if not isinstance(row.get(key), kind):
-                raise InputError(f"{file}: {part}, row {number}: {key} is {row.get(key)!r}, not a {name}")
+        where = f"{file}: {part}, row {number}"
+        _refuse_other_types(where, row, _NUMBERS[part], _TEXTS[part])
         if part != "perplexity" and row["metric"] not in SCORES:
-            raise InputError(f"{file}: {part}, row {number}: unknown metric {row['metric']!r}")
+            raise InputError(f"{where}: unknown metric {row['metric']!r}")
+        if part == "jglue":
+            _check_without_hits(where, row.get("without_hits", []))
     return rows
+
+
+def _check_without_hits(where: str, entries: object) -> None:
+    """Raise InputError unless they are those that `jpllm.evaluation.clean_scores` adds to a row."""
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(f"{where}: without_hits is no list of entries; {_AGAIN}")
+    for number, entry in enumerate(entries, 1):
+        may_be_none = ("value", "standard_error") if entry.get("n") == 0 else ("standard_error",)
+        unknown = [key for key in may_be_none if entry.get(key, "missing") is None]
+        numbers = [key for key in ("num_left_out", "n", "value", "standard_error") if key not in unknown]
+        _refuse_other_types(f"{where}: without_hits, entry {number}", entry, numbers, ["left_out"])
+
+
+def _refuse_other_types(where: str, row: dict, numbers: Sequence[str], texts: Sequence[str]) -> None:
+    """Raise InputError unless a row has numbers and texts under these keys."""
+    for keys, kind, name in ((numbers, (int, float), "number"), (texts, str, "text")):
+        for key in keys:
+            if not isinstance(row.get(key), kind):
+                found = f"{row[key]!r}, not a {name}" if key in row else "missing"
+                raise InputError(f"{where}: {key} is {found}; {_AGAIN}")

@@ -1,10 +1,11 @@
-"""Rows of scores as Markdown tables, and scores as texts."""
+"""Rows of scores as tables: their head, and the texts of their rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from jpllm.evaluation import published
+from jpllm.scores import WITHOUT_HITS, score_text, score_with_error, without_hits_text
 
 JGLUE_COLUMNS = {
     "task": "task",
@@ -32,18 +33,16 @@ FINETUNED_COLUMNS = {
     **{model: f"{model}, published" for model in published.FINE_TUNED},
     "remarks": "remarks",
 }
+TableTexts = tuple[list[str], list[list[str]]]
 FINETUNED_SOURCE = f"Published: {published.FINE_TUNED_SOURCE}. {published.FINE_TUNED_SETTINGS}"
-SHARES = ("acc", "balanced_acc", "exact_match", "f1")  # the other scores are correlations
 
 
-def markdown_table(rows: Sequence[dict], columns: Mapping[str, str]) -> str:
-    """Rows as a Markdown table; `columns` has key and title of each column."""
-    lines = ["| " + " | ".join(columns.values()) + " |", "| --- |" + " ---: |" * (len(columns) - 1)]
-    lines += ["| " + " | ".join(cell_text(row.get(key, "")) for key in columns) + " |" for row in rows]
-    return "\n".join(lines)
+def table(rows: Sequence[dict], columns: Mapping[str, str]) -> TableTexts:
+    """Rows as texts; `columns` has key and title of each column."""
+    return list(columns.values()), [[cell_text(row.get(key, "")) for key in columns] for row in rows]
 
 
-def jglue_table(rows: Sequence[dict]) -> str:
+def jglue_table(rows: Sequence[dict]) -> TableTexts:
     """Rows of `jpllm.evaluation.harness`: shares in per cent, correlations as they are, and what to beware of."""
 
     def remarks(row: dict) -> str:
@@ -58,18 +57,17 @@ def jglue_table(rows: Sequence[dict]) -> str:
     ]
     columns = dict(JGLUE_COLUMNS)
     if any("without_hits" in row for row in rows):
-        columns["without_hits"] = "without items in the training texts"
+        columns["without_hits"] = WITHOUT_HITS
         for row, cell in zip(rows, cells, strict=True):
             cell["without_hits"] = "; ".join(
                 without_hits_text(row["metric"], one) for one in row.get("without_hits", [])
             )
-    return markdown_table(cells, columns)
+    return table(cells, columns)
 
 
-def finetuned_table(rows: Sequence[dict], skipped: Mapping[str, str]) -> str:
-    """Rows of `jpllm.evaluation.finetuned` beside published ones, and why tasks are not among them."""
-    lines = [markdown_table(list(map(finetuned_cells, rows)), FINETUNED_COLUMNS), FINETUNED_SOURCE] if rows else []
-    return "\n\n".join([*lines, *(f"{task} was skipped: {reason}." for task, reason in skipped.items())])
+def finetuned_table(rows: Sequence[dict]) -> TableTexts:
+    """Rows of `jpllm.evaluation.finetuned` beside published ones."""
+    return table(list(map(finetuned_cells, rows)), FINETUNED_COLUMNS)
 
 
 def finetuned_cells(row: Mapping) -> dict:
@@ -92,28 +90,6 @@ def finetuned_cells(row: Mapping) -> dict:
         "epochs": f"{row['epochs']:g}" if "epochs" in row else "",
         "remarks": ", ".join(found),
     }
-
-
-def score_text(metric: str, value: float | None) -> str:
-    """A share in per cent, a correlation as it is, and nothing of nothing."""
-    return "" if value is None else f"{100 * value:.1f} %" if metric in SHARES else f"{value:.3f}"
-
-
-def score_with_error(metric: str, value: float, standard_error: float | None) -> str:
-    """`41.2 ± 1.0 %`, or the score alone where there is no standard error."""
-    text = score_text(metric, value)
-    if standard_error is None:
-        return text
-    number, *unit = text.split(" ")
-    return " ".join([number, "±", *score_text(metric, standard_error).split(" ")[:1], *unit])
-
-
-def without_hits_text(metric: str, entry: Mapping) -> str:
-    """An entry of `without_hits`, which `jpllm.evaluation.clean_scores` adds to rows."""
-    left_out = f"{entry['num_left_out']:,} {entry['left_out']} left out"
-    if not entry["n"]:
-        return f"none is left, {left_out}"
-    return f"{score_with_error(metric, entry['value'], entry['standard_error'])} (n {entry['n']:,}, {left_out})"
 
 
 def cell_text(value: object) -> str:

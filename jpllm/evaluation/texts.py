@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jpllm import runtime
+from jpllm.config import option
 from jpllm.data.corpus import choose_documents, encode_text
 from jpllm.data.sources import SourceConfig, read_documents
-from jpllm.evaluation import perplexity
+from jpllm.evaluation import perplexity, score_tables
 from jpllm.evaluation.identity import measured_with
-from jpllm.evaluation.score_tables import markdown_table
 from jpllm.models import build
 from jpllm.runtime import InputError
 
@@ -48,18 +48,28 @@ _RATES = (
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Reading:
-    """Which texts are read, and how: see the keys of the same names of recipes/evaluate.py."""
+@dataclass
+class ReadingConfig:
+    """Texts to score, and how a model reads"""
 
-    sources: Sequence[SourceConfig]
-    max_bytes: int
-    context_length: int | None
-    stride: int | None
-    batch_size: int
+    texts: list[SourceConfig] = option(
+        default_factory=list, help="Texts to score: paths, or entries with the keys below."
+    )
+    max_bytes: int = option(10_000_000, "Most bytes of each text, whole documents chosen by their hash.", minimum=1)
+    context_length: int | None = option(
+        None, "Tokens that the model sees at once; by default the length it was trained on, at most 2,048.", minimum=2
+    )
+    stride: int | None = option(None, "Tokens scored per window; by default context_length − 1.", minimum=1)
+    batch_size: int = option(8, "Windows or prompts per forward pass.", minimum=1)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """No text twice."""
+        names = [source.label for source in self.texts]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            yield "texts", f"{', '.join(twice)}: named twice; results are told apart by these names"
 
 
-def add_missing(rows: list[dict], model: PreTrainedModel, encoder: Encoder, reading: Reading) -> list[dict]:
+def add_missing(rows: list[dict], model: PreTrainedModel, encoder: Encoder, reading: ReadingConfig) -> list[dict]:
     """The rows of the texts, in their order. Those that `rows` has are taken from it, the others are scored and added.
 
     Where a launcher started several processes, all of them call it, and each gets the whole result.
@@ -69,7 +79,7 @@ def add_missing(rows: list[dict], model: PreTrainedModel, encoder: Encoder, read
     """
     windows = _windows(model, reading)
     found = []
-    for source in reading.sources:
+    for source in reading.texts:
         documents = choose_documents(read_documents(source), reading.max_bytes)
         sha256 = hashlib.sha256("\0".join(documents).encode()).hexdigest()
         settings = {"text": source.label, "sha256": sha256, "max_bytes": reading.max_bytes, **windows}
@@ -97,9 +107,9 @@ def context_length(model: PreTrainedModel, wanted: int | None) -> int:
     return length
 
 
-def table(rows: Sequence[dict]) -> str:
-    """The rows as Markdown, and below them the averages."""
-    return markdown_table([*rows, *averages(rows)], COLUMNS)
+def table(rows: Sequence[dict]) -> score_tables.TableTexts:
+    """The rows, and below them the averages."""
+    return score_tables.table([*rows, *averages(rows)], COLUMNS)
 
 
 def averages(rows: Sequence[dict]) -> Iterator[dict]:
@@ -112,7 +122,7 @@ def averages(rows: Sequence[dict]) -> Iterator[dict]:
             yield {"text": "average", **means, **dict(zip(keys, settings, strict=True))}
 
 
-def _windows(model: PreTrainedModel, reading: Reading) -> dict[str, int]:
+def _windows(model: PreTrainedModel, reading: ReadingConfig) -> dict[str, int]:
     length = context_length(model, reading.context_length)
     if reading.stride and reading.stride >= length:
         raise InputError(f"stride: {reading.stride:,} must be below the context length ({length:,})")

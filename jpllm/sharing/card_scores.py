@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jpllm import markdown
+from jpllm.scores import WITHOUT_HITS, score_text, without_hits_text
 from jpllm.sharing.card_text import Facts, group_changes
-from jpllm.tracking.compare.scores import SHARES
+from jpllm.tracking.compare.scores import without_hits
 from jpllm.tracking.compare.summary import loss_unit
+from jpllm.tracking.quantities import four_decimals
 from jpllm.tracking.runs import number, rows_of
 
 HELD_OUT = "held-out texts of the training data"
@@ -20,6 +22,40 @@ _HELD_OUT_FIGURES = {
     "token_accuracy": "answer tokens right",
 }
 SPLIT_FIGURES = ("accuracy", "macro_f1", "pearson", "spearman")
+# Of the rows of an evaluation: key → title of its column.
+_PERPLEXITY_COLUMNS = {
+    "text": "text",
+    "num_bytes": "bytes",
+    "bits_per_byte": "bits/byte",
+    "bits_per_character": "bits/character",
+    "perplexity": "perplexity",
+    "xz_bits_per_byte": "xz -9 bits/byte",
+    "window": "window, step (tokens)",
+}
+_JGLUE_COLUMNS = {
+    "task": "task",
+    "data_version": "version of the data",
+    "style": "style",
+    "num_fewshot": "shots",
+    "n": "items",
+    "metric": "metric",
+    "value": "score",
+    "standard_error": "standard error",
+    "chance": "chance",
+    "majority": "majority",
+    "remarks": "",
+}
+_FINETUNED_COLUMNS = {
+    "task": "fine-tuned on",
+    "metric": "metric",
+    "value": "mean of the seeds",
+    "standard_error": "standard error",
+    "num_seeds": "seeds",
+    "learning_rate": "learning rate",
+    "n": "items",
+    "chance": "chance",
+}
+_SCORES = ("value", "standard_error", "chance", "majority")
 
 
 def scores(facts: Facts) -> str:
@@ -63,75 +99,24 @@ def _splits(facts: Facts) -> Iterator[str]:
 
 def _perplexity(evaluation: dict) -> Iterator[str]:
     rows = [row for row in rows_of(evaluation.get("perplexity")) if number(row.get("num_bytes")) is not None]
-    if not rows:
-        return
-    keys = ("bits_per_byte", "bits_per_character", "perplexity", "xz_bits_per_byte")
-    head = ["text", "bytes", "bits/byte", "bits/character", "perplexity", "xz -9 bits/byte", "window, step (tokens)"]
-    table = [
-        [
-            str(row.get("text")),
-            f"{row['num_bytes']:,}",
-            *(_decimal(row.get(key)) for key in keys),
-            f"{row.get('context_length')}, {row.get('stride')}",
-        ]
-        for row in rows
-    ]
-    yield markdown.table(head, table)
+    shown = [{**row, "window": f"{row.get('context_length')}, {row.get('stride')}"} for row in rows]
+    if rows:
+        yield _table(_PERPLEXITY_COLUMNS, shown)
 
 
 def _jglue(evaluation: dict) -> Iterator[str]:
-    head = [
-        "task",
-        "version of the data",
-        "style",
-        "shots",
-        "items",
-        "metric",
-        "score",
-        "standard error",
-        "chance",
-        "majority",
-        "",
-    ]
-    table = [
-        [
-            str(row.get("task")),
-            str(row.get("data_version")),
-            *(str(row.get(key)) for key in ("style", "num_fewshot", "n", "metric")),
-            *(_score(row, key) for key in ("value", "standard_error", "chance", "majority")),
-            _remarks(row),
-        ]
-        for row in rows_of(evaluation.get("jglue"))
-    ]
-    if table:
-        yield f"Answers by lm-evaluation-harness {evaluation['jglue'][0].get('lm_eval')}.\n"
-        yield markdown.table(head, table)
+    rows, columns = rows_of(evaluation.get("jglue")), dict(_JGLUE_COLUMNS)
+    if any(map(without_hits, rows)):
+        columns["without_hits"] = WITHOUT_HITS
+    if rows:
+        yield f"Answers by lm-evaluation-harness {rows[0].get('lm_eval')}.\n"
+        yield _table(columns, [{**row, "remarks": _remarks(row), "without_hits": _clean(row)} for row in rows])
 
 
 def _finetuned(evaluation: dict) -> Iterator[str]:
-    head = [
-        "fine-tuned on",
-        "metric",
-        "mean of the seeds",
-        "standard error",
-        "seeds",
-        "learning rate",
-        "items",
-        "chance",
-    ]
-    table = [
-        [
-            str(row.get("task")),
-            str(row.get("metric")),
-            *(_score(row, key) for key in ("value", "standard_error")),
-            *(str(row.get(key, "")) for key in ("num_seeds", "learning_rate", "n")),
-            _score(row, "chance"),
-        ]
-        for row in rows_of(evaluation.get("jglue_finetuned"))
-    ]
-    if table:
+    if rows := rows_of(evaluation.get("jglue_finetuned")):
         yield "Classifiers that were made of this model on the training data of each task:\n"
-        yield markdown.table(head, table)
+        yield _table(_FINETUNED_COLUMNS, [{**row, "learning_rate": str(row.get("learning_rate"))} for row in rows])
 
 
 def _forgetting(evaluation: dict) -> Iterator[str]:
@@ -144,11 +129,23 @@ def _forgetting(evaluation: dict) -> Iterator[str]:
     yield markdown.table(["texts, bits per byte", *names], rows)
 
 
-def _score(row: dict, key: str) -> str:
-    value = number(row.get(key))
-    if value is None:
-        return ""
-    return f"{100 * value:.1f} %" if row.get("metric") in SHARES else f"{value:.3f}"
+def _table(columns: Mapping[str, str], rows: Sequence[Mapping]) -> str:
+    return markdown.table(list(columns.values()), [[_cell(row, key) for key in columns] for row in rows])
+
+
+def _cell(row: Mapping, key: str) -> str:
+    """A score as its metric is written; other numbers with commas or decimals."""
+    value = row.get(key)
+    if key in _SCORES:
+        return score_text(str(row.get("metric")), number(value))
+    if isinstance(value, int):
+        return f"{value:,}"
+    return value if isinstance(value, str) else _decimal(value)
+
+
+def _clean(row: dict) -> str:
+    """The scores of the items that stand in no training text."""
+    return "; ".join(without_hits_text(str(row.get("metric")), entry) for entry in without_hits(row))
 
 
 def _remarks(row: dict) -> str:
@@ -163,7 +160,7 @@ def _remarks(row: dict) -> str:
 
 def _decimal(value: object) -> str:
     found = number(value)
-    return "" if found is None else f"{found:.4f}" if found < 1000 else f"{found:,.0f}"
+    return "" if found is None else four_decimals(found)
 
 
 def _model_name(name: str) -> str:

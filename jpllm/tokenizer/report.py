@@ -7,6 +7,7 @@ import typing
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
+from jpllm import markdown
 from jpllm.tokenizer.encoder import corpus_encoder
 from jpllm.tokenizer.joyo import JOYO_KANJI
 from jpllm.tokenizer.pieces import JAPANESE, LETTERS, byte_piece_ids, piece_bytes, whole_characters
@@ -78,27 +79,18 @@ def rows(columns: Mapping[str, Mapping[str, int | float | str]]) -> list[dict[st
 
 def markdown_table(table: Sequence[Mapping[str, int | float | str]]) -> str:
     """The rows as a Markdown table."""
-    cells = [list(table[0]), *([_cell(value).replace("|", "\\|") for value in row.values()] for row in table)]
-    lines = ["| " + " | ".join(line) + " |" for line in cells]
-    return "\n".join([lines[0], "| --- |" + " ---: |" * (len(cells[0]) - 1), *lines[1:]])
+    return markdown.table(list(table[0]), _texts(table), are_numbers=True)
 
 
 def show(table: Sequence[Mapping[str, int | float | str]]) -> None:
     """Print the rows to stdout: a table as wide as the terminal, or Markdown where there is none."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     console = Console()
-    if not console.is_terminal:
-        print(markdown_table(table), flush=True)
-        return
-    shown = Table()
-    for number, name in enumerate(table[0]):
-        shown.add_column(name, justify="right" if number else "left", overflow="fold")
-    for row in table:
-        shown.add_row(*(Text(_cell(value)) for value in row.values()))
-    console.print(shown)
+    if console.is_terminal:
+        console.print(markdown.terminal_table(list(table[0]), _texts(table)))
+    else:
+        print(markdown_table(table), end="", flush=True)
 
 
 def _lengths(tokenizer: PreTrainedTokenizerFast, encoded: Sequence[np.ndarray], texts: Sequence[str]) -> dict:
@@ -167,6 +159,10 @@ def _visible(text: str) -> str:
 
 def _cut(ids: Iterable[int], contents: Mapping[int, bytes]) -> str:
     return "·".join(contents.get(int(index), b"?").decode(errors="replace").strip() for index in ids).strip("·")
+
+
+def _texts(table: Sequence[Mapping[str, int | float | str]]) -> list[list[str]]:
+    return [list(map(_cell, row.values())) for row in table]
 
 
 def _cell(value: int | float | str) -> str:

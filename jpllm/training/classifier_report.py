@@ -70,8 +70,9 @@ def _classes(found: dict, before: dict | None) -> str:
     is_of_choices = "macro_f1" not in found
     macro_f1 = "" if is_of_choices else f", macro-F1 {found['macro_f1']:.4f}"
     most_frequent = "choosing always the same place" if is_of_choices else "the most frequent class"
+    error = "" if found["standard_error"] is None else f" ± {found['standard_error']:.2%}"
     return (
-        f"accuracy {found['accuracy']:.2%} ± {found['standard_error']:.2%}{earlier}{macro_f1}; "
+        f"accuracy {found['accuracy']:.2%}{error}{earlier}{macro_f1}; "
         f"{found['num_rows']:,} rows, chance {found['chance']:.2%}, {most_frequent} {found['majority']:.2%}"
     )
 

@@ -29,6 +29,15 @@ class FinetuneConfig:
     )
     finetune_epochs: float = option(4.0, "Passes over the training rows.", above=0)
     finetune_batch_size: int = option(32, "Rows that a step learns from; a question counts as one.", minimum=1)
+    finetune_gradient_accumulation_steps: int = option(
+        1, "Forward passes that share the rows of a step: the same step in less memory.", minimum=1
+    )
+    finetune_activation_checkpointing: bool = option(
+        False, "Recompute activations in the backward pass: less memory, about a third more time."
+    )
+    finetune_optimizer: Literal["adamw", "adamw_8bit"] = option(
+        "adamw", "adamw_8bit keeps AdamW's moments in a quarter of the memory (GPU)."
+    )
     finetune_trainable: Trainable = option("all", "What learns: all, or the head with or without the last layer.")
     finetune_max_train_rows: int | None = option(
         None, "Train on so many of the rows, chosen by chance: for a quick try.", minimum=1
@@ -40,8 +49,14 @@ class FinetuneConfig:
     finetune_keep_models: bool = option(False, "Keep the model of each run beside its figures and predictions.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """At least one run, and none twice."""
+        """At least one run, and none twice; forward passes of equally many rows."""
         for key in ("finetune_tasks", "finetune_learning_rates", "finetune_seeds"):
             values = getattr(self, key)
             if values is not None and (not values or len(set(values)) < len(values)):
                 yield key, f"{values}: name at least one, and each once"
+        rows, passes = self.finetune_batch_size, self.finetune_gradient_accumulation_steps
+        if rows % passes:
+            yield (
+                "finetune_gradient_accumulation_steps",
+                f"{passes} passes cannot share the {rows} rows of finetune_batch_size equally; name a divisor",
+            )

@@ -139,7 +139,7 @@ def test_everything_is_there(viewport, scheme, open_report, tmp_path):
     summary = page.locator("#summary")
     assert summary.get_by_text("unfinished, step 2", exact=True).is_visible()
     row = summary.locator("tr", has=page.get_by_text("JNLI accuracy"))
-    assert row.locator("td").all_inner_texts() == ["41.0 % ± 3.0", "–", "–"]
+    assert row.locator("td").all_inner_texts() == ["41.0 ± 3.0 %", "–", "–"]
     assert row.locator(".bar b").evaluate("mark => mark.style.left").startswith("33.33")
     remarks = page.locator(".remarks").inner_text()
     assert "scratch its evaluations may be of other weights" in remarks

@@ -153,6 +153,6 @@ def test_markdown(tmp_path):
         "| r |  \\[cut\\] | 四 |\n"
     )
     assert markdown_table(["p|q", "r"], columns) == table
-    comparison.write(tmp_path / "t.md", ["p|q", "r"], columns, {"seed": 3, "stop": "eos", "versions": {}})
-    assert (tmp_path / "t.md").read_text(encoding="utf-8") == f"{table}\nseed 3, stop eos\n"
+    comparison.write(tmp_path / "t.md", ["p|q", "r"], columns, {"seed": 3, "stop": "*", "versions": {}})
+    assert (tmp_path / "t.md").read_text(encoding="utf-8") == f"{table}\nseed 3, stop \\*\n"
     assert len(list(tmp_path.iterdir())) == 1

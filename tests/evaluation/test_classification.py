@@ -26,7 +26,7 @@ def test_figures_of_classes_by_hand():
     assert score.f1.tolist() == pytest.approx([1 / 2, 3 / 4, 0])
     assert score.macro_f1 == pytest.approx((1 / 2 + 3 / 4) / 3)
     assert score.majority == pytest.approx(4 / 6)
-    assert score.standard_error == pytest.approx(math.sqrt(4 / 6 * 2 / 6 / 6))
+    assert score.standard_error == pytest.approx(math.sqrt(4 / 6 * 2 / 6 / 5))
     report = score.report(["a", "b", "c"])
     assert report["confusion"]["b"] == {"a": 1, "b": 3, "c": 0}
     assert report["classes"]["b"] == {"precision": 0.75, "recall": 0.75, "f1": 0.75, "num_rows": 4}
@@ -43,6 +43,8 @@ def test_figures_of_classes_by_definition():
         f1.append(2 * hits / ((predicted == c).sum() + (true == c).sum()))
     assert score.f1.tolist() == pytest.approx(f1)
     assert score.accuracy == (predicted == true).mean()
+    assert score.standard_error == pytest.approx(np.std(predicted == true, ddof=1) / math.sqrt(200))
+    assert ClassScore(outputs[:1], true[:1].tolist()).standard_error is None
     loss = torch.nn.functional.cross_entropy(torch.from_numpy(outputs).double(), torch.from_numpy(true)).item()
     assert score.loss == pytest.approx(loss)
     assert probabilities(outputs).sum(axis=1) == pytest.approx(np.ones(200))
@@ -80,7 +82,7 @@ def test_figures_of_choices():
         "num_rows": 4,
         "loss": pytest.approx(-(3 * math.log(0.8) + math.log(0.1)) / 4),
         "accuracy": 0.75,
-        "standard_error": pytest.approx(math.sqrt(0.75 * 0.25 / 4)),
+        "standard_error": pytest.approx(math.sqrt(0.75 * 0.25 / 3)),
         "chance": pytest.approx(1 / 3),
         "majority": 0.5,
     }

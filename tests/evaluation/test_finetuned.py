@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from jpllm.evaluation.finetuned import FinetunedRun, best_learning_rate, pairs_of, score_rows
+from jpllm.evaluation.finetuned import FinetunedRun, best_learning_rate, clusters_of, pairs_of, score_rows
+from jpllm.evaluation.jglue import data
 
 
 def run(rate, seed, right_in_validation, right_in_test):
@@ -68,6 +69,29 @@ def test_correlations_of_jsts_and_jcola():
     expected = (30 * 10 - 4 * 6) / math.sqrt((30 + 4) * (30 + 6) * (10 + 4) * (10 + 6))
     assert rows["mcc"]["value"] == pytest.approx(expected)
     assert rows["acc"]["value"] == 0.8
+
+
+def test_rows_about_one_text_are_no_independent_ones():
+    """Residuals of 4 right of 6 are 1/3 and −2/3; of the texts they are 2/3, −1/3, −1/3 in sum."""
+    test = [(1, 1), (1, 1), (1, 1), (0, 1), (1, 1), (0, 1)]
+    one = FinetunedRun(1e-5, 0, test, test, clusters=["a", "a", "b", "b", "c", "c"])
+    (row,) = score_rows("jnli", [one])
+    assert row["standard_error"] == pytest.approx(math.sqrt(3 / 2 * (4 + 1 + 1) / 9) / 6)
+    other = FinetunedRun(1e-5, 1, test, test, clusters=list("abcdef"))
+    errors = [row["standard_error"], math.sqrt(2 / 3 * 1 / 3 / 5)]
+    assert score_rows("jnli", [one, other])[0]["standard_error"] == pytest.approx(np.mean(errors))
+
+
+def test_which_rows_are_about_one_text():
+    """The same two sentences in any order, or the same question or sentence; as for prompts."""
+    pairs = [("海", "山"), ("山", "海"), ("山", "川"), ("海", "山")]
+    rows = [{"text": text, "text_pair": pair, "label": "neutral"} for text, pair in pairs]
+    items = [{"sentence1": text, "sentence2": pair} for text, pair in pairs]
+    first, second, third, fourth = found = clusters_of(rows)
+    assert first == second == fourth != third
+    assert found == list(map(data.text_key, items))
+    first, second, third = clusters_of([{"text": text, "choices": ["a", "b"]} for text in ("問い", "別の問い", "問い")])
+    assert first == third != second
 
 
 def test_pairs_are_indices_numbers_or_places():

@@ -57,7 +57,7 @@ def test_one_column_for_what_was_got_in_one_way(tmp_path):
             {"xz -9": "2.5000", "size": "4,000 bytes", "context": "512, stride 511"}
             | dict.fromkeys(["chance", "majority", "prompt", "examples", "data"], ""),
         ),
-        "JNLI acc": (
+        "JNLI accuracy": (
             ["41.1 ± 1.0 %", "50.0 % (7 prompts cut)"],
             {"xz -9": "", "size": "2,430 items", "context": "", "chance": "33.3 %", "majority": "55.5 %"}
             | {"prompt": "base", "examples": "3, from valid", "data": f"version 1.3 ({VALID[:8]}…)"},
@@ -81,7 +81,7 @@ def test_what_was_got_otherwise_has_a_column_of_its_own(tmp_path, changes, line,
     a = write(tmp_path / "a", "small", jglue=[jnli(0.4)])
     b = write(tmp_path / "b", "large", jglue=[jnli(0.5, **changes)])
     own = columns(leaderboard.tables([a, b])[0])
-    assert list(own) == ["JNLI acc [1]", "JNLI acc [2]"]
+    assert list(own) == ["JNLI accuracy [1]", "JNLI accuracy [2]"]
     assert [cells for cells, _ in own.values()] == [["40.0 ± 1.0 %", ""], ["", "50.0 ± 1.0 %"]]
     assert [lines[line] for _, lines in own.values()] == texts
 
@@ -132,8 +132,8 @@ def test_marks_and_order(tmp_path):
     rows += [jnli(metric="balanced_acc"), jnli(), jnli(task="jcommonsenseqa")]
     folder = write(tmp_path / "a", "small", [text(1.5)], rows)
     own = leaderboard.tables([folder])[0]
-    names = ["held_out, bits/byte", "JCommonsenseQA acc", "JNLI acc", "JNLI balanced acc"]
-    assert own.header[1:] == [*names, "JSTS pearson"]
+    names = ["held_out, bits/byte", "JCommonsenseQA accuracy", "JNLI accuracy", "JNLI balanced accuracy"]
+    assert own.header[1:] == [*names, "JSTS Pearson"]
     assert own.rows[0][-1] == "0.000 ± 0.000 (constant)"
     assert any(note.startswith("constant: nearly all answers are the same") for note in own.notes)
 
@@ -162,7 +162,7 @@ def test_published_rows_stand_apart(tmp_path):
     assert [row[0] for row in others.rows] == [f"{model}, published" for model in published.ZERO_TRAINING]
     rows = {row[0]: dict(zip(others.header, row, strict=True)) for row in others.rows}
     row = rows["cyberagent/open-calm-medium (0.4B), published"]
-    assert (row["JNLI acc"], row["JSQuAD F1"], row["JAQKET EM"]) == ("42.3 ± 1.0 %", "39.8 %", "")
+    assert (row["JNLI accuracy"], row["JSQuAD F1"], row["JAQKET exact match"]) == ("42.3 ± 1.0 %", "39.8 %", "")
     assert "not to the point" in others.notes[-1]
 
 

@@ -31,8 +31,8 @@ def test_versions_are_those_of_the_rows(tmp_path):
         ({"model": "m", "jglue": [jnli(), jnli("high")]}, "jglue, row 2: value is 'high', not a number"),
         ({"model": "m", "jglue": [jnli(task=None)]}, "jglue, row 1: task is None, not a text"),
         ({"model": "m", "jglue": [jnli(metric="bleu")]}, "jglue, row 1: unknown metric 'bleu'"),
-        ({"model": "m", "perplexity": [{"text": "t"}]}, "perplexity, row 1: num_bytes is None, not a number"),
-        ({"model": "m", "jglue_finetuned": [{"n": 1}]}, "jglue_finetuned, row 1: value is None, not a number"),
+        ({"model": "m", "perplexity": [{"text": "t"}]}, "perplexity, row 1: num_bytes is missing"),
+        ({"model": "m", "jglue_finetuned": [{"n": 1}]}, "jglue_finetuned, row 1: value is missing"),
         (b"\xff", "broken JSON"),
     ],
 )
@@ -44,3 +44,37 @@ def test_what_cannot_be_compared(tmp_path, content, message):
         file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     with pytest.raises(InputError, match=message):
         read(tmp_path)
+
+
+HITS = {"left_out": "items", "num_left_out": 30, "n": 2400, "value": 0.39, "standard_error": 0.01}
+NONE_LEFT = {**HITS, "n": 0, "value": None, "standard_error": None}
+
+
+def test_scores_without_hits_are_read(tmp_path):
+    rows = [jnli(without_hits=[HITS, {**HITS, "standard_error": None}, NONE_LEFT]), jnli(without_hits=[])]
+    assert read(write(tmp_path / "a", "m", [], rows)).jglue == rows
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"items": HITS}, "without_hits is no list of entries"),
+        (None, "without_hits is no list of entries"),
+        ([HITS, "items"], "without_hits is no list of entries"),
+        *(
+            ([HITS, {key: HITS[key] for key in HITS if key != absent}], f"without_hits, entry 2: {absent} is missing")
+            for absent in HITS
+        ),
+        ([{**HITS, "left_out": 3}], "without_hits, entry 1: left_out is 3, not a text"),
+        ([{**HITS, "num_left_out": "30"}], "without_hits, entry 1: num_left_out is '30', not a number"),
+        ([{**HITS, "n": None}], "without_hits, entry 1: n is None, not a number"),
+        ([{**HITS, "value": None}], "without_hits, entry 1: value is None, not a number"),
+        ([{**HITS, "standard_error": [0.01]}], r"without_hits, entry 1: standard_error is \[0\.01\], not a number"),
+        ([{**NONE_LEFT, "value": "none"}], "without_hits, entry 1: value is 'none', not a number"),
+    ],
+)
+def test_broken_scores_without_hits(tmp_path, entries, message):
+    folder = write(tmp_path / "a", "m", [], [jnli(), jnli(without_hits=entries)])
+    again = "; evaluate the model again into a new output_dir"
+    with pytest.raises(InputError, match=f"evaluation.json: jglue, row 2: {message}{again}$"):
+        read(folder)

@@ -13,6 +13,37 @@ def test_of_a_share():
     assert standard_error("acc", pairs[:1]) is None
 
 
+def test_is_that_of_the_harness():
+    """Its standard error of a mean is from the deviation with n − 1."""
+    harness = pytest.importorskip("lm_eval.api.metrics")
+    pairs = [(("海",), "海"), (("川", "大きな川"), "大川"), (("山",), "谷"), (("空",), "空の上")]
+    for metric in ("exact_match", "f1"):
+        values = [metrics.SCORES[metric]([pair]) for pair in pairs]
+        assert standard_error(metric, pairs) == pytest.approx(harness.mean_stderr(values))
+
+
+def test_of_clusters_is_that_of_a_regression_on_a_constant():
+    """The sandwich (XᵀX)⁻¹ · Σ Xᵀuuᵀ X · (XᵀX)⁻¹, whose middle sums over the clusters g, times
+    G / (G − 1) · (N − 1) / (N − K), as statistics packages report it for least squares.
+    """
+    rng = np.random.default_rng(3)
+    clusters = rng.integers(0, 25, 90).tolist()
+    right = rng.random(90) < np.array([rng.random(25)[name] for name in clusters])
+    pairs = [(1, int(one)) for one in right]
+    x, y = np.ones((90, 1)), right.astype(float)
+    bread = np.linalg.inv(x.T @ x)
+    residuals = y - x @ (bread @ x.T @ y)
+    middle = np.zeros((1, 1))
+    for name in set(clusters):
+        own = np.array(clusters) == name
+        score = x[own].T @ residuals[own]
+        middle += np.outer(score, score)
+    num_clusters, num_rows, num_parameters = len(set(clusters)), 90, 1
+    correction = num_clusters / (num_clusters - 1) * (num_rows - 1) / (num_rows - num_parameters)
+    expected = np.sqrt(correction * (bread @ middle @ bread)[0, 0])
+    assert standard_error("acc", pairs, clusters) == pytest.approx(expected, rel=1e-12)
+
+
 def test_of_a_correlation():
     """Of 400 pairs with correlation r about (1 − r²) / √n."""
     rng = np.random.default_rng(1)

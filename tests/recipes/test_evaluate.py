@@ -61,7 +61,7 @@ def test_tasks_are_added_to_what_is_there(model_dir, jglue_dir, tmp_path, monkey
     assert second["perplexity"][0]["num_tokens"] > 0
     assert "| jsts | base | 4 | pearson |" in capsys.readouterr().out
     board = leaderboard.tables([tmp_path])[0]
-    names = ["text, bits/byte", "JNLI acc", "JNLI balanced acc", "JSTS pearson", "JSTS spearman"]
+    names = ["text, bits/byte", "JNLI accuracy", "JNLI balanced accuracy", "JSTS Pearson", "JSTS Spearman"]
     assert board.header == ["model", *names]
     assert board.rows[0][:2] == [str(model_dir), f"{second['perplexity'][0]['bits_per_byte']:.4f}"]
 
@@ -77,7 +77,8 @@ def test_tasks_are_added_to_what_is_there(model_dir, jglue_dir, tmp_path, monkey
     [
         ({"--tasks": "jnlli"}, "--tasks"),
         ({"--jglue_dir": None}, "jglue_dir: name the folder with the official files"),
-        ({"--parts": "samples"}, "--jglue_dir: acts only on the part jglue"),
+        ({"--parts": "samples"}, "jglue_dir: acts only on the part jglue"),
+        ({"--parts": "samples", "--jglue_dir": None, "--style": "alpaca"}, "style: acts only on the part jglue"),
         ({"--jglue_dir": "nowhere"}, "jglue_dir: nowhere: no such folder"),
         ({"--any_jglue_content": "false"}, "12 items, not the file that was published"),
         ({"--num_fewshot": "9", "--tasks": "jnli"}, "num_fewshot: 9 examples; there are 8 of jnli"),
@@ -132,7 +133,7 @@ def test_scores_without_items_in_the_training_texts(model_dir, jglue_dir, tmp_pa
     assert accuracy["value"] == sum(right) / 4
     (entry,) = accuracy["without_hits"]
     assert (entry["num_left_out"], entry["n"], entry["value"]) == (2, 2, (right[0] + right[3]) / 2)
-    assert "without items in the training texts |" in capsys.readouterr().out
+    assert "without items in its training texts |" in capsys.readouterr().out
 
     assert call_recipe(monkeypatch, RECIPE, [*argv[:-4], *argv[-2:], "--contamination", str(found)]) == 2
     assert "contamination: the answers that it needs are in output_dir" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+import yaml
 
 from jpllm.models.build import build_from_scratch
 from jpllm.models.presets import ModelConfig
@@ -129,6 +130,7 @@ def test_without_a_training_file(models, commands, monkeypatch, tmp_path, capsys
     """The validation file is cut 7 : 1 : 2. A learning rate that diverges is there, and is not chosen."""
     data = write_jglue(tmp_path / "jglue", num_items=40, with_train=False)
     more = {"finetune_tasks": "jnli", "finetune_seeds": 0, "finetune_split_validation": "true"}
+    more |= {"finetune_gradient_accumulation_steps": 2, "finetune_activation_checkpointing": "true"}
     argv = arguments(models / "neox-tiny", data, tmp_path / "out", **more)
     argv.insert(argv.index("--finetune_learning_rates") + 1, "1e38")
     assert call_recipe(monkeypatch, RECIPE, argv) == 0
@@ -138,6 +140,12 @@ def test_without_a_training_file(models, commands, monkeypatch, tmp_path, capsys
     assert (own["validation"]["num_rows"], own["test"]["num_rows"], own["num_cut"]["test"]) == (4, 8, 0)
     assert (row["n"], row["num_cut"], row["scored"]) == (8, 0, "a fifth of the validation file")
     assert (row["value"], row["learning_rate"]) == (own["test"]["accuracy"], 1e-3)
+    assert row["standard_error"] == pytest.approx(
+        own["test"]["standard_error"]
+    )  # no two of the rows are about one text
+    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    assert (settings["per_device_train_batch_size"], settings["gradient_accumulation_steps"]) == (4, 2)
+    assert settings["activation_checkpointing"] is True
     assert [(run["learning_rate"], run["value"] is None) for run in row["runs"]] == [(1e-3, False), (1e38, True)]
     assert "scored on a fifth of the validation file" in capsys.readouterr().out
 
@@ -147,10 +155,10 @@ def test_without_a_training_file(models, commands, monkeypatch, tmp_path, capsys
     [
         ({"finetune_tasks": "jsquad"}, "--finetune_tasks[0]: write one of jnli, jsts"),
         ({"finetune_epochs": 0}, "--finetune_epochs: must be above 0"),
-        ({"parts": "jglue"}, "finetune_…: these keys act only on the part jglue_finetuned"),
+        ({"parts": "jglue"}, "finetune_epochs: acts only on the part jglue_finetuned"),
         ({"jglue_dir": "nowhere"}, "jglue_dir: nowhere: no such folder"),
         ({"any_jglue_content": "false"}, "40 items, not the file that was published"),
-        ({"limit": 5}, "--limit: acts only on the part jglue"),
+        ({"limit": 5}, "limit: acts only on the part jglue"),
     ],
 )
 def test_bad_input(models, jglue_dir, commands, monkeypatch, tmp_path, capsys, changes, message):

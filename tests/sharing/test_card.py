@@ -106,13 +106,34 @@ def test_scores_of_evaluations(tmp_path):
     run = read_run(card_runs.write(tmp_path / "neko", "scratch"), "neko")
     run.evaluations = [{"perplexity": [text], "jglue": [row], "forgetting": matrix}]
     card = compose(gather(tmp_path / "neko", run, settings()), settings())
-    assert "| jnli | 1.3 | base | 3 | 2434 | acc | 36.0 % | 1.0 % | 33.3 % | 55.0 % | almost always the same" in card
-    assert "| held\\_out | 1,000 | 0.7500 |" in card
+    assert "| jnli | 1.3 | base | 3 | 2,434 | acc | 36.0 % | 1.0 % | 33.3 % | 55.0 % | almost always the same" in card
+    assert "| held_out | 1,000 | 0.7500 |" in card
     assert "| texts, bits per byte | old | this model |\n| --- | --- | --- |\n| news | 1.0000 | 1.5000 |" in card
     assert "No benchmark" not in card
+    assert "without items" not in card
     found = ModelCard(card).data.eval_results[1]
     assert (found.dataset_config, found.metric_type, found.metric_value) == ("jnli", "accuracy", 0.36)
     assert (found.metric_args["num_fewshot"], found.metric_args["standard_error"]) == (3, 0.01)
+
+
+def test_scores_of_tasks_and_of_what_was_left_of_them(tmp_path):
+    left = {"left_out": "items", "num_left_out": 34, "n": 2400, "value": 0.375, "standard_error": 0.0123}
+    row = {"task": "jnli", "style": "base", "num_fewshot": 0, "metric": "acc", "n": 2434, "value": 0.36}
+    row |= {"standard_error": 0.01, "chance": 1 / 3, "majority": 0.55, "data_version": "1.3", "lm_eval": "0.4.13"}
+    jsts = row | {"task": "jsts", "metric": "pearson", "chance": 0.0, "majority": 0.0, "limit": 2434}
+    tuned = {"task": "jcola", "metric": "mcc", "value": 0.25, "standard_error": 0.03, "num_seeds": 3, "n": 865}
+    tuned |= {"learning_rate": 2e-05, "chance": 0.0}
+    run = read_run(card_runs.write(tmp_path / "neko", "scratch"), "neko")
+    run.evaluations = [{"jglue": [row | {"without_hits": [left, {"n": 3}]}, jsts], "jglue_finetuned": [tuned]}]
+    card = compose(gather(tmp_path / "neko", run, settings()), settings())
+    lines = [line.split(" | ") for line in card.splitlines() if line.startswith(("| task |", "| jnli |", "| jsts |"))]
+    assert [line[9:] for line in lines] == [
+        ["majority", "", "without items in its training texts |"],
+        ["55.0 %", "", "37.5 ± 1.2 % (n 2,400, 34 items left out) |"],
+        ["0.000", "the first 2434 items only", " |"],
+    ]
+    assert lines[2][5:9] == ["pearson", "0.360", "0.010", "0.000"]
+    assert "| jcola | mcc | 0.250 | 0.030 | 3 | 2e-05 | 865 | 0.000 |" in card
 
 
 def test_everything_that_is_missing_comes_in_one_message(tmp_path):

@@ -10,10 +10,13 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from jpllm.data.sources import SourceConfig, read_documents
+from jpllm.tokenizer.export import train_and_export
 from jpllm.tokenizer.joyo import JOYO_KANJI
 from jpllm.tokenizer.load import load
 from jpllm.tokenizer.pieces import CHARACTER_OF_BYTE, byte_piece_ids, is_japanese, piece_bytes
-from jpllm.tokenizer.report import describe, markdown_table, rows, sample, show
+from jpllm.tokenizer.report import WHITE_SPACE, describe, markdown_table, rows, sample, show
+from jpllm.tokenizer.train import TokenizerConfig
 
 
 def byte_level(folder: Path, words: list[str]) -> PreTrainedTokenizerFast:
@@ -81,6 +84,19 @@ def test_sentencepiece_by_its_own_pieces(tokenizer_dir: Path) -> None:
     assert described["2026 is cut"] == "·".join(tokenizer.tokenize("2026"))
     kanji = sum(piece in JOYO_KANJI for piece in tokenizer.get_vocab() if len(piece) == 1)
     assert described["Jōyō kanji of 2,136"] == kanji > 100
+
+
+def test_bpe_that_rewrites_nothing(corpus_file: Path, tmp_path: Path) -> None:
+    settings = TokenizerConfig(vocab_size=1200, model_type="bpe", normalization="identity")
+    train_and_export(read_documents(SourceConfig(str(corpus_file))), settings, tmp_path / "tok")
+    tokenizer = load(tmp_path / "tok")
+    texts = ["𠮷野家で", "全角ＡＢＣ\u3000ｶﾞ", "12"]
+    described = describe(tokenizer, str(tmp_path / "tok"), texts)
+    assert described["tokens"] == sum(len(tokenizer.tokenize(text)) for text in texts)
+    assert described["exact round trips, share of documents"] == 1
+    assert described["white space kept"] == ", ".join(WHITE_SPACE)
+    assert described["2026 is cut"] == "2·0·2·6"
+    assert described["unknown tokens"] == 0
 
 
 def test_unknown_tokens(tmp_path: Path) -> None:
@@ -159,10 +175,10 @@ def test_sample_is_bounded_and_reads_no_further() -> None:
 def test_rows_and_tables(capsys: pytest.CaptureFixture) -> None:
     table = rows({"a": {"tokens": 1234, "cut": "[1]|2"}, "b": {"tokens": 5, "cut": ""}})
     assert table == [{"measure": "tokens", "a": 1234, "b": 5}, {"measure": "cut", "a": "[1]|2", "b": ""}]
-    expected = "| measure | a | b |\n| --- | ---: | ---: |\n| tokens | 1,234 | 5 |\n| cut | [1]\\|2 |  |"
+    expected = "| measure | a | b |\n| --- | ---: | ---: |\n| tokens | 1,234 | 5 |\n| cut | \\[1\\]\\|2 |  |\n"
     assert markdown_table(table) == expected
     show(table)
-    assert capsys.readouterr().out == expected + "\n"  # no terminal
+    assert capsys.readouterr().out == expected  # no terminal
     json.dumps(table)
 
 

@@ -49,6 +49,7 @@ def done(monkeypatch):
             for split, num_right in zip(("validation", "test"), right, strict=True):
                 for place in range(10):
                     row = {"split": split, "label": names[1], "predicted": names[place < num_right]}
+                    row |= {"text": f"text {place // 2}"}
                     file.write(json.dumps(row) + "\n")
         (run_dir / "results.json").write_text('{"num_cut": {"train": 4, "test": 3}}')
 
@@ -78,6 +79,8 @@ def test_each_run_is_done_once(jglue_dir, tmp_path, done):
         "1.3",
         {"train", "valid"},
     )
+    # Two of ten rows are right, both on the first of five texts: residual sums 1.6 and four times −0.4.
+    assert row["standard_error"] == pytest.approx((5 / 4 * (1.6**2 + 4 * 0.4**2)) ** 0.5 / 10)
     assert json.loads((out / "evaluation.json").read_text())["jglue_finetuned"] == [row]
     assert not list(out.rglob("model"))
 
@@ -170,6 +173,9 @@ def test_what_a_run_is_given(jglue_dir, tmp_path, done):
             "max_row_tokens": ["512"],
             "epochs": ["4.0"],
             "per_device_train_batch_size": ["32"],
+            "gradient_accumulation_steps": ["1"],
+            "activation_checkpointing": ["False"],
+            "optimizer": ["adamw"],
             "save_total_limit": ["1"],
             "learning_rate": ["3e-05"],
             "seed": ["7"],
@@ -177,6 +183,17 @@ def test_what_a_run_is_given(jglue_dir, tmp_path, done):
         }
     ]
     assert len(list((tmp_path / "out").rglob("model"))) == 1
+
+
+def test_less_memory(jglue_dir, tmp_path, done):
+    """A step learns from as many rows as ever."""
+    one = {"finetune_seeds": [0], "finetune_learning_rates": [1e-3]}
+    less = {"finetune_gradient_accumulation_steps": 8, "finetune_activation_checkpointing": True}
+    (row,) = evaluate(jglue_dir, tmp_path, **one, **less, finetune_optimizer="adamw_8bit")["jglue_finetuned"]
+    (given,) = done
+    assert (given["per_device_train_batch_size"], given["gradient_accumulation_steps"]) == (["4"], ["8"])
+    assert (given["activation_checkpointing"], given["optimizer"]) == (["True"], ["adamw_8bit"])
+    assert (row["batch_size"], row["optimizer"]) == (32, "adamw_8bit")
 
 
 def test_tasks_and_results_that_are_there_stay(jglue_dir, tmp_path, done):
@@ -267,4 +284,14 @@ def test_a_run_is_named_once(tmp_path):
     assert error.value.problems == [
         "--finetune_learning_rates: []: name at least one, and each once",
         "--finetune_seeds: [1, 1]: name at least one, and each once",
+    ]
+
+
+def test_forward_passes_share_the_rows_of_a_step_equally():
+    argv = ["--finetune_batch_size", "30", "--finetune_gradient_accumulation_steps", "4"]
+    with pytest.raises(configurations.ConfigError) as error:
+        configurations.parse([FinetuneConfig], argv, prog="x", description="x")
+    assert error.value.problems == [
+        "--finetune_gradient_accumulation_steps: 4 passes cannot share the 30 rows of finetune_batch_size equally; "
+        "name a divisor"
     ]

@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from jpllm.scores import SHARES, score_title, score_with_error, without_hits_text
 from jpllm.tracking.compare.tables import Cell, Row
 from jpllm.tracking.quantities import four_decimals, per_cent
 from jpllm.tracking.runs import Run, number, rows_of
 
-SHARES = ("acc", "balanced_acc", "exact_match", "f1")
-_TASKS = {
-    "jcommonsenseqa": "JCommonsenseQA",
-    "jnli": "JNLI",
-    "jsquad": "JSQuAD",
-    "jsts": "JSTS",
-    "marc_ja": "MARC-ja",
-    "jcola": "JCoLA",
-    "jaqket": "JAQKET",
-}
-_METRICS = {
-    "acc": "accuracy",
-    "balanced_acc": "balanced accuracy",
-    "exact_match": "exact match",
-    "f1": "F1",
-    "mcc": "MCC",
-    "pearson": "Pearson",
-    "spearman": "Spearman",
-}
 # What makes scores comparable: key of an evaluation → keys of its rows.
 _KEYS = {
     "jglue": ("task", "metric", "n", "style", "num_fewshot", "data_sha256"),
@@ -41,8 +23,23 @@ Best = Literal["high", "low"]
 
 
 def jglue_rows(runs: Sequence[Run]) -> list[Row]:
-    """A row for each task and metric of the evaluations, and for each way that it was asked or trained."""
+    """A row for each task and metric of the evaluations, and for each way that it was asked or trained.
+
+    Behind it stand the scores without the items that stand in a run's training texts. None of them is the best one,
+    for other items are left of each run.
+    """
     return [row for part in _KEYS for row in _rows_of_part(runs, part)]
+
+
+def without_hits(row: dict) -> list[dict]:
+    """The entries that `jpllm.evaluation.clean_scores` added to a row, as far as they are whole."""
+    found = []
+    for entry in rows_of(row.get("without_hits")):
+        known = {key: number(entry.get(key)) for key in ("n", "num_left_out", "value", "standard_error")}
+        is_counted = None not in (known["n"], known["num_left_out"])
+        if is_counted and (known["value"] is None) == (known["n"] == 0):
+            found.append({**known, "left_out": str(entry.get("left_out"))})
+    return found
 
 
 def _rows_of_part(runs: Sequence[Run], part: str) -> list[Row]:
@@ -50,15 +47,16 @@ def _rows_of_part(runs: Sequence[Run], part: str) -> list[Row]:
     first: dict[tuple, dict] = {}
     for index, run in enumerate(runs):
         for row in (row for evaluation in run.evaluations for row in rows_of(evaluation.get(part))):
-            value = number(row.get("value"))
-            key = tuple(str(row.get(name)) for name in _KEYS[part])
-            if value is not None:
-                _put(cells.setdefault(key, [None] * len(runs)), index, _score(row, value))
+            for left_out, cell in _cells(row):
+                key = (*(str(row.get(name)) for name in _KEYS[part]), left_out)
+                _put(cells.setdefault(key, [None] * len(runs)), index, cell)
                 first.setdefault(key, row)
     found = []
     for key in sorted(cells):
-        title = f"{_TASKS.get(key[0], key[0])} {_METRICS.get(key[1], key[1])}"
-        found.append(Row(title, with_best(cells[key], "high"), _GROUPS[part], _note(first[key])))
+        title, left_out, row = score_title(*key[:2]), key[-1], first[key]
+        if left_out:
+            title, row = f"{title}, without {left_out} in its training texts", {**row, "n": None}
+        found.append(Row(title, with_best(cells[key], None if left_out else "high"), _GROUPS[part], _note(row)))
     return found
 
 
@@ -72,13 +70,20 @@ def _note(row: dict) -> str:
     return ", ".join(parts)
 
 
-def _score(row: dict, value: float) -> Cell:
-    error, chance = number(row.get("standard_error")), number(row.get("chance"))
-    constant = ", one answer" if row.get("is_constant") else ""
-    if row.get("metric") in SHARES:
-        return Cell(f"{per_cent(value)}{plus_minus(error)}{constant}", value, bar=value, mark=chance or None)
-    shown = f"{value:.3f}" + (f" ± {error:.3f}" if error is not None else "")
-    return Cell(f"{shown}{constant}", value, bar=max(value, 0.0))
+def _cells(row: dict) -> Iterator[tuple[str, Cell]]:
+    """A score, and behind it those without items in training texts, by what was left out."""
+    metric, value, chance = str(row.get("metric")), number(row.get("value")), number(row.get("chance"))
+
+    def cell(text: str, value: float | None) -> Cell:
+        if metric in SHARES:
+            return Cell(text, value, bar=value, mark=chance or None)
+        return Cell(text, value, bar=None if value is None else max(value, 0.0))
+
+    if value is not None:
+        constant = ", one answer" if row.get("is_constant") else ""
+        yield "", cell(score_with_error(metric, value, number(row.get("standard_error"))) + constant, value)
+        for entry in without_hits(row):
+            yield entry["left_out"], cell(without_hits_text(metric, entry), entry["value"])
 
 
 def text_rows(runs: Sequence[Run]) -> list[Row]:
@@ -111,11 +116,6 @@ def _put(cells: list[Cell | None], index: int, cell: Cell) -> None:
         cells[index] = replace(first, text=f"{first.text}{_AGAIN}{cell.text}")
 
 
-def plus_minus(error: float | None) -> str:
-    """` ± 3.4` of the standard error of a share, in per cent."""
-    return "" if error is None else f" ± {100 * error:.1f}"
-
-
 def with_best(cells: list[Cell | None], best: Best | None) -> list[Cell | None]:
     """The cells with a mark at the best one, where there are several."""
     known = [cell for cell in cells if cell]
@@ -127,4 +127,4 @@ def with_best(cells: list[Cell | None], best: Best | None) -> list[Cell | None]:
 
 def _figure_of(cell: Cell) -> str:
     """The number, as precise as it is shown, without its error and remarks."""
-    return re.split(r" ±|, ", cell.text)[0]
+    return re.split(r" [±%]|, ", cell.text)[0]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jpllm.tracking.compare.scores import Best, jglue_rows, plus_minus, text_rows, with_best
+from jpllm.scores import score_with_error
+from jpllm.tracking.compare.scores import Best, jglue_rows, text_rows, with_best
 from jpllm.tracking.compare.tables import Cell, Row, Table, group_changes, note_on_group, tone_of
+from jpllm.tracking.planned_memory import planned_peak
 from jpllm.tracking.quantities import byte_size, count, duration, four_decimals, per_cent, three_digits
 from jpllm.tracking.runs import Run, number
 
@@ -22,17 +24,23 @@ _LOSS_UNITS = {
 
 @dataclass(frozen=True)
 class _Figure:
-    """A row of the table: how a run's number is found and written, and which number is the best."""
+    """A row of the table: how a run's number is found and written, which is the best, and what was planned."""
 
     title: str
     read: Callable[[Run], float | None]
     write: Callable[[float], str]
     best: Best | None = None
+    planned: Callable[[Run], float | None] = lambda run: None
 
     def row(self, group: str, runs: Sequence[Run]) -> Row:
-        values = [self.read(run) for run in runs]
-        cells = [None if value is None else Cell(self.write(value), value) for value in values]
+        cells = [self._cell(run) for run in runs]
         return Row(self.title, with_best(cells, self.best if share_texts(runs, cells) else None), group)
+
+    def _cell(self, run: Run) -> Cell | None:
+        value, planned = self.read(run), self.planned(run)
+        if value is None:
+            return None
+        return Cell(self.write(value) + (f", planned {self.write(planned)}" if planned else ""), value)
 
 
 def summary(runs: Sequence[Run]) -> Table:
@@ -108,6 +116,11 @@ def _largest(key: str) -> Callable[[Run], float | None]:
     return read
 
 
+def _planned(key: str) -> Callable[[Run], float | None]:
+    """The peak that was predicted of the same memory."""
+    return lambda run: planned_peak(run.plan, key, on_gpu=_largest("peak_gpu_bytes")(run) is not None)
+
+
 def _loss_in(unit: str) -> Callable[[Run], float | None]:
     return lambda run: run.figure("loss") if loss_unit(run) == unit else None
 
@@ -122,8 +135,10 @@ _COSTS = (
     _Figure("epochs", lambda run: _place(run, "epoch"), three_digits),
     _Figure("training time", _hours, duration),
     _Figure("tokens per second", _tokens_per_second, lambda value: f"{value:,.0f}"),
-    _Figure("peak GPU memory", _largest("peak_gpu_bytes"), byte_size),
-    _Figure("peak host memory", _largest("peak_host_bytes"), byte_size),
+    *(
+        _Figure(f"peak {words} memory", _largest(key), byte_size, planned=_planned(key))
+        for words, key in (("GPU", "peak_gpu_bytes"), ("host", "peak_host_bytes"))
+    ),
     _Figure("energy, kWh", _largest("kwh"), three_digits),
 )
 _QUALITIES = (
@@ -159,7 +174,7 @@ def _classifier_row(runs: Sequence[Run], split: str) -> Row:
         value, pearson = _split_figure(run, split, "accuracy"), _split_figure(run, split, "pearson")
         chance, error = run.result(split, "chance"), run.result(split, "standard_error")
         if value is not None:
-            cells.append(Cell(f"{per_cent(value)} accuracy{plus_minus(error)}", value, bar=value, mark=chance))
+            cells.append(Cell(f"{score_with_error('acc', value, error)} accuracy", value, bar=value, mark=chance))
         else:
             cells.append(None if pearson is None else Cell(f"{pearson:.3f} Pearson", pearson, bar=max(pearson, 0.0)))
     ways = {_way_to_score(run, split) for run, cell in zip(runs, cells, strict=True) if cell}

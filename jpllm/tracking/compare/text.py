@@ -41,15 +41,8 @@ def to_markdown(found: Comparison) -> str:
 
 def to_terminal(found: Comparison) -> RichTable:
     """The summary."""
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    head, rows = _oriented(found.summary, [run.name for run in found.runs])
-    shown = RichTable(caption=found.summary.note or None)
-    for index, title in enumerate(head):
-        shown.add_column(Text(title), justify="right" if index else "left", overflow="fold")
-    for row in rows:
-        shown.add_row(*map(Text, row))
+    shown = markdown.terminal_table(*_oriented(found.summary, [run.name for run in found.runs]))
+    shown.caption = found.summary.note or None
     return shown
 
 

@@ -33,6 +33,26 @@ def test_what_a_run_cost_and_reached(tmp_path):
     }
 
 
+def test_peaks_beside_what_was_planned():
+    """Of a GPU's tensors; of the host where the plan is of the one process that is measured."""
+    memory = {"peak_bytes": 7 << 30, "tensor_bytes": 5 << 30, "host_bytes": 4 << 30}
+    peaks = {"peak_gpu_bytes": 6 << 30, "peak_host_bytes": 3 << 30}
+    on_gpu = Run("g", "finished", results=peaks, plan={"memory": memory, "num_processes": 1})
+    on_two = Run("t", "finished", results=peaks, plan={"memory": memory, "num_processes": 2})
+    on_cpu = Run("c", "finished", results={"peak_host_bytes": 8 << 30}, plan=on_gpu.plan)
+    unplanned = Run("u", "finished", results=peaks)
+    found = by_title(on_gpu, on_two, on_cpu, unplanned)
+    planned = "6.00 GiB, planned 5.00 GiB"
+    assert shown(found["Size and cost: peak GPU memory"]) == [planned, planned, None, "6.00 GiB"]
+    assert shown(found["Size and cost: peak host memory"]) == [
+        "3.00 GiB, planned 4.00 GiB",
+        "3.00 GiB",
+        "8.00 GiB, planned 7.00 GiB",
+        "3.00 GiB",
+    ]
+    assert [cell.value for cell in found["Size and cost: peak host memory"]] == [3 << 30, 3 << 30, 8 << 30, 3 << 30]
+
+
 def test_an_unfinished_run_shows_what_it_has(tmp_path):
     metrics = [{**row, "peak_host_bytes": (1 << 30) + row["step"]} for row in rows()]
     run = read_run(write_run(tmp_path / "a", results=None, metrics=metrics), "a")
@@ -128,7 +148,7 @@ def test_answers_and_classes(tmp_path):
     assert found["On its held-out texts: answers that end by themselves"] == [Cell("1 % → 95 %", 0.95, bar=0.95), None]
     assert found["On its held-out texts: validation rows"] == [
         None,
-        Cell("98.0 % accuracy ± 0.8", 0.98, bar=0.98, mark=0.5),
+        Cell("98.0 ± 0.8 % accuracy", 0.98, bar=0.98, mark=0.5),
     ]
     assert found["On its held-out texts: test rows"] == [None, Cell("-0.100 Pearson", -0.1, bar=0.0)]
     assert "On its held-out texts: right answers" not in found
@@ -149,8 +169,8 @@ def test_a_classifier_in_training_shows_its_latest_evaluation(tmp_path):
     begun = read_run(write_run(tmp_path / "a", results=None, metrics=metrics, held_out="rows"), "a")
     ended = classified("b", 0.9, held_out=begun.held_out)
     found = by_title(begun, ended)
-    assert shown(found["On its held-out texts: validation rows"]) == ["*98.0 % accuracy", "90.0 % accuracy ± 0.8"]
-    assert shown(found["On its held-out texts: test rows"]) == [None, "90.0 % accuracy ± 0.8"]
+    assert shown(found["On its held-out texts: validation rows"]) == ["*98.0 % accuracy", "90.0 ± 0.8 % accuracy"]
+    assert shown(found["On its held-out texts: test rows"]) == [None, "90.0 ± 0.8 % accuracy"]
     equal = by_title(begun, ended, classified("c", 0.98, held_out=begun.held_out))
     assert [cell.is_best for cell in equal["On its held-out texts: validation rows"]] == [True, False, True]
 
@@ -186,11 +206,46 @@ def test_jglue_stands_beside_chance():
     ]
     rows = [row for row in summary(runs).rows if row.group == "JGLUE"]
     assert [(row.title, row.note, shown(row.cells)) for row in rows] == [
-        ("JNLI accuracy", "base, 3 shots, 200 items, chance 33.3 %", ["35.0 % ± 3.4, one answer", "*39.0 % ± 3.4"]),
-        ("JNLI accuracy", "base, 3 shots, 50 items, chance 33.3 %", [None, "50.0 % ± 3.4"]),
+        ("JNLI accuracy", "base, 3 shots, 200 items, chance 33.3 %", ["35.0 ± 3.4 %, one answer", "*39.0 ± 3.4 %"]),
+        ("JNLI accuracy", "base, 3 shots, 50 items, chance 33.3 %", [None, "50.0 ± 3.4 %"]),
         ("JSTS Pearson", "base, 3 shots, 200 items", ["0.200 ± 0.034", None]),
     ]
-    assert rows[0].cells[1] == Cell("39.0 % ± 3.4", 0.39, bar=0.39, mark=1 / 3, is_best=True)
+    assert rows[0].cells[1] == Cell("39.0 ± 3.4 %", 0.39, bar=0.39, mark=1 / 3, is_best=True)
+
+
+def test_scores_without_items_in_the_training_texts_are_rows_of_their_own():
+    """With no best one: other items are left of each run."""
+    entries = [
+        {"left_out": "items", "num_left_out": 30, "n": 2400, "value": 0.375, "standard_error": 0.0123},
+        {"left_out": "items and contexts", "num_left_out": 2430, "n": 0, "value": None, "standard_error": None},
+    ]
+    odd = [{"n": 3}, {**entries[0], "value": "high"}, {**entries[0], "n": None}, {**entries[1], "n": 4}, "x"]
+    runs = [
+        Run("a", "finished", evaluations=[jglue(0.35, n=2430, without_hits=entries)]),
+        Run("b", "finished", evaluations=[jglue(0.39, n=2430, without_hits=[{**entries[0], "value": 0.25}])]),
+        Run("c", "finished", evaluations=[jglue(0.39, n=2430, without_hits=odd)]),
+    ]
+    rows = summary(runs).rows
+    assert [(row.title, row.note) for row in rows] == [
+        ("JNLI accuracy", "base, 3 shots, 2,430 items, chance 33.3 %"),
+        ("JNLI accuracy, without items in its training texts", "base, 3 shots, chance 33.3 %"),
+        ("JNLI accuracy, without items and contexts in its training texts", "base, 3 shots, chance 33.3 %"),
+    ]
+    left_out = "(n 2,400, 30 items left out)"
+    assert [shown(row.cells) for row in rows] == [
+        ["35.0 ± 3.4 %", "*39.0 ± 3.4 %", "*39.0 ± 3.4 %"],
+        [f"37.5 ± 1.2 % {left_out}", f"25.0 ± 1.2 % {left_out}", None],
+        ["none is left, 2,430 items and contexts left out", None, None],
+    ]
+    assert rows[1].cells[0] == Cell(f"37.5 ± 1.2 % {left_out}", 0.375, bar=0.375, mark=1 / 3)
+
+
+def test_a_score_without_an_error_is_as_good_as_one_with():
+    errors = {"a": 0.034, "b": None, "c": 0.01}
+    values = {"a": 0.39, "b": 0.39, "c": 0.2}
+    runs = [Run(n, "finished", evaluations=[jglue(values[n], standard_error=errors[n])]) for n in "abc"]
+    (row,) = summary(runs).rows
+    assert shown(row.cells) == ["*39.0 ± 3.4 %", "*39.0 %", "20.0 ± 1.0 %"]
 
 
 def test_scores_of_fine_tuned_models_are_rows_of_their_own():
@@ -203,13 +258,13 @@ def test_scores_of_fine_tuned_models_are_rows_of_their_own():
     assert [
         (one.group, one.title, one.note, shown(one.cells)) for one in summary(runs).rows if "JGLUE" in one.group
     ] == [
-        ("JGLUE", "JNLI accuracy", "base, 3 shots, 200 items, chance 33.3 %", ["40.0 % ± 3.4", None]),
-        ("JGLUE, fine-tuned", "JNLI accuracy", "487 items, chance 33.3 %", ["77.6 % ± 1.9", None]),
+        ("JGLUE", "JNLI accuracy", "base, 3 shots, 200 items, chance 33.3 %", ["40.0 ± 3.4 %", None]),
+        ("JGLUE, fine-tuned", "JNLI accuracy", "487 items, chance 33.3 %", ["77.6 ± 1.9 %", None]),
         (
             "JGLUE, fine-tuned",
             "JNLI accuracy",
             "487 items, 5,000 training rows, only head trained, chance 33.3 %",
-            [None, "77.6 % ± 1.9"],
+            [None, "77.6 ± 1.9 %"],
         ),
     ]
 
@@ -217,7 +272,7 @@ def test_scores_of_fine_tuned_models_are_rows_of_their_own():
 def test_scores_on_other_data_are_another_row():
     runs = [Run(name, "finished", evaluations=[jglue(0.4, data_sha256=name)]) for name in "ab"]
     rows = [row for row in summary(runs).rows if row.group == "JGLUE"]
-    assert [shown(row.cells) for row in rows] == [["40.0 % ± 3.4", None], [None, "40.0 % ± 3.4"]]
+    assert [shown(row.cells) for row in rows] == [["40.0 ± 3.4 %", None], [None, "40.0 ± 3.4 %"]]
 
 
 def test_texts_that_evaluations_scored():
@@ -260,7 +315,7 @@ def test_what_was_measured_again_replaces_nothing():
         Run("b", "finished", evaluations=[texts[1], jglue(0.36)]),
     ]
     assert [shown(row.cells) for row in summary(runs).rows] == [
-        ["35.0 % ± 3.4, again 39.0 % ± 3.4", "*36.0 % ± 3.4"],
+        ["35.0 ± 3.4 %, again 39.0 ± 3.4 %", "*36.0 ± 3.4 %"],
         ["*1.5000, again 1.6250", "1.6250"],
     ]
 

@@ -75,7 +75,7 @@ def test_answers_asked_for_come_before_the_recorded_ones(tmp_path):
     asked = [Prompt("p", [[Sample(" a")], []])]
     text = to_markdown(compare(runs, asked=asked, asked_note="seed 0, top_p 0.95"))
     assert (
-        "## Answers\n\n| prompt | first | second |\n| --- | --- | --- |\n| p | a |  |\n\nseed 0, top\\_p 0.95\n" in text
+        "## Answers\n\n| prompt | first | second |\n| --- | --- | --- |\n| p | a |  |\n\nseed 0, top_p 0.95\n" in text
     )
     assert text.index("## Answers") < text.index("## Samples at the end of the training")
 

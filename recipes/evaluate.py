@@ -5,7 +5,7 @@
   any model          python recipes/evaluate.py --model owner/name --texts a.txt --context_length 1024
   several GPUs       accelerate launch --config_file accelerate_configs/multi_gpu.yaml recipes/evaluate.py --model M …
   what it forgot     python recipes/evaluate.py --model MODEL --parts forgetting --earlier_models OTHER --texts a.txt
-  JGLUE              python recipes/evaluate.py --model runs/NAME/model --parts jglue --jglue_dir JGLUE/datasets
+  JGLUE              python recipes/evaluate.py --model runs/NAME/model --parts jglue --jglue_dir JGLUE
   JGLUE, fine-tuned  python recipes/evaluate.py --model MODEL --parts jglue_finetuned --jglue_dir DIR --output_dir DIR
 
 Prints perplexity per token, and bits per byte and per character of the text as given, which compare between

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from jpllm.commands.plan_row_budgets import instruct_budget, label_budget
 from jpllm.commands.plan_texts import PlannedModel, load_tokenizer, transformers_config
 from jpllm.commands.planning import Asked, PlanConfig
-from jpllm.config import option
+from jpllm.config import REQUIRED, option
 from jpllm.data.instruct import InstructDataConfig
 from jpllm.data.labels import LabelledDataConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.classifier import Trainable
+from jpllm.models.presets import PRESETS
 from jpllm.runtime import InputError
-from jpllm.training.arguments import TrainingConfig, num_steps
+from jpllm.training.arguments import TrainingConfig
 from jpllm.training.classifier_arguments import ClassifierTrainingConfig
 from jpllm.training.hardware import HardwareConfig
 
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 
     from jpllm.data.instruct_blocks import PackedRows, RowsByLength
     from jpllm.data.label_rows import EncodedSplits
-    from jpllm.models.scheme import Scheme
-    from jpllm.training.budget import Budget
 
 _UNKNOWN_CLASSES = 2  # of rows that are not there yet; the output of a classifier takes next to nothing
 
@@ -65,9 +65,18 @@ class LabelKeys:
     )
 
 
+@dataclass
+class TaughtModel(PlannedModel):
+    """Model"""
+
+    model: str = option(
+        REQUIRED, f"Trained model, a folder or a name; before there is one, its shape ({', '.join(PRESETS)})."
+    )
+
+
 _ROWS = (HardwareConfig, PlanConfig)
-INSTRUCT_CONFIGURATION = (*_ROWS, InstructKeys, InstructDataConfig, PlannedModel, TrainingConfig, SamplingConfig)
-LABEL_CONFIGURATION = (*_ROWS, LabelKeys, LabelledDataConfig, PlannedModel, ClassifierTrainingConfig)
+INSTRUCT_CONFIGURATION = (*_ROWS, InstructKeys, InstructDataConfig, TaughtModel, TrainingConfig, SamplingConfig)
+LABEL_CONFIGURATION = (*_ROWS, LabelKeys, LabelledDataConfig, TaughtModel, ClassifierTrainingConfig)
 
 
 def instructions(
@@ -96,8 +105,8 @@ def instructions(
             "isolates": is_packed,
             "learned": Learned(lora_rank=recipe.lora_rank, lora_dropout=recipe.lora_dropout),
         },
-        budget=partial(_instruct_budget, data, training, items),
-        shards_dir=data.shards_dir if data.replay_sources or data.old_texts else None,
+        budget=partial(instruct_budget, data, training, items),
+        shards_dir=data.shards_dir if data.replay else None,
     )
 
 
@@ -117,7 +126,8 @@ def labels(
     if tokenizer and ensure_pad_token(tokenizer):
         architecture.vocab_size = max(architecture.vocab_size, tokenizer.pad_token_id + 1)
     sees_ahead = is_encoder(architecture)
-    most = min(context_length(empty_model(architecture)), tokenizer.model_max_length if tokenizer else sys.maxsize)
+    classifier = empty_model(architecture, learned=Learned(classifier="all"))
+    most = min(context_length(classifier), tokenizer.model_max_length if tokenizer else sys.maxsize)
     longest = recipe.max_row_tokens or most
     if longest > most:
         raise InputError(f"max_row_tokens: {longest:,} are more than the {most:,} that the model can read")
@@ -131,7 +141,7 @@ def labels(
     known = ClassifierPlan(architecture, training, splits, trainable, keeps_trunk) if splits else None
     way = {
         "learned": Learned(classifier=trainable),
-        "sequences_per_row": len(data.choice_columns or "1"),
+        "sequences_per_row": len(data.choice_columns) if data.choice_columns else 1,
         "keeps_trunk": keeps_trunk,
     }
     return Asked(
@@ -141,7 +151,7 @@ def labels(
         training=training,
         sequence_length=known.longest if known else longest,
         way=known.way if known else way,
-        budget=partial(_label_budget, data, training, splits),
+        budget=partial(label_budget, data, training, splits),
     )
 
 
@@ -188,58 +198,3 @@ def _label_splits(
         return None
     mark_boundaries(tokenizer, at_beginning=sees_ahead)
     return encode_splits(read_splits(data), tokenizer, max_row_tokens)
-
-
-def _instruct_budget(
-    data: InstructDataConfig, training: TrainingConfig, items: PackedRows | RowsByLength | None, scheme: Scheme
-) -> Budget:
-    """Tokens are counted without padding; replayed blocks are full."""
-    label = " + ".join(source.label for source in data.sources)
-    if items is None:
-        return _unknown_budget(label, scheme)
-    mean = (1 - data.replay) * items.total_tokens / items.num_items + data.replay * data.sequence_length
-    return _row_budget(label, training, scheme, items.total_tokens, mean, items.num_items, data.replay)
-
-
-def _label_budget(
-    data: LabelledDataConfig, training: ClassifierTrainingConfig, splits: EncodedSplits | None, scheme: Scheme
-) -> Budget:
-    if splits is None:
-        return _unknown_budget(data.train_file.name, scheme)
-    tokens, num_rows = sum(map(len, splits.train)), len(splits.train)
-    return _row_budget(data.train_file.name, training, scheme, tokens, tokens / num_rows, num_rows)
-
-
-def _row_budget(
-    label: str,
-    training: TrainingConfig,
-    scheme: Scheme,
-    row_tokens: int,
-    mean_tokens: float,
-    num_items: int,
-    replay: float = 0.0,
-) -> Budget:
-    """Steps of so many items (rows, or blocks of them) of `mean_tokens`, of which `replay` is a share."""
-    from jpllm.data.available import SourceTokens
-    from jpllm.training.budget import Budget, SourceShare
-
-    items_per_step = training.blocks_per_step(scheme.num_processes)
-    per_step, per_epoch = mean_tokens * items_per_step, mean_tokens * round(num_items / (1 - replay))
-    steps = num_steps(training, per_step, per_epoch)
-    num_tokens = round(steps * per_step)
-    replayed = round(steps * items_per_step * replay) * scheme.sequence_length
-    share = 1 - replayed / num_tokens
-    source = SourceTokens(label, row_tokens, True, "encoded rows")
-    parts = [SourceShare(source, share, num_tokens - replayed, num_tokens / per_epoch)]
-    if replay:
-        plain = SourceTokens("replayed texts", None, False, "not counted here")
-        parts.append(SourceShare(plain, 1 - share, replayed, None))
-    return Budget(num_tokens, steps, round(per_step), parts, is_of_rows=True)
-
-
-def _unknown_budget(label: str, scheme: Scheme) -> Budget:
-    from jpllm.data.available import SourceTokens
-    from jpllm.training.budget import Budget, SourceShare
-
-    source = SourceTokens(label, None, False, "not there yet")
-    return Budget(None, None, scheme.tokens_per_step, [SourceShare(source, 1.0, None, None)], is_of_rows=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jpllm.commands.planning import Asked, PlanConfig
@@ -26,10 +27,15 @@ if TYPE_CHECKING:
     from jpllm.training.budget import Budget
 
 _OWN_KEYS = ("model", "vocab_size", "dropout")  # of the model keys, those that a trained model may have beside it
-
-
-_OF_SFT = ("template", "lora_rank", "answered_rows", "held_out_rows", "too_long", "batching", "old_texts")
-_OF_CLASSIFY = ("train_file", "trainable", "max_row_tokens", "keep_trunk_output", "label_column", "choice_columns")
+_OF_SFT = (
+    *("template", "lora_rank", "lora_alpha", "lora_dropout", "answered_rows"),
+    *("held_out_rows", "too_long", "batching", "old_texts"),
+)
+_OF_CLASSIFY = (
+    *("trainable", "keep_trunk_output", "padding", "max_row_tokens", "metric", "task", "encoding"),
+    *("train_file", "validation_file", "test_file", "validation_share", "test_share", "balance", "max_train_rows"),
+    *("text_column", "pair_column", "choice_columns", "label_column", "split_seed"),
+)
 
 
 @dataclass
@@ -115,7 +121,8 @@ def load_tokenizer(name: str | None, model: PlannedModel) -> PreTrainedTokenizer
         return load(name)
     except InputError as error:
         if model.vocab_size is None:
-            raise InputError(f"tokenizer: {error}; before there is one, plan with --vocab_size N") from error
+            shape = " and --model SHAPE, one of --help" if name == model.model and not Path(name).exists() else ""
+            raise InputError(f"tokenizer: {error}; before there is one, plan with --vocab_size N{shape}") from error
         return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -106,7 +106,10 @@ class AliveBytes(TorchDispatchMode):
         self._is_lower_half = True
 
     def _note_kept(self, *_) -> None:
-        self._kept_bytes = self._alive["other"]
+        """Called behind the last layer; where the peak was before, as beside small logits, it held them too."""
+        self._kept_bytes, peak = self._alive["other"], self.peaks[0]
+        kept = min(self._kept_bytes, peak.temporary)
+        self.peaks[0] = replace(peak, activations=kept, temporary=peak.temporary - kept)
 
 
 def _learns(weight: torch.nn.Parameter) -> bool:

@@ -88,14 +88,25 @@ def sees_ahead(model: PreTrainedModel) -> bool:
 
 
 def is_encoder(config: PretrainedConfig) -> bool:
-    """Whether models of a configuration see ahead; found by trying a small one."""
+    """Whether models of a configuration see ahead; found by trying a small one.
+
+    Raises:
+        InputError: no classifier can be made of them.
+    """
+    import torch
     from transformers import AutoModelForSequenceClassification
 
+    if config.is_encoder_decoder:
+        raise InputError(f"model: {config.model_type} has an encoder and a decoder; take one or the other")
     small = copy.deepcopy(config)
     small.num_hidden_layers, small.vocab_size, small.pad_token_id = 1, 8, 0
     if getattr(small, "layer_types", None):
         small.layer_types = small.layer_types[:1]
-    return sees_ahead(AutoModelForSequenceClassification.from_config(small))
+    try:
+        model = AutoModelForSequenceClassification.from_config(small, dtype=torch.float32)
+    except ValueError as error:
+        raise InputError(f"model: no classifier can be made of it: {str(error).splitlines()[0]}") from error
+    return sees_ahead(model)
 
 
 def choose_trainable(model: PreTrainedModel, trainable: Trainable) -> list[torch.nn.Module]:

@@ -81,9 +81,14 @@ class Memory:
         return max(self.tensors, self.states.lasting + self.evaluation)
 
     @property
+    def claimed(self) -> int:
+        """What there has to be room for: the peak without the mapped pages."""
+        return self.all_tensors + self.overhead
+
+    @property
     def peak(self) -> int:
         """Peak of the process on its device, evaluations included."""
-        return self.all_tensors + self.overhead + self.mapped
+        return self.claimed + self.mapped
 
     def parts(self) -> dict[str, int]:
         """What the peak is made of, by name; the parts add up to it."""
@@ -156,7 +161,7 @@ def memory(size: ModelSize, scheme: Scheme, forward: StepBytes, evaluation: Step
         return Memory(fixed, forward, evaluated, GPU_OVERHEAD_BYTES, _host_bytes(size, scheme))
     overhead = CPU_OVERHEAD_BYTES + int(CPU_HEAP_GAPS * forward.total)
     found = Memory(fixed, forward, evaluated, overhead, 0, scheme.kept_bytes if scheme.passes_trunk_over else 0)
-    return replace(found, host=found.peak)
+    return replace(found, host=found.claimed)
 
 
 def rehearsal_of(scheme: Scheme) -> Rehearsal:

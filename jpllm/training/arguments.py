@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
+_ROUNDING_STEPS = 1e-9  # of a step: what sums and means of floating-point numbers are off by
 
 
 @dataclass
@@ -141,10 +143,13 @@ def choose_precision(wanted: Precision) -> Precision:
     return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
 
 
-def num_steps(config: TrainingConfig, tokens_per_step: int, tokens_per_epoch: int) -> int:
-    """Optimizer steps that spend the budget: the next whole number, at least one."""
+def num_steps(config: TrainingConfig, tokens_per_step: float, tokens_per_epoch: float) -> int:
+    """Optimizer steps that spend the budget: the next whole number, at least one.
+
+    Tokens may be means, so that whole epochs in whole steps are a little more or less than a whole number of them.
+    """
     budget_tokens = config.tokens or config.epochs * tokens_per_epoch
-    return max(1, -int(-budget_tokens // tokens_per_step))
+    return max(1, math.ceil(budget_tokens / tokens_per_step - _ROUNDING_STEPS))
 
 
 def training_arguments(config: TrainingConfig, max_steps: int, precision: Precision) -> TrainingArguments:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from jpllm import runtime
 from jpllm.data.blocks import IGNORED_LABEL
-from jpllm.models.learned import empty_model, freeze, model_class
+from jpllm.models.learned import Learned, empty_model, freeze, model_class
 from jpllm.models.scheme import Scheme
 from jpllm.runtime import InputError
 from jpllm.training import machine
@@ -23,7 +23,7 @@ from jpllm.training.arguments import TrainingConfig, choose_precision, training_
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from jpllm.data.label_rows import AnyRow
     from jpllm.training.causal import CausalLMTrainer
@@ -120,7 +120,7 @@ def _language_model_trainer(
     from jpllm.training.causal import CausalLMTrainer
 
     is_masked = scheme.masked_share > 0
-    model = model_class(is_masked, scheme.learned).from_config(config)
+    model = _new_model(config, is_masked, scheme.learned)
     model.loss_type = "ForCausalLM"
     if is_masked:
         use_masked_loss(model, training.label_smoothing, everywhere=not training.chunked_loss)
@@ -144,7 +144,7 @@ def _classifier_trainer(
     from jpllm.data.label_rows import EncodedSplits
     from jpllm.training.classifier import ClassifierTrainer
 
-    model = model_class(False, scheme.learned).from_config(config)
+    model = _new_model(config, False, scheme.learned)
     frozen_layers = freeze(model, scheme.learned)
     rows = _rows(config, scheme)
     return ClassifierTrainer(
@@ -158,6 +158,13 @@ def _classifier_trainer(
         frozen_layers=frozen_layers if scheme.passes_trunk_over else [],
         **kwargs,
     )
+
+
+def _new_model(config: PretrainedConfig, is_masked: bool, learned: Learned) -> PreTrainedModel:
+    """In float32, as the recipes load it; the configuration of a trained one may name another type."""
+    import torch
+
+    return model_class(is_masked, learned).from_config(config, dtype=torch.float32)
 
 
 def _blocks(config: PretrainedConfig, scheme: Scheme) -> list[dict[str, torch.Tensor]]:

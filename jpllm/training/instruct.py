@@ -212,7 +212,7 @@ def train_instructions(
     way = {"isolates": is_packed, "learned": Learned(lora_rank=rank, lora_dropout=dropout)}
     write_plan = partial(
         *(run_plan.write, model.config, training, longest, runs, mixture, int(tokens_until[-1]), max_steps),
-        shards_dir=data.shards_dir,
+        shards_dir=data.shards_dir if replay_blocks else None,
         **way,
     )
     fingerprint = hashlib.sha256(f"{items.fingerprint}{data.replay and replay_blocks.fingerprint}".encode()).hexdigest()

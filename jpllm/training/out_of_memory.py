@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ from jpllm.training.plan_report import accelerate_config, changed_keys, memory_s
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+_CLOSING = "jpllm plan, with the same configuration, looks for what fits"
+_USUAL = f"less memory: a smaller per_device_train_batch_size, activation_checkpointing: true; {_CLOSING}"
 _CPU_ALLOCATOR = "can't allocate memory"  # a RuntimeError of PyTorch's allocator on CPUs
 
 
@@ -40,16 +42,16 @@ def explained(
         if not (isinstance(error, torch.OutOfMemoryError) or _CPU_ALLOCATOR in str(error)):
             raise
         reason = str(error).splitlines()[0]
-        advice = _advice(model, training, sequence_length, runs, **scheme)
+        advice = _USUAL
+        if runs.scheme is not None:
+            with suppress(Exception):  # a prediction that fails is not what ended the run
+                advice = _advice(model, training, sequence_length, runs, **scheme)
         raise InputError(f"out of memory: {reason}\n{advice}") from error
 
 
 def _advice(
     model: PretrainedConfig, training: TrainingConfig, sequence_length: int, runs: Engine, **scheme: object
 ) -> str:
-    closing = "jpllm plan, with the same configuration, looks for what fits"
-    if runs.scheme is None:
-        return f"less memory: a smaller per_device_train_batch_size, activation_checkpointing: true; {closing}"
     here = hardware.resolve(HardwareConfig())
     where = replace(here, num_gpus=runs.num_processes)
     asked = plan.as_written(training, sequence_length, where, runs.scheme, **scheme)
@@ -61,4 +63,4 @@ def _advice(
     for way in search.savings(asked):
         keys = changed_keys(way) or [accelerate_config(way, where)]
         lines.append(f"  {memory_size(way.memory.peak):>10} with {', '.join(keys)}")
-    return "\n".join([*lines, closing])
+    return "\n".join([*lines, _CLOSING])

@@ -61,7 +61,7 @@ class Candidate:
 
     def fits(self, hardware: Hardware, share: float = 1.0) -> bool:
         """There is memory enough, on the device (a share of it) and in the host."""
-        enough = self.memory.peak <= share * hardware.memory
+        enough = self.memory.claimed <= share * hardware.memory
         return enough and (hardware.host is None or self.memory.host <= hardware.host)
 
 
@@ -130,7 +130,7 @@ class Search:
     def best(self, asked: Scheme) -> Candidate:
         """What was asked for, with the first engine that fits it; with the first one where none does.
 
-        Raises InputError if no engine to be considered takes the optimizer.
+        Raises InputError if no engine to be considered, or LoRA, takes the optimizer.
         """
         first = None
         for scheme in filter(works, (replace(asked, engine=engine) for engine in self.engines)):
@@ -139,7 +139,8 @@ class Search:
                 return candidate
             first = first or candidate
         if first is None:
-            raise InputError(f"optimizer: {asked.optimizer} does not work with engine {self.engine}; write adamw")
+            what = "LoRA" if asked.learned.lora_rank and asked.optimizer == "muon" else f"engine {self.engine}"
+            raise InputError(f"optimizer: {asked.optimizer} does not work with {what}; write adamw")
         return first
 
     def alternatives(self, asked: Scheme) -> list[Candidate]:
@@ -239,9 +240,9 @@ def peak_tflops(where: Hardware, scheme: Scheme) -> float | None:
 
 
 def works(scheme: Scheme) -> bool:
-    """Whether the engine takes the optimizer (`jpllm.training.optimizer.refuse_impossible`)."""
+    """Whether the engine and LoRA take the optimizer (`jpllm.training.optimizer.refuse_impossible`)."""
     if scheme.optimizer == "muon":
-        return scheme.engine in ("single", "ddp")
+        return scheme.engine in ("single", "ddp") and not scheme.learned.lora_rank
     return scheme.optimizer == "adamw" or not scheme.offloads
 
 

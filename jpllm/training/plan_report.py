@@ -212,16 +212,16 @@ class Report:
         shortages = list(self.disk_shortages)
         if where.on_gpu and where.host is not None and memory.host > where.host:
             shortages.insert(0, f"{memory_size(memory.host)} of host memory, and there are {memory_size(where.host)}")
-        if memory.peak > where.memory:
+        if memory.claimed > where.memory:
             shortages.insert(
-                0, f"{memory_size(memory.peak)} on {where.name}, and there are {memory_size(where.memory)}"
+                0, f"{memory_size(memory.claimed)} on {where.name}, and there are {memory_size(where.memory)}"
             )
         if shortages:
             return f"does not fit: it needs {'; and '.join(shortages)}"
         tightly = "" if self.best.fits(where, COMFORTABLE) else ", tightly"
         scheme = self.best.scheme
         return (
-            f"fits{tightly}: {memory_size(memory.peak)} of {memory_size(where.memory)} on {where.name}, micro-batch "
+            f"fits{tightly}: {memory_size(memory.claimed)} of {memory_size(where.memory)} on {where.name}, micro-batch "
             f"{scheme.micro_batch} × {scheme.accumulation}, {accelerate_config(self.best, self.where)}"
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jpllm import cli, config
-from jpllm.commands import plan
+from jpllm.commands import plan, plan_texts
 from jpllm.config_types import keys_of
 from jpllm.training import machine
 
@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 RECIPES = ["pretrain_scratch", "cpt", "sft", "classify"]
 YAMLS = [file for recipe in RECIPES for file in sorted((ROOT / "recipes" / "configs" / recipe).glob("*.yaml"))]
 TINY = ["--model", "gpt2-tiny", "--vocab_size", "500", "--sequence_length", "64", "--tokens", "10_000"]
+TAUGHT = ["--model", "gpt2-tiny", "--vocab_size", "500", "--sequence_length", "64"]
 NEOX = ["--model", "neox-1b", "--vocab_size", "32000", "--tokens", "15_565_271_040"]
 
 
@@ -51,6 +52,13 @@ def here(tmp_path, monkeypatch):
 def test_every_key_of_a_recipe_can_be_planned(name):
     planned = {key for cls in configuration(name) for key in keys_of(cls)}
     assert keys_of(load_recipe(name).RecipeConfig).keys() <= planned
+
+
+@pytest.mark.parametrize("recipe", ["sft", "classify"])
+def test_keys_of_another_recipe_say_which(recipe):
+    keys = [{key for cls in configuration(name) for key in keys_of(cls)} for name in (recipe, "pretraining")]
+    advice = plan_texts.RecipeKeys.renamed_keys
+    assert {key for key in advice if advice[key].endswith(f"--recipe {recipe}")} == keys[0] - keys[1]
 
 
 @pytest.mark.parametrize("file", YAMLS, ids=lambda file: f"{file.parent.name}/{file.stem}")
@@ -108,7 +116,6 @@ def test_a_full_disk_does_not_fit(here, capsys, monkeypatch):
         (["--tokenizer", "gone/tok/x"], "plan with --vocab_size N"),
         ([], "tokenizer: required, but not set; before there is one, plan with --vocab_size N"),
         (["--vocab_size", "500", "--sequence_length", "4096"], "4,096 tokens are more than the model's 512 positions"),
-        (["--model", "runs/gone/model"], "before there is one"),
         (["--model", "llama-tin", "--vocab_size", "5"], "no preset; did you mean 'llama-tiny'?"),
         (["--model", "own/model", "--num_layers", "2"], "own/model is no preset and has its own shape; remove it"),
         (["--vocab_size", "5", "--sequence_length", "9", "--gpu", "t4", "--calibrate"], "calibrate: runs on this"),
@@ -116,6 +123,9 @@ def test_a_full_disk_does_not_fit(here, capsys, monkeypatch):
         (["--lora_rank", "8"], "--lora_rank: unknown key; a key of recipes/sft.py; give --recipe sft"),
         (["--train_file", "t.tsv"], "--train_file: unknown key; a key of recipes/classify.py; give --recipe classify"),
         (["--recipe", "sft", "--lora_dropout", "0.1"], "lora_rank: is 0"),
+        (["--recipe", "sft"], "--model: required, but not set"),
+        (["--model", "runs/gone/model"], "plan with --vocab_size N and --model SHAPE, one of --help"),
+        (["--recipe", "sft", *TAUGHT, "--lora_rank", "2", "--optimizer", "muon"], "muon does not work with LoRA"),
     ],
 )
 @pytest.mark.usefixtures("here")
@@ -212,6 +222,58 @@ def test_rows_that_are_not_there_yet(argv, lines, capsys):
     output = capsys.readouterr().out
     for line in ["not there yet", "is known when the rows are there", "fits: ", *lines]:
         assert line in output
+
+
+@pytest.mark.usefixtures("here")
+def test_replayed_texts_of_rows_that_are_not_there_yet(capsys):
+    argv = ["--recipe", "sft", "--sources", "no.jsonl", "--epochs", "1", "--output_dir", "run", *TAUGHT]
+    assert run(*argv, "--replay", "0.2", "--replay_sources", "x.txt") == 0
+    output = capsys.readouterr().out
+    assert re.search(r"no +\? +not there yet +\? ", output)
+    assert re.search(r"replayed texts +\? +not counted here +\? ", output)
+    assert "token shards" in output
+    assert run(*argv, "--old_texts", "x.txt") == 0
+    assert "token shards" not in capsys.readouterr().out  # they are only read
+
+
+@pytest.mark.usefixtures("here")
+def test_an_encoder_without_a_causal_model_is_classified_with(capsys):
+    from transformers import DebertaV2Config, T5Config
+
+    shape = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    DebertaV2Config(**shape, intermediate_size=64).save_pretrained("deberta")
+    T5Config(vocab_size=300, d_model=32, d_kv=16, num_layers=2, num_heads=2, d_ff=64).save_pretrained("t5")
+    argv = ["--recipe", "classify", "--train_file", "no.tsv", "--output_dir", "r", "--vocab_size", "300"]
+    argv += ["--max_row_tokens", "32"]
+    assert run(*argv, "--model", "deberta") == 0
+    output = capsys.readouterr().out
+    assert "deberta (deberta-v2): " in output
+    assert "trained: " not in output  # all of an encoder learns
+    assert run(*argv, "--model", "t5") == 2
+    assert "model: t5 has an encoder and a decoder; take one or the other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("classifier", [None, "all"])
+def test_calibration_trains_float32_weights_whatever_the_checkpoint_has(classifier, monkeypatch):
+    from transformers import LlamaConfig
+
+    from jpllm.models.learned import Learned
+    from jpllm.models.scheme import Scheme
+    from jpllm.training import calibrate
+    from jpllm.training.arguments import TrainingConfig
+
+    class Stop(Exception):
+        pass
+
+    def stop(model, learned):
+        raise Stop({p.dtype for p in model.parameters()})
+
+    monkeypatch.setattr(calibrate, "freeze", stop)
+    shape = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaConfig(**shape, intermediate_size=64, pad_token_id=0, dtype="bfloat16")
+    scheme = Scheme(1, 8, on_gpu=False, learned=Learned(classifier))
+    with pytest.raises(Stop, match=r"^{torch.float32}$"):
+        calibrate._train(model, TrainingConfig(output_dir=Path("x"), tokens=1), scheme, lambda: None)
 
 
 @pytest.mark.usefixtures("here")

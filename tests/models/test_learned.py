@@ -191,6 +191,18 @@ def test_an_evaluation_of_a_classifier_is_a_forward_pass_of_all_layers(trained):
     assert sum(found.parts().values()) == found.peak
     kept = memory(size, replace(scheme, kept_bytes=1000), rehearse(model.config, rehearsal_of(scheme)), evaluation)
     assert sum(kept.parts().values()) == kept.peak == found.peak + 1000
+    assert (kept.claimed, kept.host) == (found.claimed, found.claimed)  # the system takes the file's pages back
+
+
+def test_what_layers_keep_is_told_apart_where_the_peak_is_in_them(trained):
+    """An encoder's peak is in its last layer: beside its small output it never takes more."""
+    learned = Learned("all")
+    found = {}
+    for num_layers in (2, 3):
+        model, _ = trained("bert-tiny", learned, num_layers)
+        found[num_layers] = rehearse(model.config, rehearsal_of(replace(SCHEME, learned=learned)))
+    assert found[2].temporary < 0.5 * found[2].activations
+    assert found[3].activations - found[2].activations > 0.95 * (found[3].total - found[2].total) > 0
 
 
 @pytest.mark.parametrize("learned", [ALL, *WAYS[:3]], ids=["every weight", *IDS[:3]])

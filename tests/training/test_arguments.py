@@ -18,6 +18,13 @@ def test_budget_is_rounded_up_to_whole_steps(settings, expected):
     assert num_steps(config(**settings), tokens_per_step=100, tokens_per_epoch=1000) == expected
 
 
+@pytest.mark.parametrize("row_tokens", [1113, 1114, 1117, 1119])
+def test_whole_epochs_of_mean_rows_take_no_step_more(row_tokens):
+    """72 rows, 8 a step; a mean of their tokens times 72 may be a little more than their sum."""
+    mean = row_tokens / 72
+    assert num_steps(config(epochs=3), tokens_per_step=8 * mean, tokens_per_epoch=72 * mean) == 27
+
+
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [

@@ -97,6 +97,15 @@ def test_an_engine_without_an_estimate(monkeypatch):
     assert "a smaller per_device_train_batch_size" in text
 
 
+def test_a_prediction_that_fails_hides_nothing(monkeypatch):
+    def fail(*_):
+        raise ValueError("no such layer")
+
+    monkeypatch.setattr("jpllm.models.rehearsal.rehearse", fail)
+    text = message(monkeypatch, T4, torch.OutOfMemoryError("CUDA out of memory."))
+    assert text.startswith("out of memory: CUDA out of memory.\nless memory: a smaller per_device_train_batch_size")
+
+
 def test_other_errors_pass():
     with pytest.raises(RuntimeError, match="shapes"), out_of_memory.explained(None, None, 8, Engine(1, "")):
         raise RuntimeError("shapes do not match")

@@ -7,6 +7,7 @@ from jpllm.data.available import SourceTokens
 from jpllm.models.build import transformers_config
 from jpllm.models.estimate import GIB
 from jpllm.models.gpus import GPUS
+from jpllm.models.learned import Learned
 from jpllm.models.presets import ModelConfig
 from jpllm.models.scheme import Scheme
 from jpllm.models.size import VocabularyOnly, model_size
@@ -127,6 +128,7 @@ def test_engines_and_optimizers():
     assert not works(scheme(engine="zero2_offload", optimizer="adamw_8bit"))
     assert works(scheme(engine="zero2", optimizer="adamw_8bit"))
     assert not works(scheme(engine="zero1", optimizer="muon"))
+    assert not works(scheme(optimizer="muon", learned=Learned(lora_rank=4)))
 
 
 @pytest.fixture(scope="module")

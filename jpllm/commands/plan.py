@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from dataclasses import fields
 
 from jpllm import config, runtime
 from jpllm.commands import plan_rows, plan_texts
+from jpllm.commands.planning import Asked, PlanConfig
+from jpllm.models.presets import PRESETS, ModelConfig
 from jpllm.runtime import InputError
+from jpllm.training.hardware import HardwareConfig
 
 EXIT_DOES_NOT_FIT = 1
 CONFIGURATIONS = {
@@ -42,9 +47,26 @@ def plan(argv: Sequence[str]) -> None:
     console = Console()
     for part in report.parts():
         console.print(part, highlight=False, soft_wrap=isinstance(part, str))
-    runtime.announce(report.launch_command(asked.recipe, value_of(argv, "config") or "CONFIG.yaml"))
+    runtime.announce(report.launch_command(asked.recipe, given_keys(argv, asked)))
     if not report.fits:
         raise SystemExit(EXIT_DOES_NOT_FIT)
+
+
+def given_keys(argv: Sequence[str], asked: Asked) -> dict[str, str]:
+    """What the recipe is to be given too: the keys on the command line, but for those of the plan alone."""
+    names = {field.name for cls in (HardwareConfig, PlanConfig) for field in fields(cls)}
+    if asked.recipe != "pretrain_scratch":  # a shape stands in for a trained model, which has one
+        names |= {field.name for field in fields(ModelConfig)} - {"model", "dropout"}
+    given: dict[str, list[str]] = {"config": ["CONFIG.yaml"]}
+    for word in argv:
+        if word.startswith("--"):
+            key, _, value = word.removeprefix("--").partition("=")
+            given[key] = values = [value] if value else []
+        else:
+            values.append(word)
+    if asked.recipe != "pretrain_scratch" and asked.model in PRESETS:
+        given["model"] = ["MODEL"]
+    return {key: shlex.join(values) for key, values in given.items() if key not in names}
 
 
 def value_of(argv: Sequence[str], key: str) -> str | None:

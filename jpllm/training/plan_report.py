@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -98,13 +98,14 @@ class Report:
             "fits": self.fits,
         }
 
-    def launch_command(self, recipe: str, config_file: str) -> str:
-        """What to type: as written if that fits, else with the changes that cost least time."""
+    def launch_command(self, recipe: str, given: Mapping[str, str]) -> str:
+        """What to type: as `given` if that fits, else with the changes that cost least time."""
         chosen = next(iter(self.others), self.best) if not self.best.fits(self.where) else self.best
-        keys = [f"--{key} {_written(value)}" for key, value in chosen.changes.items() if key != "engine"]
+        changes = {key: _written(value) for key, value in chosen.changes.items() if key != "engine"}
+        keys = [f"--{key} {value}" for key, value in {**given, **changes}.items()]
         processes = "" if chosen.scheme.engine == "single" else f" --num_processes {self.where.num_gpus}"
         launch = f"accelerate launch --config_file {accelerate_config(chosen, self.where)}{processes}"
-        return " ".join([launch, f"recipes/{recipe}.py --config {config_file}", *keys])
+        return " ".join([launch, f"recipes/{recipe}.py", *keys])
 
     def _data_table(self) -> Table:
         table = _table("source", "tokens", "known from", "share", "in this run", "epochs")

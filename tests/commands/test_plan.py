@@ -81,7 +81,8 @@ def test_a_small_model_fits_this_machine(here, capsys):
         r"fits: \d+ MiB of [\d.]+ GiB on CPU, micro-batch 8 × 1, accelerate_configs/cpu.yaml", lines[-2]
     )
     assert lines[-1] == (
-        "accelerate launch --config_file accelerate_configs/cpu.yaml recipes/pretrain_scratch.py --config CONFIG.yaml"
+        "accelerate launch --config_file accelerate_configs/cpu.yaml recipes/pretrain_scratch.py --config CONFIG.yaml "
+        "--sources x.txt --output_dir run --model gpt2-tiny --vocab_size 500 --sequence_length 64 --tokens 10_000"
     )
     assert [file.name for file in here.iterdir()] == ["x.txt"]
 
@@ -99,7 +100,8 @@ def test_the_large_model_on_a_gpu_of_12_gb(here, capsys):
     assert re.fullmatch(r"does not fit: it needs \d\d\.\d\d GiB on rtx3060, and there are 12\.00 GiB", verdict)
     assert command == (
         "accelerate launch --config_file accelerate_configs/zero2_offload.yaml --num_processes 1 "
-        "recipes/pretrain_scratch.py --config c.yaml --per_device_train_batch_size 4 --gradient_accumulation_steps 32"
+        "recipes/pretrain_scratch.py --config c.yaml --model neox-1b --vocab_size 32000 --tokens 15_565_271_040 "
+        "--per_device_train_batch_size 4 --gradient_accumulation_steps 32"
     )
 
 
@@ -145,7 +147,10 @@ def test_a_trained_model_has_its_own_shape(here, capsys):
     output = capsys.readouterr().out
     assert "model (gpt2): 39,168 parameters" in output
     assert re.search(r"old .* 25\.0%", output)
-    assert output.splitlines()[-1].endswith("recipes/cpt.py --config CONFIG.yaml")
+    assert output.splitlines()[-1].endswith(
+        "recipes/cpt.py --config CONFIG.yaml --sources x.txt --output_dir run --model model --sequence_length 64 "
+        "--epochs 2 --replay 0.25 --replay_sources '{path: x.txt, name: old}'"
+    )
 
 
 @pytest.mark.usefixtures("here")
@@ -183,7 +188,10 @@ def test_lora_as_the_recipe_takes_it(here, model_dir, capsys):
     assert f"trained: {matrices:,} beside them (LoRA)" in output
     assert re.search(r"rows +[\d,]+ +encoded rows +100\.0% +[\d,]+ +2\.\d\d", output)
     assert "Hoffmann" not in output
-    assert output.splitlines()[-1].endswith("recipes/sft.py --config CONFIG.yaml")
+    assert output.splitlines()[-1].endswith(
+        f"recipes/sft.py --config CONFIG.yaml --model {model_dir} --sources rows.jsonl --output_dir run --epochs 2 "
+        "--sequence_length 128 --precision fp32 --lora_rank 4"
+    )
     assert run(*argv) == 0
     assert "(LoRA)" not in capsys.readouterr().out
 
@@ -198,7 +206,9 @@ def test_a_classifier_as_the_recipe_takes_it(here, model_dir, capsys):
     assert f"trained: {layer + 2 * 64 + 2 * 64:,} of them" in output  # and the final norm and the head
     assert re.search(r"kept output +0\.00 GB", output)
     assert re.search(r"in 27 steps of [\d,]+$", output, re.MULTILINE)  # of 70 rows, 8 a step
-    assert output.splitlines()[-1].endswith("recipes/classify.py --config CONFIG.yaml")
+    assert output.splitlines()[-1].endswith(
+        f"recipes/classify.py --config CONFIG.yaml --model {model_dir} --train_file t.jsonl --output_dir run --epochs 3"
+    )
     assert run(*argv, "--trainable", "all") == 0
     output = capsys.readouterr().out
     assert "trained: " not in output
@@ -222,6 +232,9 @@ def test_rows_that_are_not_there_yet(argv, lines, capsys):
     output = capsys.readouterr().out
     for line in ["not there yet", "is known when the rows are there", "fits: ", *lines]:
         assert line in output
+    command = output.splitlines()[-1]  # a shape stood in for the model that is to be taught
+    assert "--model MODEL --output_dir run" in command
+    assert not {"--vocab_size", "--gpu", "--recipe"} & set(command.split())
 
 
 @pytest.mark.usefixtures("here")

@@ -23,6 +23,12 @@ from jpllm.training.jglue_finetuning_arguments import FinetuneConfig
 from jpllm.training.run_folder import CHECKPOINTS_NAME, CONFIG_NAME, MODEL_NAME, RESULTS_NAME
 
 SUBJECT_NAME = "of.json"  # what model, tokenizer and data the runs are of
+_NOT_DECIDING = (
+    *("model", "train_file", "test_file"),
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "activation_checkpointing",
+)
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,12 @@ class Plan:
 
     def refuse_others(self) -> None:
         """Raise InputError if there are runs of something else, or of other settings."""
-        _refuse_another(self.folder / SUBJECT_NAME, self.subject)
+        _refuse_another(self.folder, _read(self.folder / SUBJECT_NAME), self.subject)
         for run_dir in [*self.runs, *self._runs_done()]:
-            settings = self.runs.get(run_dir, self.settings)
-            _refuse_another(run_dir / CONFIG_NAME, _compared(run_dir, settings))
+            there, wanted = _read(run_dir / CONFIG_NAME), self.runs.get(run_dir, self.settings)
+            if there and _is_done(run_dir):
+                there, wanted = _deciding(there), _deciding(wanted)
+            _refuse_another(run_dir, there, wanted)
 
     def fine_tune(self, classify: Path, number: int) -> None:
         """Do a run, unless it is there already."""
@@ -109,23 +117,22 @@ def _is_done(run_dir: Path) -> bool:
     return (run_dir / RESULTS_NAME).is_file() or (run_dir / DIVERGED_NAME).is_file()
 
 
-def _compared(run_dir: Path, settings: Mapping[str, object]) -> dict[str, object]:
-    """The settings that a run has to have; of one that is done no paths, for the subject says what it is of."""
-    paths = ("model", "train_file", "test_file") if _is_done(run_dir) else ()
-    return {key: value for key, value in settings.items() if key not in paths}
+def _deciding(settings: Mapping[str, object]) -> dict[str, object]:
+    """Of a run that is done: no paths, for the subject says what it is of, and not how its batches fit the memory."""
+    rows = settings.get("per_device_train_batch_size", 1) * settings.get("gradient_accumulation_steps", 1)
+    return {"batch_size": rows, **{key: value for key, value in settings.items() if key not in _NOT_DECIDING}}
 
 
 def _read(file: Path) -> dict:
-    """A file of YAML, of which JSON is a part."""
-    return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    """A file of YAML, of which JSON is a part; nothing of one that is not there."""
+    return yaml.safe_load(file.read_text(encoding="utf-8")) or {} if file.is_file() else {}
 
 
-def _refuse_another(file: Path, wanted: Mapping[str, object]) -> None:
-    """Raise InputError if the values in a file are others than wanted."""
-    found = _read(file) if file.is_file() else wanted
-    if changed := [key for key, value in wanted.items() if found.get(key) != value]:
+def _refuse_another(folder: Path, found: Mapping[str, object], wanted: Mapping[str, object]) -> None:
+    """Raise InputError if there are values, and others than wanted."""
+    if found and (changed := [key for key, value in wanted.items() if found.get(key) != value]):
         key = changed[0]
         raise InputError(
-            f"{file.parent}: fine-tuned with another {', '.join(changed)} ({found.get(key)!r:.60}, not "
+            f"{folder}: fine-tuned with another {', '.join(changed)} ({found.get(key)!r:.60}, not "
             f"{wanted[key]!r:.60}); name another output_dir, or remove this folder"
         )

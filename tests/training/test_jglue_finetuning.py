@@ -220,6 +220,7 @@ def test_tasks_and_results_that_are_there_stay(jglue_dir, tmp_path, done):
             r"jcommonsenseqa: fine-tuned with another weights_sha256 \('w', not 'x'\)",
         ),
         ({"results": {"config_sha256": "x"}}, r"fine-tuned with another config_sha256 \('c', not 'x'\)"),
+        ({"finetune_batch_size": 16}, r"fine-tuned with another batch_size \(32, not 16\)"),
     ],
 )
 def test_runs_of_something_else_are_refused(jglue_dir, tmp_path, done, change, message):
@@ -227,6 +228,14 @@ def test_runs_of_something_else_are_refused(jglue_dir, tmp_path, done, change, m
     with pytest.raises(InputError, match=message):
         evaluate(jglue_dir, tmp_path / "out", **{"finetune_seeds": [0, 1]} | change)
     assert len(done) == 2
+
+
+def test_less_memory_for_the_runs_that_are_missing(jglue_dir, tmp_path, done):
+    """After the memory ran out in one run, those before it stay."""
+    evaluate(jglue_dir, tmp_path / "out", finetune_seeds=[0])
+    less = {"finetune_gradient_accumulation_steps": 4, "finetune_activation_checkpointing": True}
+    evaluate(jglue_dir, tmp_path / "out", finetune_seeds=[0, 1], **less)
+    assert [given["per_device_train_batch_size"] for given in done] == [["32"], ["32"], ["8"], ["8"]]
 
 
 def test_other_data_is_refused(jglue_dir, tmp_path, done):

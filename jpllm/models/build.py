@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jpllm.models.presets import ModelConfig, Shape
+from jpllm.models.presets import ModelConfig
 from jpllm.runtime import InputError, device
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-_DROPOUT_KEYS = (  # in the configurations of GPT-2, GPT-NeoX, Llama and their kin
-    *("resid_pdrop", "embd_pdrop", "attn_pdrop"),
-    *("hidden_dropout", "attention_dropout"),
-    *("hidden_dropout_prob", "attention_probs_dropout_prob"),
-)
+_DROPOUTS = {  # keys in the configurations of architectures, and of their kin
+    "gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+    "gpt_neox": ("hidden_dropout", "attention_dropout"),
+    "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    "llama": (),
+}
+_OWN_NAMES = {"gpt2": {"intermediate_size": "n_inner", "hidden_act": "activation_function"}}
 TRAINED_LENGTH_KEY = "trained_sequence_length"
 
 
@@ -45,14 +47,25 @@ def transformers_config(config: ModelConfig, tokenizer: PreTrainedTokenizerBase)
         raise InputError(
             f"vocab_size: the tokenizer has {num_ids:,} ids, the model only {vocab_size:,}; remove vocab_size"
         )
-    common = {
+    from transformers import AutoConfig
+
+    shape = config.shape
+    own_names = _OWN_NAMES.get(shape.architecture, {})
+    keys = {
+        "hidden_size": shape.hidden_size,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "intermediate_size": shape.intermediate_size,
+        "max_position_embeddings": shape.max_positions,
+        "hidden_act": shape.activation,
         "vocab_size": vocab_size,
         "bos_token_id": tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
-        "tie_word_embeddings": config.shape.tie_embeddings,
+        "tie_word_embeddings": shape.tie_embeddings,
+        **dict.fromkeys(_DROPOUTS[shape.architecture], config.dropout),
     }
-    return _ARCHITECTURES[config.shape.architecture](config.shape, config.dropout, common)
+    return AutoConfig.for_model(shape.architecture, **{own_names.get(key, key): keys[key] for key in keys})
 
 
 def copy_weights(folder: str | Path, model: PreTrainedModel) -> None:
@@ -89,7 +102,7 @@ def _load(
         raise InputError(f"{name_or_path}: no model folder: it holds no config.json")
     try:
         config = AutoConfig.from_pretrained(name_or_path)
-        probabilities = [key for key in _DROPOUT_KEYS if hasattr(config, key)]
+        probabilities = [key for keys in _DROPOUTS.values() for key in keys if hasattr(config, key)]
         if dropout is not None:
             if not probabilities:
                 raise InputError(f"dropout: {config.model_type} models have none; remove it")
@@ -166,70 +179,3 @@ def record_trained_length(model: PreTrainedModel, sequence_length: int) -> None:
             f"{model.config.max_position_embeddings:,} positions; lower sequence_length or raise max_positions"
         )
     setattr(model.config, TRAINED_LENGTH_KEY, sequence_length)
-
-
-def _gpt2(shape: Shape, dropout: float, common: dict) -> PretrainedConfig:
-    from transformers import GPT2Config
-
-    return GPT2Config(
-        n_embd=shape.hidden_size,
-        n_layer=shape.num_layers,
-        n_head=shape.num_heads,
-        n_inner=shape.intermediate_size,
-        n_positions=shape.max_positions,
-        activation_function=shape.activation,
-        embd_pdrop=dropout,
-        attn_pdrop=dropout,
-        resid_pdrop=dropout,
-        **common,
-    )
-
-
-def _gpt_neox(shape: Shape, dropout: float, common: dict) -> PretrainedConfig:
-    from transformers import GPTNeoXConfig
-
-    return GPTNeoXConfig(
-        hidden_size=shape.hidden_size,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        intermediate_size=shape.intermediate_size,
-        max_position_embeddings=shape.max_positions,
-        hidden_act=shape.activation,
-        hidden_dropout=dropout,
-        attention_dropout=dropout,
-        **common,
-    )
-
-
-def _llama(shape: Shape, dropout: float, common: dict) -> PretrainedConfig:
-    from transformers import LlamaConfig
-
-    return LlamaConfig(
-        hidden_size=shape.hidden_size,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_heads,
-        intermediate_size=shape.intermediate_size,
-        max_position_embeddings=shape.max_positions,
-        hidden_act=shape.activation,
-        **common,
-    )
-
-
-def _bert(shape: Shape, dropout: float, common: dict) -> PretrainedConfig:
-    from transformers import BertConfig
-
-    return BertConfig(
-        hidden_size=shape.hidden_size,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        intermediate_size=shape.intermediate_size,
-        max_position_embeddings=shape.max_positions,
-        hidden_act=shape.activation,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        **common,
-    )
-
-
-_ARCHITECTURES = {"gpt2": _gpt2, "gpt_neox": _gpt_neox, "llama": _llama, "bert": _bert}

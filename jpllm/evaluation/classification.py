@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ import numpy as np
 from jpllm.data.label_rows import AnyRow, batches_by_length
 from jpllm.evaluation.jglue import metrics
 from jpllm.evaluation.standard_error import standard_error
+from jpllm.evaluation.token_scores import sum_over_processes
 
 if TYPE_CHECKING:
     import torch
@@ -36,14 +37,12 @@ def predict(
     Rows of about equal length are computed together. With several processes each takes every `num_ranks`-th batch, and
     all of them get the whole. They call the model equally often: one that shares its weights needs that.
     """
-    import torch
+    from jpllm.models.evaluating import evaluating
 
     device = next(model.parameters()).device
     batches = batches_by_length(rows, batch_size)
     outputs: np.ndarray | None = None
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), autocast or nullcontext():
+    with evaluating(model, autocast):
         for start in range(0, len(batches), num_ranks):
             own = batches[start + rank : start + rank + 1]
             indices = own[0] if own else batches[0]
@@ -53,12 +52,7 @@ def predict(
                 outputs = np.zeros((len(rows), logits.shape[1]), np.float32)
             if own:
                 outputs[indices] = logits
-    model.train(was_training)
-    if num_ranks > 1:
-        total = torch.from_numpy(outputs).to(device)
-        torch.distributed.all_reduce(total)
-        outputs = total.cpu().numpy()
-    return outputs
+    return sum_over_processes(outputs, model, num_ranks)
 
 
 def probabilities(outputs: np.ndarray) -> np.ndarray:

@@ -23,18 +23,17 @@ def fill_mask(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt
     """
     import torch
 
+    from jpllm.models.evaluating import evaluating
+
     refuse_unfillable_prompts(model, tokenizer, prompts)
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
     answers = []
-    with torch.no_grad():
+    with evaluating(model):
         for prompt in prompts:
             ids = torch.tensor([encode_prompt(tokenizer, prompt)], device=device)
             logits = model(input_ids=ids).logits[0, ids[0] == tokenizer.mask_token_id].float()
             best = logits.softmax(-1).topk(min(_NUM_ANSWERS, logits.shape[-1]))
             answers.append(" | ".join(_readable(tokenizer, *gap) for gap in zip(*best, strict=True)))
-    model.train(was_training)
     return answers
 
 

@@ -179,16 +179,16 @@ def _prepared(model: PreTrainedModel, seed: int) -> Iterator[None]:
     import torch
     from transformers import GenerationConfig
 
+    from jpllm.models.evaluating import evaluating
+
     device = next(model.parameters()).device
-    was_training, own_settings = model.training, model.generation_config
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+    own_settings = model.generation_config
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), evaluating(model):
         torch.manual_seed(seed)
-        model.eval()
         model.generation_config = GenerationConfig()
         try:
             yield
         finally:
-            model.train(was_training)
             model.generation_config = own_settings
 
 

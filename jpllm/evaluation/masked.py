@@ -7,8 +7,8 @@ loss is per hidden token, with the rest of the block in sight: neither a probabi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,29 +16,10 @@ import numpy as np
 from jpllm.data.blocks import IGNORED_LABEL
 from jpllm.data.corpus import EncodedText
 from jpllm.data.masking import Masking
+from jpllm.evaluation.token_scores import TokenScore, sum_over_batches, sum_over_processes, token_score, token_sums
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class MaskedScore:
-    """What a model made of the hidden tokens of a text."""
-
-    name: str
-    num_tokens: int
-    num_correct: int
-    nll_nats: float
-
-    @property
-    def loss(self) -> float:
-        """Mean negative log-likelihood per hidden token in nats."""
-        return self.nll_nats / max(self.num_tokens, 1)
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the hidden tokens that the model thinks the most probable ones."""
-        return self.num_correct / max(self.num_tokens, 1)
 
 
 def score(
@@ -51,39 +32,26 @@ def score(
     autocast: AbstractContextManager | None = None,
     rank: int = 0,
     num_ranks: int = 1,
-) -> list[MaskedScore]:
+) -> list[TokenScore]:
     """Score each text with `model` (evaluation mode for the duration), in blocks of `context_length` tokens.
 
-    With several processes each takes every `num_ranks`-th batch, and the sums are added over the default process group.
-    All of them call the model equally often, with nothing to count if need be: one that shares its weights needs that.
+    With several processes see `sum_over_batches` and `sum_over_processes`.
     """
-    import torch
+    from jpllm.models.evaluating import evaluating
 
     sums = np.zeros((len(texts), 3))
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), autocast or nullcontext():
+    with evaluating(model, autocast):
         for index, text in enumerate(texts):
             blocks = hidden_blocks(text.token_ids, masking, context_length)
-            for start in range(0, len(blocks), num_ranks * batch_size):
-                own = blocks[start + rank * batch_size :][:batch_size]
-                counts = _counts(model, own or blocks[:1])
-                sums[index] += counts if own else 0.0
-    model.train(was_training)
-    if num_ranks > 1:
-        total = torch.from_numpy(sums).to(next(model.parameters()).device)
-        torch.distributed.all_reduce(total)
-        sums = total.cpu().numpy()
-    return [
-        MaskedScore(text.name, int(num_tokens), int(num_correct), float(nll_nats))
-        for text, (num_tokens, num_correct, nll_nats) in zip(texts, sums, strict=True)
-    ]
+            sums[index] = sum_over_batches(blocks, partial(_sums, model), batch_size, rank, num_ranks)
+    sums = sum_over_processes(sums, model, num_ranks)
+    return [token_score(row, text.name) for text, row in zip(texts, sums, strict=True)]
 
 
-def total(scores: Sequence[MaskedScore], name: str = "total") -> MaskedScore:
+def total(scores: Sequence[TokenScore], name: str = "total") -> TokenScore:
     """All texts as if they were one."""
     sums = (sum(getattr(score, key) for score in scores) for key in ("num_tokens", "num_correct", "nll_nats"))
-    return MaskedScore(name, *sums)
+    return TokenScore(*sums, name)
 
 
 def hidden_blocks(token_ids: np.ndarray, masking: Masking, context_length: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -92,8 +60,8 @@ def hidden_blocks(token_ids: np.ndarray, masking: Masking, context_length: int) 
     return [masking.hide(token_ids[start : start + context_length], f"evaluation/{start}") for start in starts]
 
 
-def _counts(model: torch.nn.Module, batch: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Hidden tokens, right answers and negative log-likelihood, float64 (3,), from float32 logits."""
+def _sums(model: torch.nn.Module, batch: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """See `token_sums`, of a batch of ids and labels."""
     import torch
 
     length = max(len(ids) for ids, _ in batch)
@@ -105,12 +73,5 @@ def _counts(model: torch.nn.Module, batch: Sequence[tuple[np.ndarray, np.ndarray
         labels[row, : len(ids)] = torch.from_numpy(targets)
         attention_mask[row, : len(ids)] = 1
     device = next(model.parameters()).device
-    all_logits = model(input_ids=input_ids.to(device), attention_mask=attention_mask.to(device)).logits
-    sums = np.zeros(3)
-    for row_logits, row_labels in zip(all_logits, labels.to(device), strict=True):
-        chosen = row_labels != IGNORED_LABEL
-        logits, wanted = row_logits[chosen].float(), row_labels[chosen]
-        losses = torch.nn.functional.cross_entropy(logits, wanted, reduction="none")
-        num_correct = (logits.argmax(-1) == wanted).sum()
-        sums += [len(wanted), num_correct.item(), losses.cpu().double().sum().item()]
-    return sums
+    logits = model(input_ids=input_ids.to(device), attention_mask=attention_mask.to(device)).logits
+    return token_sums(logits, labels.to(device))

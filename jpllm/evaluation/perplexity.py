@@ -9,14 +9,16 @@ from __future__ import annotations
 import lzma
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jpllm.data.blocks import IGNORED_LABEL
 from jpllm.data.corpus import EncodedText
+from jpllm.evaluation.token_scores import sum_over_batches, sum_over_processes
 
 if TYPE_CHECKING:
     import torch
@@ -90,28 +92,18 @@ def score(
 ) -> list[TextScore]:
     """Score each text with `model` (evaluation mode for the duration), one EOS standing before its first token.
 
-    With several processes each takes every `num_ranks`-th batch, and the sums are added over the default process group.
-    All of them call the model equally often, with nothing to count if need be: one that shares its weights needs that.
+    With several processes see `sum_over_batches` and `sum_over_processes`.
     Negative log-likelihoods are computed from float32 logits and summed in float64.
     """
-    import torch
+    from jpllm.models.evaluating import evaluating
 
     sums = np.zeros(len(texts))
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), autocast or nullcontext():
+    with evaluating(model, autocast):
         for index, text in enumerate(texts):
             ids = np.concatenate([[eos_token_id], text.token_ids])
             todo = list(windows(len(ids), context_length, stride))
-            for start in range(0, len(todo), num_ranks * batch_size):
-                own = todo[start + rank * batch_size :][:batch_size]
-                nll_nats = _nll_nats(model, ids, own or todo[:1])
-                sums[index] += nll_nats if own else 0.0
-    model.train(was_training)
-    if num_ranks > 1:
-        total = torch.from_numpy(sums).to(next(model.parameters()).device)
-        torch.distributed.all_reduce(total)
-        sums = total.cpu().numpy()
+            sums[index] = sum_over_batches(todo, partial(_nll_nats, model, ids), batch_size, rank, num_ranks)
+    sums = sum_over_processes(sums, model, num_ranks)
     return [
         TextScore(text.name, len(text.token_ids), text.num_bytes, text.num_characters, float(nll_nats))
         for text, nll_nats in zip(texts, sums, strict=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from jpllm.models.evaluating import evaluating
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -161,11 +162,8 @@ def _sum_and_gradients(hidden, weight, targets, product_dtype, smoothing: float,
 def _refuse_other_losses(model: PreTrainedModel, chunked_forward) -> None:
     """Compare both losses on 16 ids spread over the vocabulary; raise InputError if they differ."""
     ids = torch.arange(16, device=model.device).reshape(2, 8) * (model.config.vocab_size // 16)
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model):
         whole, chunked = model(input_ids=ids, labels=ids).loss, chunked_forward(input_ids=ids, labels=ids).loss
-    model.train(was_training)
     if not abs(whole - chunked) <= _PROBE_TOLERANCE_NATS * max(1.0, float(whole)):
         raise InputError(
             f"chunked_loss: the loss in chunks is {chunked:.4f} where {type(model).__name__} computes {whole:.4f}: "

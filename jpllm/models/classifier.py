@@ -79,11 +79,10 @@ def sees_ahead(model: PreTrainedModel) -> bool:
     """Whether what comes later changes what a token is taken for, as in an encoder; found by trying."""
     import torch
 
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
+    from jpllm.models.evaluating import evaluating
+
+    with evaluating(model):
         first, second = model.base_model(torch.tensor([[5, 6], [5, 7]], device=model.device)).last_hidden_state[:, 0]
-    model.train(was_training)
     return not torch.allclose(first, second, atol=1e-6)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from jpllm.models.evaluating import evaluating
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -29,15 +30,12 @@ def isolate_documents(model: PreTrainedModel) -> None:
     words = torch.tensor([index for index in range(min(model.config.vocab_size, 16)) if index != padding])
     ids = torch.cat([words[1:6], words[3:10]])
     positions = torch.cat([torch.arange(5), torch.arange(7)])
-    was_training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
+        with evaluating(model):
             packed, alone = _hidden(model, ids, positions)[:, 5:], _hidden(model, ids[5:], positions[5:])
         isolated = bool((packed - alone).abs().max() <= _TOLERANCE * alone.std())
     except TypeError:  # the model takes no position ids
         isolated = False
-    model.train(was_training)
     if not isolated:
         raise InputError(
             f"isolate_documents: with {type(model).__name__} and its attention implementation a document sees those "

@@ -23,7 +23,7 @@ from jpllm.data.sources import write_jsonl
 from jpllm.evaluation import perplexity, responses
 from jpllm.evaluation.generate import SamplingConfig, answer
 from jpllm.evaluation.perplexity import TextScore
-from jpllm.evaluation.responses import ResponseScore
+from jpllm.evaluation.token_scores import TokenScore
 from jpllm.models.chunked_loss import use_chunked_loss
 from jpllm.models.isolation import isolate_documents
 from jpllm.models.learned import Learned
@@ -94,7 +94,7 @@ class InstructTrainer(BaseTrainer):
         self._tokenizer, self._questions, self._texts = tokenizer, questions, texts
         self._context_length = context_length
 
-    def score(self, model: torch.nn.Module) -> list[ResponseScore | TextScore]:
+    def score(self, model: torch.nn.Module) -> list[TokenScore | TextScore]:
         """That of the held-out rows, then those of the plain texts, in the arithmetic that the training uses."""
         common = {
             "batch_size": self.args.per_device_eval_batch_size,
@@ -112,7 +112,7 @@ class InstructTrainer(BaseTrainer):
         )
         return [rows, *texts]
 
-    def figures(self, scores: Sequence[ResponseScore | TextScore]) -> dict[str, float]:
+    def figures(self, scores: Sequence[TokenScore | TextScore]) -> dict[str, float]:
         """Loss and accuracy per learned token; bits per byte of each plain text, and of each group."""
         rows, *texts = scores
         figures = {"loss": rows.loss, "token_accuracy": rows.accuracy}

@@ -11,7 +11,7 @@ from jpllm.data.corpus import DataConfig
 from jpllm.evaluation import masked
 from jpllm.evaluation.fill_mask import fill_mask
 from jpllm.evaluation.generate import SamplingConfig
-from jpllm.evaluation.masked import MaskedScore
+from jpllm.evaluation.token_scores import TokenScore
 from jpllm.models.masked_loss import use_masked_loss
 from jpllm.training.arguments import TrainingConfig
 from jpllm.training.causal import CausalLMTrainer
@@ -43,7 +43,7 @@ class MaskedLMTrainer(CausalLMTrainer):
         """What the model writes in the gaps of the prompts; nothing is drawn by chance."""
         return fill_mask(model, tokenizer, prompts)
 
-    def score(self, model: torch.nn.Module) -> list[MaskedScore]:
+    def score(self, model: torch.nn.Module) -> list[TokenScore]:
         """Scores of `model` on the held-out texts, in the arithmetic that the training uses."""
         return masked.score(
             model,
@@ -56,7 +56,7 @@ class MaskedLMTrainer(CausalLMTrainer):
             num_ranks=self.args.world_size,
         )
 
-    def figures(self, scores: Sequence[MaskedScore]) -> dict[str, float]:
+    def figures(self, scores: Sequence[TokenScore]) -> dict[str, float]:
         """Loss and accuracy over all texts; where there are several, the loss of each, and of each group."""
         total = masked.total(scores)
         figures = {"loss": total.loss, "masked_accuracy": total.accuracy}

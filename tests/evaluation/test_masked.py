@@ -9,6 +9,7 @@ from jpllm.data.corpus import EncodedText
 from jpllm.data.masking import Masking
 from jpllm.evaluation import masked
 from jpllm.evaluation.fill_mask import fill_mask, refuse_unfillable_prompts
+from jpllm.evaluation.token_scores import TokenScore
 from jpllm.runtime import InputError
 from jpllm.tokenizer.load import load
 from jpllm.tokenizer.mask import ensure_mask_token
@@ -22,7 +23,7 @@ TEXTS = [
 ]
 
 
-def score(batch_size: int, **settings) -> list[masked.MaskedScore]:
+def score(batch_size: int, **settings) -> list[TokenScore]:
     model = tiny_model("bert-tiny", dropout=0.1).train()
     scores = masked.score(model, TEXTS, masking=MASKING, context_length=32, batch_size=batch_size, **settings)
     assert model.training

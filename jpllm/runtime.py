@@ -46,11 +46,13 @@ def run_command(command: Callable[[], object]) -> int:
     """
     try:
         command()
+        _part_from_others()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_BAD_INPUT
     except StoppedEarly as stop:
         print(stop, file=sys.stderr, flush=True)
+        _part_from_others()
         return EXIT_STOPPED_EARLY
     except BrokenPipeError:  # the reader of our output went away, as in `jpllm … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,6 +66,17 @@ def run_command(command: Callable[[], object]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _part_from_others() -> None:
+    """Leave the processes that the work was shared with, when all of it is done.
+
+    A process that ends with the group still there is aborted now and then by the group's threads. One that failed
+    leaves without a word to the others, which may be waiting for it: its exit code lets the launcher end them.
+    """
+    distributed = sys.modules.get("torch.distributed")  # not imported for this
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def process_rank() -> int:

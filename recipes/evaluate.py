@@ -138,7 +138,6 @@ def main() -> None:
     report.write(results, output_dir)
     if mirrored and runtime.is_main_process():
         wandb_mirror.send_tables(mirrored, wandb_mirror.evaluation_tables(results))
-    processes.leave()
 
 
 if __name__ == "__main__":

@@ -66,6 +66,28 @@ def test_exit_codes(capsys):
         runtime.run_command(lambda: 1 / 0)
 
 
+def stop_early():
+    raise runtime.StoppedEarly("stopped at step 3")
+
+
+def fail():
+    raise InputError("file:1: wrong")
+
+
+@pytest.mark.parametrize(("command", "code", "stays"), [(list, 0, False), (stop_early, 75, False), (fail, 2, True)])
+def test_processes_part_when_the_work_is_done(command, code, stays):
+    """One that failed does not wait for the others."""
+    import torch
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        assert runtime.run_command(command) == code
+        assert torch.distributed.is_initialized() == stays
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
 def test_bad_input_of_the_installed_command_has_no_traceback(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "jpllm.cli", "data", "pack", "--source", "gone.txt", "--tokenizer", "gone"],

@@ -11,8 +11,7 @@ from jpllm.runtime import InputError
 def join() -> None:
     """Join the processes that the launcher started, each with the GPU of its number if there are GPUs.
 
-    Call it before a model is loaded. A process that fails later leaves without a word to the others, which may be
-    waiting for it: its exit code lets the launcher end them.
+    Call it before a model is loaded; `jpllm.runtime.run_command` parts them again.
 
     Raises:
         InputError: there is no GPU of that number.
@@ -28,14 +27,6 @@ def join() -> None:
             raise InputError(f"this machine has {num_gpus} GPUs; launch that many processes on it")
         torch.cuda.set_device(number)
     torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
-
-
-def leave() -> None:
-    """Part from the others, when all work is done."""
-    if runtime.num_processes() > 1:
-        import torch
-
-        torch.distributed.destroy_process_group()
 
 
 def gathered(own: dict) -> dict:

@@ -43,9 +43,11 @@ def prove(
     Raises:
         InputError: the model that was read back from disk does not give the loss of the trained one.
     """
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)  # where checkpoints were written
-    with suppress(OSError):  # not empty: there are checkpoints
-        trainer.checkpoints_dir.rmdir()
+    trainer.accelerator.wait_for_everyone()  # Trainer looks into that folder at its end
+    if runtime.is_main_process():
+        shutil.rmtree(trainer.args.output_dir, ignore_errors=True)  # where checkpoints were written
+        with suppress(OSError):  # not empty: there are checkpoints
+            trainer.checkpoints_dir.rmdir()
     if not any(row["step"] == trainer.state.global_step and "eval_loss" in row for row in trainer.state.log_history):
         trainer.evaluate()
     evaluations = [row for row in trainer.state.log_history if "eval_loss" in row]

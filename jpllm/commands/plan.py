@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from jpllm import config, runtime
@@ -24,7 +24,8 @@ _READERS = {"pretraining": plan_texts.texts, "sft": plan_rows.instructions, "cla
 
 def plan(argv: Sequence[str]) -> None:
     """Show what a run needs, whether it fits the hardware, and what would make it fit."""
-    recipe = value_of(argv, "recipe") or "pretraining"
+    given = words_by_key(argv)
+    recipe = next(iter(given.get("recipe", [])), "pretraining")
     configuration = CONFIGURATIONS.get(recipe, plan_texts.CONFIGURATION)  # of another one parse says what there is
     hardware_config, planned, *keys = config.parse(
         configuration,
@@ -47,32 +48,30 @@ def plan(argv: Sequence[str]) -> None:
     console = Console()
     for part in report.parts():
         console.print(part, highlight=False, soft_wrap=isinstance(part, str))
-    runtime.announce(report.launch_command(asked.recipe, given_keys(argv, asked)))
+    runtime.announce(report.launch_command(asked.recipe, keys_of_recipe(given, asked)))
     if not report.fits:
         raise SystemExit(EXIT_DOES_NOT_FIT)
 
 
-def given_keys(argv: Sequence[str], asked: Asked) -> dict[str, str]:
+def keys_of_recipe(given: Mapping[str, list[str]], asked: Asked) -> dict[str, str]:
     """What the recipe is to be given too: the keys on the command line, but for those of the plan alone."""
     names = {field.name for cls in (HardwareConfig, PlanConfig) for field in fields(cls)}
     if asked.recipe != "pretrain_scratch":  # a shape stands in for a trained model, which has one
         names |= {field.name for field in fields(ModelConfig)} - {"model", "dropout"}
-    given: dict[str, list[str]] = {"config": ["CONFIG.yaml"]}
+    words = {"config": ["CONFIG.yaml"], **given}
+    if asked.recipe != "pretrain_scratch" and asked.model in PRESETS:
+        words["model"] = ["MODEL"]
+    return {key: shlex.join(values) for key, values in words.items() if key not in names}
+
+
+def words_by_key(argv: Sequence[str]) -> dict[str, list[str]]:
+    """The words behind each --key of a command line."""
+    words: dict[str, list[str]] = {}
+    values: list[str] = []  # of no key: an error of the command line
     for word in argv:
         if word.startswith("--"):
             key, _, value = word.removeprefix("--").partition("=")
-            given[key] = values = [value] if value else []
+            words[key] = values = [value] if value else []
         else:
             values.append(word)
-    if asked.recipe != "pretrain_scratch" and asked.model in PRESETS:
-        given["model"] = ["MODEL"]
-    return {key: shlex.join(values) for key, values in given.items() if key not in names}
-
-
-def value_of(argv: Sequence[str], key: str) -> str | None:
-    """What follows --key."""
-    for index, argument in enumerate(argv):
-        name, _, value = argument.partition("=")
-        if name == f"--{key}":
-            return value or next(iter(argv[index + 1 :]), None)
-    return None
+    return words

@@ -118,7 +118,7 @@ def labels(
     from jpllm.models.classifier import is_encoder
     from jpllm.models.learned import Learned, empty_model
     from jpllm.tokenizer.pad import ensure_pad_token
-    from jpllm.training.classifier_plan import ClassifierPlan
+    from jpllm.training.classifier_plan import longest_sequence, way_of_rows
 
     tokenizer = load_tokenizer(recipe.tokenizer, model)
     architecture = transformers_config(model, tokenizer, 0)
@@ -138,19 +138,20 @@ def labels(
         architecture.num_labels = 1
     trainable = recipe.trainable or ("all" if sees_ahead else "last_block")
     keeps_trunk = trainable != "all" and recipe.keep_trunk_output is not False
-    known = ClassifierPlan(architecture, training, splits, trainable, keeps_trunk) if splits else None
     way = {
         "learned": Learned(classifier=trainable),
         "sequences_per_row": len(data.choice_columns) if data.choice_columns else 1,
         "keeps_trunk": keeps_trunk,
     }
+    if splits:
+        longest, way = longest_sequence(splits), way_of_rows(architecture, splits, trainable, keeps_trunk)
     return Asked(
         recipe="classify",
         model=model.model,
         architecture=architecture,
         training=training,
-        sequence_length=known.longest if known else longest,
-        way=known.way if known else way,
+        sequence_length=longest,
+        way=way,
         budget=partial(label_budget, data, training, splits),
     )
 

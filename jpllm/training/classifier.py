@@ -17,12 +17,13 @@ from jpllm.evaluation.classification import ChoiceScore, ClassScore, RegressionS
 from jpllm.models.classifier import Trainable, num_trainable
 from jpllm.models.trunk import KeptStates, Trunk
 from jpllm.runtime import Diverged, InputError
-from jpllm.training import classifier_report, engine, run, run_folder
+from jpllm.training import classifier_report, engine, out_of_memory, run, run_folder, run_plan
 from jpllm.training.arguments import num_steps
 from jpllm.training.callbacks import RowClock
 from jpllm.training.classifier_arguments import ClassifierTrainingConfig
-from jpllm.training.classifier_plan import ClassifierPlan
+from jpllm.training.classifier_plan import longest_sequence, uses_of_rows, way_of_rows
 from jpllm.training.optimizer import refuse_impossible
+from jpllm.training.planned_run import PlannedRun
 from jpllm.training.trainer import BaseTrainer, autocast
 
 TRUNK_NAME = "trunk_output.npy"
@@ -230,10 +231,12 @@ def train_classifier(
             **kwargs,
         )
 
-    plan = ClassifierPlan(model.config, training, splits, trainable, keeps_trunk=bool(frozen_layers))
+    way = way_of_rows(model.config, splits, trainable, keeps_trunk=bool(frozen_layers))
+    planned = PlannedRun(model.config, training, longest_sequence(splits), engine.requested(), way)
+    num_tokens = clock.tokens(max_steps)
     diverged = training.output_dir / classifier_report.DIVERGED_NAME
     try:
-        with plan.explained():
+        with out_of_memory.explained(planned):
             results = run.train_model(
                 make_trainer,
                 configuration,
@@ -242,7 +245,7 @@ def train_classifier(
                 max_steps,
                 write_held_out=_writer_of(splits.validation),
                 save_tokenizer=tokenizer.save_pretrained,
-                write_plan=partial(plan.write, clock.tokens(max_steps), max_steps),
+                write_plan=partial(run_plan.write, planned, uses_of_rows(splits, num_tokens), num_tokens, max_steps),
             )
     except Diverged as error:
         if runtime.is_main_process():

@@ -34,6 +34,7 @@ from jpllm.training import engine, out_of_memory, run, run_folder, run_plan
 from jpllm.training.arguments import TrainingConfig, num_steps
 from jpllm.training.callbacks import Clock, RowClock
 from jpllm.training.optimizer import refuse_impossible
+from jpllm.training.planned_run import PlannedRun
 from jpllm.training.trainer import BaseTrainer, autocast
 
 _NUM_SHOWN = 3
@@ -207,16 +208,12 @@ def train_instructions(
     )
     mixture = dataset.uses(" + ".join(source.label for source in data.sources), int(tokens_until[-1]))
     longest = data.sequence_length if is_packed else max(map(items.num_tokens, range(items.num_items)))
-    runs = engine.requested()
     rank, dropout = rank_and_dropout(model)
     way = {"isolates": is_packed, "learned": Learned(lora_rank=rank, lora_dropout=dropout)}
-    write_plan = partial(
-        *(run_plan.write, model.config, training, longest, runs, mixture, int(tokens_until[-1]), max_steps),
-        shards_dir=data.shards_dir if replay_blocks else None,
-        **way,
-    )
+    planned = PlannedRun(model.config, training, longest, engine.requested(), way)
+    shards_dir = data.shards_dir if replay_blocks else None
     fingerprint = hashlib.sha256(f"{items.fingerprint}{data.replay and replay_blocks.fingerprint}".encode()).hexdigest()
-    with out_of_memory.explained(model.config, training, longest, runs, **way):
+    with out_of_memory.explained(planned):
         return run.train_model(
             make_trainer,
             configuration,
@@ -226,7 +223,7 @@ def train_instructions(
             write_held_out=partial(_write_rows, held_out),
             save_tokenizer=save_tokenizer,
             mixture=mixture,
-            write_plan=write_plan,
+            write_plan=partial(run_plan.write, planned, mixture, int(tokens_until[-1]), max_steps, shards_dir),
         )
 
 

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 
-from jpllm.models.size import model_size
 from jpllm.runtime import InputError
-from jpllm.training import hardware, plan
-from jpllm.training.arguments import TrainingConfig
-from jpllm.training.engine import Engine
-from jpllm.training.hardware import HardwareConfig
 from jpllm.training.plan_report import accelerate_config, changed_keys, memory_size
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+from jpllm.training.planned_run import PlannedRun
 
 _CLOSING = "jpllm plan, with the same configuration, looks for what fits"
 _USUAL = f"less memory: a smaller per_device_train_batch_size, activation_checkpointing: true; {_CLOSING}"
@@ -26,12 +17,8 @@ _CPU_ALLOCATOR = "can't allocate memory"  # a RuntimeError of PyTorch's allocato
 
 
 @contextmanager
-def explained(
-    model: PretrainedConfig, training: TrainingConfig, sequence_length: int, runs: Engine, **scheme: object
-) -> Iterator[None]:
+def explained(run: PlannedRun) -> Iterator[None]:
     """Make an error of memory that runs out one that says which keys need less, and how much.
-
-    `scheme` is what else `jpllm.training.plan.as_written` takes.
 
     Raises:
         InputError: memory ran out in the body.
@@ -43,19 +30,15 @@ def explained(
             raise
         reason = str(error).splitlines()[0]
         advice = _USUAL
-        if runs.scheme is not None:
+        if run.engine.scheme is not None:
             with suppress(Exception):  # a prediction that fails is not what ended the run
-                advice = _advice(model, training, sequence_length, runs, **scheme)
+                advice = _advice(run)
         raise InputError(f"out of memory: {reason}\n{advice}") from error
 
 
-def _advice(
-    model: PretrainedConfig, training: TrainingConfig, sequence_length: int, runs: Engine, **scheme: object
-) -> str:
-    here = hardware.resolve(HardwareConfig())
-    where = replace(here, num_gpus=runs.num_processes)
-    asked = plan.as_written(training, sequence_length, where, runs.scheme, **scheme)
-    search = plan.Search(model, model_size(model, asked.masked_share > 0, asked.learned), where)
+def _advice(run: PlannedRun) -> str:
+    search, asked = run.search()
+    where = search.hardware
     lines = [
         f"this run takes about {memory_size(search.candidate(asked, asked).memory.peak)} of the "
         f"{memory_size(where.memory)} that {where.name} has in all; it would be about"

@@ -32,6 +32,7 @@ from jpllm.training.checkpoint import Checkpoint, Facts
 from jpllm.training.early_stopping import EarlyStopping
 from jpllm.training.optimizer import refuse_impossible
 from jpllm.training.overfitting import OverfittingWarning
+from jpllm.training.planned_run import PlannedRun
 from jpllm.training.proof import prove
 from jpllm.training.stopping import StopInTime
 from jpllm.training.trainer import BaseTrainer, last_good
@@ -115,8 +116,9 @@ def train_language_model(
         context_length=data.sequence_length,
         embedding_warmup_steps=embedding_warmup_steps,
     )
-    runs, way = engine.requested(), {"isolates": data.isolate_documents, "masked_share": blocks.masked_share}
-    with out_of_memory.explained(model.config, training, data.sequence_length, runs, **way):
+    way = {"isolates": data.isolate_documents, "masked_share": blocks.masked_share}
+    planned = PlannedRun(model.config, training, data.sequence_length, engine.requested(), way)
+    with out_of_memory.explained(planned):
         return train_model(
             make_trainer,
             configuration,
@@ -127,12 +129,7 @@ def train_language_model(
             save_tokenizer=save_tokenizer,
             sample_writer=SampleWriter(training.output_dir, clock, prompts, answer),
             mixture=mixture,
-            write_plan=partial(
-                run_plan.write,
-                *(model.config, training, data.sequence_length, runs, mixture, clock.tokens(max_steps)),
-                shards_dir=data.shards_dir,
-                **way,
-            ),
+            write_plan=partial(run_plan.write, planned, mixture, clock.tokens(max_steps), shards_dir=data.shards_dir),
         )
 
 

@@ -6,7 +6,6 @@ import io
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jpllm import runtime
@@ -14,17 +13,12 @@ from jpllm.data.available import SourceTokens
 from jpllm.data.mix import SourceUse
 from jpllm.models.gpus import DEFAULT_MFU
 from jpllm.tracking.runs import PLAN_NAME
-from jpllm.training import budget, hardware
-from jpllm.training.arguments import TrainingConfig
-from jpllm.training.engine import Engine
-from jpllm.training.hardware import HardwareConfig
-from jpllm.training.plan import Search, as_written
+from jpllm.training import budget
 from jpllm.training.plan_report import Report
+from jpllm.training.planned_run import PlannedRun
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from transformers import PretrainedConfig
 
 TEXT_NAME = "plan.md"
 _TEXT_WIDTH = 118
@@ -32,36 +26,28 @@ logger = logging.getLogger(__name__)
 
 
 def write(
-    model: PretrainedConfig,
-    training: TrainingConfig,
-    sequence_length: int,
-    runs: Engine,
+    run: PlannedRun,
     mixture: Sequence[SourceUse],
     num_tokens: int,
     num_steps: int | None = None,
-    *,
     shards_dir: Path | None = None,
-    **scheme: object,
 ) -> None:
     """Write what `jpllm plan` says of this run, as numbers and as a text; where it cannot say it, a line in the log.
 
     `num_steps` is given where steps are not all of `sequence_length` tokens a block. For `shards_dir` see
-    `jpllm.training.budget.disk_needs`; `scheme` is what else `jpllm.training.plan.as_written` takes.
+    `jpllm.training.budget.disk_needs`.
     """
-    files = [training.output_dir / name for name in (PLAN_NAME, TEXT_NAME)]
+    output_dir = run.training.output_dir
+    files = [output_dir / name for name in (PLAN_NAME, TEXT_NAME)]
     for file in files:  # of an earlier start
         file.unlink(missing_ok=True)
-    if runs.scheme is None:
-        logger.info("no plan of this run: the memory that %s takes is not estimated", runs.name)
+    if run.engine.scheme is None:
+        logger.info("no plan of this run: the memory that %s takes is not estimated", run.engine.name)
         return
     try:
-        report = plan(
-            *(model, training, sequence_length, runs, mixture, num_tokens, num_steps),
-            shards_dir=shards_dir,
-            **scheme,
-        )
+        report = plan(run, mixture, num_tokens, num_steps, shards_dir)
         numbers = json.dumps(report.numbers(), indent=2) + "\n"
-        text = f"# Plan of {training.output_dir.name}\n\n```text\n{_text(report)}\n```\n"
+        text = f"# Plan of {output_dir.name}\n\n```text\n{_text(report)}\n```\n"
     except Exception as error:  # a prediction is worth less than the run
         logger.info("no plan of this run: %s: %s", type(error).__name__, error)
         return
@@ -70,24 +56,14 @@ def write(
 
 
 def plan(
-    model: PretrainedConfig,
-    training: TrainingConfig,
-    sequence_length: int,
-    runs: Engine,
+    run: PlannedRun,
     mixture: Sequence[SourceUse],
     num_tokens: int,
     num_steps: int | None = None,
-    *,
     shards_dir: Path | None = None,
-    **scheme: object,
 ) -> Report:
     """The plan of a run whose data is encoded: nothing in it is an estimate but memory and time."""
-    from jpllm.models.size import model_size
-
-    where = replace(hardware.resolve(HardwareConfig()), num_gpus=runs.num_processes)
-    asked = as_written(training, sequence_length, where, runs.scheme, **scheme)
-    size = model_size(model, asked.masked_share > 0, asked.learned)
-    chosen = Search(model, size, where).candidate(asked, asked)
+    search, asked = run.search()
     tokens_per_step = round(num_tokens / num_steps) if num_steps else asked.tokens_per_step
     spends = budget.Budget(
         num_tokens,
@@ -96,13 +72,13 @@ def plan(
         [_share(use, "token shards" if num_steps is None else "this run") for use in mixture],
         is_of_rows=num_steps is not None,
     )
-    disk = budget.disk_needs(training, shards_dir, spends, size, asked)
+    disk = budget.disk_needs(run.training, shards_dir, spends, search.size, asked)
     return Report(
-        model=training.output_dir.name,
-        architecture=model.model_type,
-        size=size,
-        where=where,
-        best=chosen,
+        model=run.training.output_dir.name,
+        architecture=run.model.model_type,
+        size=search.size,
+        where=search.hardware,
+        best=search.candidate(asked, asked),
         others=[],
         spends=spends,
         disk=disk,

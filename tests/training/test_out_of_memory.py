@@ -13,6 +13,7 @@ from jpllm.training.arguments import TrainingConfig
 from jpllm.training.classifier_arguments import ClassifierTrainingConfig
 from jpllm.training.engine import Engine
 from jpllm.training.hardware import Hardware
+from jpllm.training.planned_run import PlannedRun
 from tests.models.test_build import tiny_model
 
 GIB = 1 << 30
@@ -28,7 +29,7 @@ def message(monkeypatch, where, error, runs=None, **settings):
     config = tiny_model("neox-tiny", 8000).config
     with (
         pytest.raises(InputError) as raised,
-        out_of_memory.explained(config, training, 512, runs or Engine(1, "")),
+        out_of_memory.explained(PlannedRun(config, training, 512, runs or Engine(1, ""))),
     ):
         raise error
     return str(raised.value)
@@ -82,7 +83,7 @@ def test_a_classifier_needs_less_without_more_layers_that_learn(monkeypatch):
         way = {"learned": Learned(trainable), "keeps_trunk": trainable != "all"}
         with (
             pytest.raises(InputError) as raised,
-            out_of_memory.explained(config, training, 512, Engine(1, ""), **way),
+            out_of_memory.explained(PlannedRun(config, training, 512, Engine(1, ""), way)),
         ):
             raise torch.OutOfMemoryError("CUDA out of memory.")
         text = str(raised.value)
@@ -107,5 +108,5 @@ def test_a_prediction_that_fails_hides_nothing(monkeypatch):
 
 
 def test_other_errors_pass():
-    with pytest.raises(RuntimeError, match="shapes"), out_of_memory.explained(None, None, 8, Engine(1, "")):
+    with pytest.raises(RuntimeError, match="shapes"), out_of_memory.explained(PlannedRun(None, None, 8, Engine(1, ""))):
         raise RuntimeError("shapes do not match")

@@ -15,6 +15,7 @@ from jpllm.models.size import model_size
 from jpllm.training import machine, run_plan
 from jpllm.training.arguments import TrainingConfig
 from jpllm.training.engine import Engine
+from jpllm.training.planned_run import PlannedRun
 
 MODEL = GPT2Config(vocab_size=500, n_embd=32, n_layer=2, n_head=2, n_positions=128)
 ONE_PROCESS = Engine(1, "")
@@ -23,8 +24,8 @@ USES = [SourceUse("books", 0.75, 0.75, 7680, 2.0, 0), SourceUse("web", 0.25, 0.2
 
 def write(folder: Path, engine: Engine = ONE_PROCESS, **settings) -> None:
     training = TrainingConfig(output_dir=folder, tokens=10_000, precision="fp32", save_steps=0, **settings)
-    way = {"shards_dir": folder, "isolates": False, "masked_share": 0.0}
-    run_plan.write(MODEL, training, 64, engine, USES, 10_240, **way)
+    way = {"isolates": False, "masked_share": 0.0}
+    run_plan.write(PlannedRun(MODEL, training, 64, engine, way), USES, 10_240, shards_dir=folder)
 
 
 @pytest.fixture(autouse=True)

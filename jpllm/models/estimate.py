@@ -7,7 +7,8 @@ Requirements"). All that lives and dies within a step is counted by `jpllm.model
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from jpllm.models.scheme import Scheme
@@ -61,7 +62,9 @@ class Memory:
         evaluation: what an evaluation needs beside weights and optimizer.
         overhead: what is no tensor.
         mapped: pages of the file with the kept output of frozen layers; the system takes them back where it has to.
-        host: host memory of all processes on the machine.
+        host: host memory of all processes on the machine, in training and at its end.
+        host_resuming: the same while a checkpoint is read to go on from.
+        offloaded: what the engine keeps in host memory, by name, where that is the memory of this device too: on a CPU.
     """
 
     states: States
@@ -69,17 +72,24 @@ class Memory:
     evaluation: int
     overhead: int
     host: int
+    host_resuming: int
     mapped: int = 0
+    offloaded: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def lasting(self) -> int:
+        """What is there all the time."""
+        return self.states.lasting + sum(self.offloaded.values())
 
     @property
     def tensors(self) -> int:
         """Peak of all tensors on the device in training."""
-        return self.states.lasting + max(self.states.at_step, self.forward.total)
+        return self.lasting + max(self.states.at_step, self.forward.total)
 
     @property
     def all_tensors(self) -> int:
         """Peak of all tensors, evaluations included: what `torch.cuda.max_memory_allocated` says at the end."""
-        return max(self.tensors, self.states.lasting + self.evaluation)
+        return max(self.tensors, self.lasting + self.evaluation)
 
     @property
     def claimed(self) -> int:
@@ -93,7 +103,7 @@ class Memory:
 
     def parts(self) -> dict[str, int]:
         """What the peak is made of, by name; the parts add up to it."""
-        parts = {"weights": self.states.weights, "optimizer states": self.states.optimizer}
+        parts = {"weights": self.states.weights, "optimizer states": self.states.optimizer, **self.offloaded}
         if self.all_tensors > self.tensors:
             parts |= {"a batch of an evaluation": self.evaluation}
         elif self.states.at_step > self.forward.total:
@@ -125,8 +135,8 @@ def states(size: ModelSize, scheme: Scheme) -> States:
         gathered = min(size.num_parameters, ZERO3_LIVE_PARAMETERS) * scheme.weight_bytes
         weights = gathered + (0 if scheme.offloads else weights // processes)
     float32_share = 4 * size.num_trainable // processes
-    if scheme.offloads:  # gradients are in the host at the step, and new weights come back through a float32 copy
-        return States(weights, 0, float32_share, buckets)
+    if scheme.offloads:  # the step is the host's, from where weights come back as they are used
+        return States(weights, 0, 0, buckets + scheme.weight_bytes * size.num_largest)
     return States(weights, optimizer_bytes(size, scheme) // processes, gradients + float32_share, buckets)
 
 
@@ -159,10 +169,38 @@ def memory(size: ModelSize, scheme: Scheme, forward: StepBytes, evaluation: Step
         forward = replace(forward, gradients=forward.gradients // scheme.num_processes)
     fixed, evaluated = states(size, scheme), evaluation_bytes(size, scheme, evaluation)
     if scheme.on_gpu:
-        return Memory(fixed, forward, evaluated, GPU_OVERHEAD_BYTES, _host_bytes(size, scheme))
+        processes = scheme.num_processes * HOST_OVERHEAD_BYTES
+        host, resuming = (processes + needed for needed in (_host_bytes(size, scheme), resuming_bytes(size, scheme)))
+        return Memory(fixed, forward, evaluated, GPU_OVERHEAD_BYTES, host, resuming)
     overhead = CPU_OVERHEAD_BYTES + int(CPU_HEAP_GAPS * forward.total)
-    found = Memory(fixed, forward, evaluated, overhead, 0, scheme.kept_bytes if scheme.passes_trunk_over else 0)
-    return replace(found, host=found.claimed)
+    kept = scheme.kept_bytes if scheme.passes_trunk_over else 0
+    offloaded = {name: size // scheme.num_processes for name, size in offloaded_states(size, scheme).items()}
+    found = Memory(fixed, forward, evaluated, overhead, 0, 0, kept, offloaded)
+    resuming = CPU_OVERHEAD_BYTES + fixed.weights + resuming_bytes(size, scheme) // scheme.num_processes
+    return replace(found, host=found.claimed, host_resuming=resuming)
+
+
+def offloaded_states(size: ModelSize, scheme: Scheme) -> dict[str, int]:
+    """Return what an engine that offloads keeps in host memory, by name, over all processes.
+
+    These are the buffers of DeepSpeed 0.19.8 (`runtime/zero/stage_1_and_2.py`, `stage3.py`), counted in a run:
+    beside float32 weights, moments and gradients it keeps weights once more as the device has them, and, between the
+    forward passes of a step, gradients. ZeRO-2 also sums the norm of one gradient at a time in float64.
+    """
+    if not scheme.offloads:
+        return {}
+    learning = size.num_trainable
+    parts = {
+        "float32 weights": 4 * learning,
+        "optimizer states": optimizer_bytes(size, scheme) - 4 * learning,
+        "float32 gradients": 4 * learning,
+        "weights as the device has them": scheme.weight_bytes * size.num_parameters,
+    }
+    if scheme.zero_stage == 3 or scheme.accumulation > 1:
+        parts["gradients between forward passes"] = scheme.weight_bytes * learning
+    if scheme.zero_stage == 2:
+        parts["the largest gradient, and its norm"] = (scheme.weight_bytes + 8) * size.num_largest
+    return parts
 
 
 def rehearsal_of(scheme: Scheme) -> Rehearsal:
@@ -229,11 +267,23 @@ def evaluation_bytes(size: ModelSize, scheme: Scheme, rehearsed: StepBytes | Non
 def _host_bytes(size: ModelSize, scheme: Scheme) -> int:
     """Host memory at its peak: models are built and, at the end, compared in float32 there; offloaded states stay."""
     model = 4 * size.num_parameters
-    states = 0
-    if scheme.offloads:
-        states = optimizer_bytes(size, scheme) + 4 * size.num_trainable  # and float32 gradients
-        states += 2 * size.num_parameters if scheme.zero_stage == 3 else 0
-    return scheme.num_processes * HOST_OVERHEAD_BYTES + max(states, scheme.num_processes * model, 2 * model)
+    states = sum(offloaded_states(size, scheme).values())
+    return max(states, scheme.num_processes * model, 2 * model)
+
+
+def resuming_bytes(size: ModelSize, scheme: Scheme) -> int:
+    """Return what all processes hold in host memory while they read a checkpoint, beside themselves.
+
+    The optimizer's states come from their file into memory as a whole, and DeepSpeed reads the weights beside them. Of
+    what an offloading engine keeps there all but its moments (which are those from the file) and the gradients of a
+    step that has not begun is there already.
+    """
+    read = optimizer_bytes(size, scheme) + (scheme.weight_bytes * size.num_parameters if scheme.zero_stage else 0)
+    parts = offloaded_states(size, scheme)
+    parts.pop("optimizer states", None)
+    if scheme.zero_stage == 2:
+        parts.pop("gradients between forward passes", None)
+    return read + sum(parts.values())
 
 
 def checkpoint_bytes(size: ModelSize, scheme: Scheme) -> int:

@@ -26,6 +26,7 @@ class ModelSize:
             biases and norms.
         num_matrix_parameters: those in matrices that are no embedding and no output layer (what Muon updates).
         num_lookup_parameters: those of embeddings, tied to an output layer or not.
+        num_largest: those of the largest matrix that learns.
         num_trainable: those that learn.
         num_trainable_products: those that learn, and multiply each token's vector.
         num_trainable_lookups: those that learn, of embeddings.
@@ -39,6 +40,7 @@ class ModelSize:
     num_product_parameters: int
     num_matrix_parameters: int
     num_lookup_parameters: int
+    num_largest: int
     num_trainable: int
     num_trainable_products: int
     num_trainable_lookups: int
@@ -94,6 +96,7 @@ def model_size(config: PretrainedConfig, is_masked: bool = False, learned: Learn
         num_product_parameters=_of(products),
         num_matrix_parameters=_of(inner),
         num_lookup_parameters=_of(looked_up),
+        num_largest=max((p.numel() for p in model.parameters() if p.requires_grad), default=0),
         num_trainable=_of(model.parameters(), learning=True),
         num_trainable_products=_of(products, learning=True),
         num_trainable_lookups=_of(looked_up, learning=True),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jpllm.config import REQUIRED, option
 from jpllm.runtime import InputError, device
+from jpllm.training import engine, operators
 from jpllm.training.checkpoint import PARTIAL_NAME
 from jpllm.training.run_folder import CHECKPOINTS_NAME
 
@@ -130,17 +131,34 @@ def choose_precision(wanted: Precision) -> Precision:
 
     bf16 on a GPU of compute capability 8 or more (below it PyTorch emulates bf16, slower than fp32) and on a CPU with
     AMX tiles; fp16 on older GPUs; fp32 on other CPUs, where AVX-512 runs bf16 products at half the speed of fp32.
+
+    Raises InputError for fp16 on a CPU that does not compute it, see `refuse_fp16_on_cpu`.
     """
     import torch
 
     on_gpu = device().type == "cuda"
     if wanted == "fp16" and not on_gpu:
-        raise InputError("precision: fp16 needs a GPU; write auto or fp32")
+        refuse_fp16_on_cpu(engine.requested().name)
     if wanted != "auto":
         return wanted
     if on_gpu:
         return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
     return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def refuse_fp16_on_cpu(engine_name: str) -> None:
+    """Raise InputError where fp16 cannot be computed on a CPU below this engine ("" is one process alone).
+
+    DeepSpeed computes it where the CPU has instructions for it. accelerate (1.15) leaves autocast and loss scaling
+    out on a CPU without a word, so that nothing but DeepSpeed would compute in fp16.
+    """
+    if not engine_name.startswith("DeepSpeed"):
+        raise InputError(
+            "precision: fp16 needs a GPU, or DeepSpeed on a CPU with avx512_fp16; write auto, bf16 or fp32, or launch "
+            "with accelerate_configs/zero2_offload.yaml"
+        )
+    if not operators.has_fp16():
+        raise InputError("precision: fp16 needs a CPU with avx512_fp16, and this one has none; write bf16 or fp32")
 
 
 def num_steps(config: TrainingConfig, tokens_per_step: float, tokens_per_epoch: float) -> int:

@@ -143,13 +143,14 @@ class MetricsRecorder(TrainerCallback):
 
 
 class LossScaleGuard(TrainerCallback):
-    """Counts the steps that fp16 skipped because a gradient overflowed; a long run of them stops the training.
+    """Says how many steps fp16 skipped because a gradient overflowed; a long run of them stops the training.
 
-    A skip now and then is how the loss scale is found. When none but skips come, the model itself has diverged.
+    A skip now and then is how the loss scale is found. When none but skips come, the model itself has diverged. The
+    learning rate's schedule waits for a skipped step, so what it has not counted was skipped, before a resume too.
     """
 
     def __init__(self, accelerator) -> None:
-        self._accelerator, self._num_skipped, self._num_in_a_row = accelerator, 0, 0
+        self._accelerator, self._num_in_a_row = accelerator, 0
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         if not args.fp16:
@@ -157,7 +158,6 @@ class LossScaleGuard(TrainerCallback):
         if not self._accelerator.optimizer_step_was_skipped:
             self._num_in_a_row = 0
             return
-        self._num_skipped += 1
         self._num_in_a_row += 1
         if self._num_in_a_row >= _MAX_SKIPPED_IN_A_ROW:
             raise Diverged(
@@ -165,11 +165,13 @@ class LossScaleGuard(TrainerCallback):
                 "has diverged; lower learning_rate, lengthen warmup_steps, or use precision: bf16 where the GPU has it"
             )
 
-    def on_train_end(self, args, state, control, **kwargs) -> None:
-        if self._num_skipped:
+    def on_train_end(self, args, state, control, lr_scheduler=None, **kwargs) -> None:
+        num_skipped = state.global_step - lr_scheduler.state_dict()["last_epoch"] if args.fp16 else 0
+        if num_skipped:
             logger.info(
-                "fp16: %d of %d steps were skipped while the loss scale was sought; they cost data, not quality",
-                *(self._num_skipped, state.global_step),
+                "fp16: %d of %d steps were skipped while the loss scale was sought: the model did not learn from their "
+                "tokens, and the learning rate waited, so that its schedule ends %d steps early, at %.2e",
+                *(num_skipped, state.global_step, num_skipped, lr_scheduler.get_last_lr()[0]),
             )
 
 

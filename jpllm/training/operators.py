@@ -43,6 +43,18 @@ def load_operators(*names: str) -> None:
                 builder.load(verbose=False)
 
 
+def has_fp16() -> bool:
+    """Return whether DeepSpeed computes fp16 on the accelerator that it has chosen.
+
+    On a CPU that is where oneDNN has fp16 products: with the instructions avx512_fp16, as a Xeon of the fourth
+    generation has them.
+
+    Raises:
+        InputError: DeepSpeed is not installed.
+    """
+    return bool(_accelerator().is_fp16_supported())
+
+
 def folder() -> Path:
     """The folder of compiled operators, for this Python and this PyTorch alone; tells PyTorch of it."""
     import torch
@@ -58,14 +70,22 @@ def folder() -> Path:
 
 def _builders(names: tuple[str, ...]) -> list:
     """DeepSpeed's builder of each name; those that this platform has no use for are left out."""
-    try:
-        import ninja
-        from deepspeed.accelerator import get_accelerator
-    except ImportError:
-        raise InputError("DeepSpeed is not installed: pip install -c constraints.txt -e '.[deepspeed]'") from None
+    accelerator = _accelerator()
     if not shutil.which("g++"):
         raise InputError("DeepSpeed compiles C++ on first use, and there is no g++ here: apt install g++")
     if not shutil.which("ninja"):  # installed, but the virtual environment is not active
+        import ninja
+
         os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, os.environ["PATH"]])
-    found = (get_accelerator().create_op_builder(name) for name in names)
+    found = (accelerator.create_op_builder(name) for name in names)
     return [builder for builder in found if builder is not None and builder.is_compatible(verbose=False)]
+
+
+def _accelerator():
+    """Return DeepSpeed's view of the device that it computes on."""
+    try:
+        import ninja  # noqa: F401 — builders need it, and it comes with the same extra
+        from deepspeed.accelerator import get_accelerator
+    except ImportError:
+        raise InputError("DeepSpeed is not installed: pip install -c constraints.txt -e '.[deepspeed]'") from None
+    return get_accelerator()

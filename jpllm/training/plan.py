@@ -14,7 +14,7 @@ from jpllm.models.gpus import FP32_SLOWDOWN, FP32_SLOWDOWN_WITH_TF32
 from jpllm.models.scheme import Arithmetic, Engine, Scheme
 from jpllm.models.size import ModelSize
 from jpllm.runtime import InputError
-from jpllm.training.arguments import TrainingConfig
+from jpllm.training.arguments import TrainingConfig, refuse_fp16_on_cpu
 from jpllm.training.hardware import Hardware
 
 if TYPE_CHECKING:
@@ -62,15 +62,19 @@ class Candidate:
     def fits(self, hardware: Hardware, share: float = 1.0) -> bool:
         """There is memory enough, on the device (a share of it) and in the host."""
         enough = self.memory.claimed <= share * hardware.memory
-        return enough and (hardware.host is None or self.memory.host <= hardware.host)
+        host = max(self.memory.host, self.memory.host_resuming)
+        return enough and (hardware.host is None or host <= hardware.host)
 
 
-def arithmetic(training: TrainingConfig, where: Hardware) -> Arithmetic:
-    """What `precision` comes to on this hardware."""
+def arithmetic(training: TrainingConfig, where: Hardware, engine: Engine = "single") -> Arithmetic:
+    """What `precision` comes to on this hardware.
+
+    Raises InputError for fp16 on a CPU without DeepSpeed (`jpllm.training.arguments.refuse_fp16_on_cpu`).
+    """
     import torch
 
-    if training.precision == "fp16" and not where.on_gpu:
-        raise InputError("precision: fp16 needs a GPU; write auto or fp32")
+    if training.precision == "fp16" and not where.on_gpu and not engine.startswith("zero"):
+        refuse_fp16_on_cpu("")
     if training.precision != "auto":
         return training.precision
     if where.on_gpu:
@@ -89,7 +93,7 @@ def as_written(
         eval_batch=training.per_device_eval_batch_size,
         engine=engine,
         num_processes=where.num_gpus,
-        arithmetic=arithmetic(training, where),
+        arithmetic=arithmetic(training, where, engine),
         optimizer=training.optimizer,
         activation_checkpointing=training.activation_checkpointing,
         chunked_loss=training.chunked_loss,

@@ -89,6 +89,7 @@ class Report:
                 "parts": memory.parts(),
                 "available_bytes": self.where.memory,
                 "host_bytes": memory.host,
+                "host_resuming_bytes": memory.host_resuming,
                 "available_host_bytes": self.where.host,
             },
             "disk": {need.name: need.num_bytes for need in self.disk},
@@ -161,6 +162,7 @@ class Report:
         if self.where.on_gpu:
             there = "?" if self.where.host is None else memory_size(self.where.host)
             table.add_row("host memory", memory_size(self.best.memory.host), there, "")
+            table.add_row("host memory, to go on from a checkpoint", memory_size(self.best.memory.host_resuming), there, "")
         for need in self.disk:
             needed = "?" if need.num_bytes is None else f"{need.num_bytes / 1e9:.2f} GB"
             free = f"{machine.free_disk_bytes(need.folder) / 1e9:.1f} GB" if self.where.is_here else "?"
@@ -211,8 +213,10 @@ class Report:
     def _verdict(self) -> str:
         memory, where = self.best.memory, self.where
         shortages = list(self.disk_shortages)
-        if where.on_gpu and where.host is not None and memory.host > where.host:
-            shortages.insert(0, f"{memory_size(memory.host)} of host memory, and there are {memory_size(where.host)}")
+        for needed, when in ((memory.host_resuming, " to go on from a checkpoint"), (memory.host, "")):
+            if where.host is not None and needed > where.host and (where.on_gpu or when):
+                text = f"{memory_size(needed)} of host memory{when}, and there are {memory_size(where.host)}"
+                shortages.insert(0, text)
         if memory.claimed > where.memory:
             shortages.insert(
                 0, f"{memory_size(memory.claimed)} on {where.name}, and there are {memory_size(where.memory)}"
@@ -230,7 +234,8 @@ class Report:
 def accelerate_config(candidate: Candidate, where: Hardware) -> str:
     """The file to launch with."""
     engine = candidate.scheme.engine
-    return f"accelerate_configs/{_ACCELERATE_CONFIGS.get(engine, engine) if where.on_gpu else 'cpu'}.yaml"
+    name = "cpu" if engine == "single" and not where.on_gpu else _ACCELERATE_CONFIGS.get(engine, engine)
+    return f"accelerate_configs/{name}.yaml"
 
 
 def changed_keys(candidate: Candidate) -> list[str]:

@@ -16,7 +16,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from jpllm.models.build import copy_weights, load_trained
 from jpllm.runtime import Diverged
-from jpllm.training import checkpoint
+from jpllm.training import checkpoint, engine
 from jpllm.training import optimizer as optimizers
 from jpllm.training.arguments import TrainingConfig
 from jpllm.training.checkpoint import Checkpoint, Facts
@@ -54,6 +54,7 @@ class BaseTrainer(Trainer):
     ) -> None:
         super().__init__(eval_dataset=held_out, **kwargs)
         self._config, self._embedding_warmup_steps = config, embedding_warmup_steps
+        engine.keep_sums_in_float32(self.accelerator)
         self.remove_callback(PrinterCallback)
         self.callback_handler.callbacks = [
             _QuietProgress() if isinstance(callback, ProgressCallback) else callback

@@ -63,8 +63,9 @@ def pairs(words):
 
 
 def launch(name, num_processes, script, *arguments):
-    """`accelerate launch` with a shipped file; the number of processes is the launcher's."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"accelerate_configs/{name}.yaml"]
+    """`accelerate launch` with a shipped file, or with another whose path has no suffix here."""
+    file = ROOT / "accelerate_configs" / f"{name}.yaml"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
     command += ["--num_processes", str(num_processes)]
     if not arguments and num_processes > 1:
         arguments = ["--main_process_port", "0"]  # any free one: tests run side by side

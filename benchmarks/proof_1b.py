@@ -1,6 +1,6 @@
 """The 0.778 B GPT-NeoX through its own files on this machine's CPU, below ZeRO with offload: `make proof-1b`.
 
-  python benchmarks/proof_1b.py               24 GB of memory and 40 GB of disk; the report is benchmarks/proof_1b-DATE.md
+  python benchmarks/proof_1b.py               24 GB of memory, 40 GB of disk; the report: benchmarks/proof_1b-DATE.md
   python benchmarks/proof_1b.py --rehearse    the same commands with a tiny model, in three minutes
 
 Each configuration is launched with its own YAML and launch file; only what makes it short is changed. It is trained
@@ -123,7 +123,7 @@ def prepare() -> None:
     WORK_DIR.mkdir(parents=True)
     for words in (
         f"data builtin --num_bytes 300_000 --output_dir {WORK_DIR}/corpus",
-        f"tokenizer train --vocab_size 1200 --input {WORK_DIR}/corpus/documents.jsonl --output_dir {WORK_DIR}/tokenizer",
+        f"tokenizer train --vocab_size 1200 --input {SHORT['sources']} --output_dir {WORK_DIR}/tokenizer",
     ):
         subprocess.run([sys.executable, "-m", "jpllm.cli", *words.split()], check=True, stdout=subprocess.DEVNULL)
 
@@ -198,7 +198,8 @@ def prove(config: str, launch: str, precision: str, changes: dict) -> tuple[list
         checks["memory is within a tenth of the plan"] = (abs(ratio - 1) <= LARGEST_MEMORY_DIFFERENCE, f"{ratio:.3f}")
     losses = " → ".join(f"{loss:.4f}" for loss in whole.losses.values())
     lines += [
-        f"{whole.results['num_parameters']:,} parameters, {precision}, {whole.results['engine']}; {whole.seconds:.0f} s.",
+        f"{whole.results['num_parameters']:,} parameters, {precision}, {whole.results['engine']}; "
+        f"{whole.seconds:.0f} s.",
         f"Losses {losses}. Held-out loss {proved:.6f} in memory, {whole.results['reloaded_loss']:.6f} read back,",
         f"{alone:.6f} by transformers alone from the 16-bit folder.",
         "",
@@ -265,7 +266,9 @@ def last_line(output: str) -> str:
     """Return the line that says why a command ended."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     ours = [line for line in lines if line.startswith("error:")]
-    theirs = [line for line in lines if "Error: " in line and not line.startswith(("subprocess.", "torch.distributed."))]
+    theirs = [
+        line for line in lines if "Error: " in line and not line.startswith(("subprocess.", "torch.distributed."))
+    ]
     return (ours or theirs or lines or ["no message"])[-1][:300]
 
 
@@ -282,7 +285,8 @@ def heading(precision: str, rehearse: bool) -> list[str]:
         f"# The 0.778 B GPT-NeoX on a CPU ({time.strftime('%Y-%m-%d')})",
         "",
         *(["A rehearsal with a tiny model.", ""] if rehearse else []),
-        f"{runtime.num_cores()} cores of {machine.cpu_model()}, {gib(machine.host_memory_bytes())} GiB; {precision}{reason};",
+        f"{runtime.num_cores()} cores of {machine.cpu_model()}, {gib(machine.host_memory_bytes())} GiB;",
+        f"{precision}{reason};",
         f"{versions}; commit {runtime.commit()}.",
         "",
     ]

@@ -56,6 +56,7 @@ class ClassifierTrainer(BaseTrainer):
         self._kept: KeptStates | None = None
         self._latest: list[ClassScore | RegressionScore] = []
         self._reloaded: PreTrainedModel | None = None
+        self._num_trainable = num_trainable(self.model)
         if frozen_layers:
             self._keep_trunk_output(frozen_layers)
 
@@ -98,7 +99,7 @@ class ClassifierTrainer(BaseTrainer):
         write_jsonl(rows, self._config.output_dir / classifier_report.PREDICTIONS_NAME)
         classifier_report.plot(self._config.output_dir, list(scores["validation"].figures)[1:])
         return {
-            "num_trainable": num_trainable(self.model),
+            "num_trainable": self._num_trainable,
             "num_cut": self.splits.num_cut,
             "before": {name: first[f"eval_{name}"] for name in scores["validation"].figures},
             **{name: classifier_report.report(score, names) for name, score in scores.items()},

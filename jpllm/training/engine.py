@@ -8,6 +8,7 @@ ends the run.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -21,8 +22,8 @@ from jpllm.runtime import InputError, device, num_processes
 from jpllm.training import operators
 
 if TYPE_CHECKING:
-    import torch
     from accelerate import Accelerator
+    from transformers import Trainer
 
 _MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 
@@ -146,15 +147,35 @@ def keep_sums_in_float32(accelerator: Accelerator) -> None:
         )
 
 
-def num_parameters(model: torch.nn.Module) -> int:
-    """Parameters of the whole model, also where ZeRO-3 has left this process a share of each."""
-    return sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in model.parameters())
+def release(trainer: Trainer) -> None:
+    """Give back the memory of optimizer and engine when training is over; below DeepSpeed the model's weights too.
 
-
-def forget_sharding() -> None:
-    """Let models that are loaded from here on be whole in every process, also after training with ZeRO-3."""
+    Without this the proof of a 0.778 B model needs 3 GB more host memory than its training, for the model that is read
+    back: DeepSpeed 0.19 leaves hooks on the model that hold its optimizer, so that one is emptied here.
+    Models that are loaded from here on are whole in every process, also after training with ZeRO-3.
+    """
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+    zero_optimizer = trainer.deepspeed.optimizer if trainer.is_deepspeed_enabled else None
+    trainer.optimizer = trainer.lr_scheduler = trainer.deepspeed = None
+    trainer.callback_handler.optimizer = trainer.callback_handler.lr_scheduler = None
+    trainer.model_wrapped = trainer.model
+    trainer.accelerator.free_memory()
+    if zero_optimizer is not None:
+        zero_optimizer.optimizer.state.clear()
+        zero_optimizer.optimizer.param_groups.clear()
+        vars(zero_optimizer).clear()
+        for parameter in trainer.model.parameters():
+            vars(parameter).clear()
+            parameter.grad = None
+            parameter.data = parameter.data.new_empty(0)
+        gc.collect()
+    else:
+        trainer.model.to("cpu")
+    if trainer.args.device.type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
     unset_hf_deepspeed_config()
 
 

@@ -162,7 +162,9 @@ class Report:
         if self.where.on_gpu:
             there = "?" if self.where.host is None else memory_size(self.where.host)
             table.add_row("host memory", memory_size(self.best.memory.host), there, "")
-            table.add_row("host memory, to go on from a checkpoint", memory_size(self.best.memory.host_resuming), there, "")
+            table.add_row(
+                "host memory, to go on from a checkpoint", memory_size(self.best.memory.host_resuming), there, ""
+            )
         for need in self.disk:
             needed = "?" if need.num_bytes is None else f"{need.num_bytes / 1e9:.2f} GB"
             free = f"{machine.free_disk_bytes(need.folder) / 1e9:.1f} GB" if self.where.is_here else "?"

@@ -104,7 +104,7 @@ def _results(
         "loss": final["eval_loss"],
         "reloaded_loss": reloaded_loss,
         **trainer.closing_figures(final),
-        "num_parameters": engine.num_parameters(trainer.model),
+        "num_parameters": trainer.num_parameters,
         "groups": _before_and_after(next(row for row in rows if "eval_loss" in row), final),
         "mixture": [asdict(use) for use in mixture],
         "hours": round(training_seconds / 3600, 4),
@@ -134,16 +134,9 @@ def _before_and_after(first: dict, final: dict) -> dict[str, dict[str, float]]:
 def _verify(trainer: BaseTrainer, model_dir: Path, trained_loss: float) -> float:
     """Held-out loss of the model read back from `model_dir`; raises InputError if it is not `trained_loss`.
 
-    The trained model and the optimizer leave the device first, so one model at a time is there.
+    What the training held is given back first, so that one model at a time is on the device.
     """
-    trainer.optimizer = trainer.lr_scheduler = None
-    trainer.callback_handler.optimizer = trainer.callback_handler.lr_scheduler = None
-    trainer.model_wrapped = trainer.model
-    trainer.accelerator.free_memory()
-    trainer.model.to("cpu")
-    if trainer.args.device.type == "cuda":
-        torch.cuda.empty_cache()
-    engine.forget_sharding()
+    engine.release(trainer)
     reloaded_loss = trainer.figures(trainer.score(trainer.load_final(model_dir)))["loss"]
     if not abs(reloaded_loss - trained_loss) <= RELOAD_TOLERANCE_NATS:
         raise InputError(

@@ -37,6 +37,7 @@ class BaseTrainer(Trainer):
         best_figure: of the figures of an evaluation the one by which models are compared.
         best_sign: −1 where the lowest figure is the best, 1 where the highest is.
         loss_unit: what a loss is measured in.
+        num_parameters: of the model in training, frozen ones and LoRA's among them.
     """
 
     facts: Facts
@@ -53,6 +54,7 @@ class BaseTrainer(Trainer):
         **kwargs,
     ) -> None:
         super().__init__(eval_dataset=held_out, **kwargs)
+        self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self._config, self._embedding_warmup_steps = config, embedding_warmup_steps
         engine.keep_sums_in_float32(self.accelerator)
         self.remove_callback(PrinterCallback)

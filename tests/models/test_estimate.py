@@ -12,9 +12,12 @@ from jpllm.models.estimate import (
     BUCKET_ELEMENTS,
     GIB,
     GPU_OVERHEAD_BYTES,
+    HOST_OVERHEAD_BYTES,
     checkpoint_bytes,
     memory,
+    offloaded_states,
     rehearsal_of,
+    resuming_bytes,
     states,
 )
 from jpllm.models.presets import ModelConfig
@@ -113,7 +116,7 @@ def test_what_fits_12_gb_in_the_neox_table():
     assert neox_memory(replace(OFFLOAD, **CHECKPOINTED)).peak < usable
     assert neox_memory(NEOX_SCHEME).peak > usable
     assert neox_memory(ZERO2).peak > usable
-    assert 12 * GIB < neox_memory(OFFLOAD).host < 17 * GIB
+    assert 12 * GIB < neox_memory(OFFLOAD).host < 18 * GIB  # the table's 12 to 17 is without DeepSpeed's own copies
 
 
 def test_logits_at_once_take_ten_bytes_a_token_and_id():
@@ -139,9 +142,9 @@ def test_parts_add_up():
         ("ddp", 4, 8, 4),
         ("zero1", 2, 12 / 4, 2 + 4 / 4),
         ("zero2", 2, 12 / 4, 2 / 4 + 4 / 4),
-        ("zero2_offload", 2, 0, 4 / 4),
+        ("zero2_offload", 2, 0, 0),
         ("zero3", 2 / 4, 12 / 4, 2 / 4 + 4 / 4),
-        ("zero3_offload", 0, 0, 4 / 4),
+        ("zero3_offload", 0, 0, 0),
     ],
 )
 def test_bytes_per_parameter_on_four_gpus(engine, weights, optimizer, at_step):
@@ -151,7 +154,38 @@ def test_bytes_per_parameter_on_four_gpus(engine, weights, optimizer, at_step):
     assert found.weights == weights * NUM_NEOX + gathered
     assert found.optimizer == optimizer * NUM_NEOX
     assert found.at_step == at_step * NUM_NEOX
-    assert found.buckets == (4 * NUM_NEOX if engine == "ddp" else 2 * 2 * BUCKET_ELEMENTS)
+    largest = 2 * 32_000 * 1536 if engine.endswith("offload") else 0  # a gradient that is added up with earlier ones
+    assert found.buckets == (4 * NUM_NEOX if engine == "ddp" else 2 * 2 * BUCKET_ELEMENTS + largest)
+
+
+@pytest.mark.parametrize(
+    ("engine", "accumulation", "bytes_in_training", "bytes_resuming"),
+    [
+        ("zero2_offload", 1, 4 + 8 + 4 + 2, 4 + 4 + 2 + 12 + 2),
+        ("zero2_offload", 2, 4 + 8 + 4 + 2 + 2, 4 + 4 + 2 + 12 + 2),
+        ("zero3_offload", 1, 4 + 8 + 4 + 2 + 2, 4 + 4 + 2 + 2 + 12 + 2),
+    ],
+)
+def test_bytes_per_parameter_in_host_memory(engine, accumulation, bytes_in_training, bytes_resuming):
+    """As counted in runs below DeepSpeed 0.19.8 (`benchmarks/memory_by_part.py`), ZeRO-2's largest gradient apart."""
+    _, size = neox()
+    scheme = replace(NEOX_SCHEME, engine=engine, accumulation=accumulation, num_processes=2)
+    largest = (2 + 8) * 32_000 * 1536 if engine == "zero2_offload" else 0
+    assert sum(offloaded_states(size, scheme).values()) == bytes_in_training * NUM_NEOX + largest
+    assert resuming_bytes(size, scheme) == bytes_resuming * NUM_NEOX + largest
+    planned = memory(size, scheme, neox_memory(NEOX_SCHEME).forward)
+    assert planned.host == 2 * HOST_OVERHEAD_BYTES + bytes_in_training * NUM_NEOX + largest
+    assert planned.host_resuming == 2 * HOST_OVERHEAD_BYTES + bytes_resuming * NUM_NEOX + largest
+
+
+def test_host_and_device_are_one_memory_on_a_cpu():
+    _, size = neox()
+    forward = neox_memory(NEOX_SCHEME).forward
+    on_cpu = replace(NEOX_SCHEME, engine="zero2_offload", on_gpu=False)
+    here, on_gpu = memory(size, on_cpu, forward), memory(size, replace(on_cpu, on_gpu=True), forward)
+    assert here.tensors == on_gpu.tensors + sum(offloaded_states(size, on_cpu).values())
+    assert sum(here.parts().values()) == here.peak == here.host
+    assert here.parts()["float32 gradients"] == 4 * NUM_NEOX
 
 
 def test_an_evaluation_can_be_the_peak():

@@ -123,7 +123,9 @@ def test_a_step_that_overflows_is_skipped_and_counted_and_the_schedule_waits(tra
     assert 1 <= num_skipped <= 10
     rates = rows(plain, "learning_rate")
     assert rows(run, "learning_rate") == rates[:1] * num_skipped + rates[: NUM_STEPS - num_skipped]
-    (said,) = re.findall(r"fp16: (\d+) of 20 steps were skipped.* ends (\d+) steps early", (run / "log.txt").read_text())
+    (said,) = re.findall(
+        r"fp16: (\d+) of 20 steps were skipped.* ends (\d+) steps early", (run / "log.txt").read_text()
+    )
     assert said == (str(num_skipped), str(num_skipped))
     assert not re.search("were skipped", (plain / "log.txt").read_text())
 

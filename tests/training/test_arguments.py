@@ -4,6 +4,7 @@ from transformers import TrainingArguments
 
 from jpllm.runtime import InputError
 from jpllm.training.arguments import TrainingConfig, choose_precision, num_steps, training_arguments
+from jpllm.training.engine import Engine
 
 
 def config(**settings):
@@ -63,6 +64,31 @@ def test_precision_for_the_hardware(monkeypatch, capability, amx, expected):
             choose_precision("fp16")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")  # accelerate launch --cpu on a machine with a GPU
     assert choose_precision("auto") == ("bf16" if amx else "fp32")
+
+
+@pytest.mark.parametrize(
+    ("engine", "has_fp16", "problem"),
+    [
+        (
+            "",
+            True,
+            r"fp16 needs a GPU, or DeepSpeed on a CPU with avx512_fp16; .* accelerate_configs/zero2_offload.yaml",
+        ),
+        ("DDP", True, "fp16 needs a GPU, or DeepSpeed"),
+        ("DeepSpeed ZeRO-2 with optimizer offload", False, "fp16 needs a CPU with avx512_fp16, and this one has none"),
+        ("DeepSpeed ZeRO-2 with optimizer offload", True, None),
+    ],
+)
+def test_fp16_on_a_cpu_is_deepspeeds(monkeypatch, engine, has_fp16, problem):
+    """accelerate alone would compute in float32 there without a word."""
+    monkeypatch.setattr("jpllm.training.operators.has_fp16", lambda: has_fp16)
+    monkeypatch.setattr("jpllm.training.engine.requested", lambda: Engine(1, engine))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    if problem is None:
+        assert choose_precision("fp16") == "fp16"
+    else:
+        with pytest.raises(InputError, match=problem):
+            choose_precision("fp16")
 
 
 def test_one_process_with_several_gpus_is_refused(monkeypatch, tmp_path):

@@ -14,8 +14,8 @@ quiet cores. Recordings to be compared are made on one machine with one set of l
 tokenizers every byte counts; of JSON and JSON lines (metrics, samples, answers, held-out texts, results) every value;
 of cards, pages, tables and printed text every number in its order, while words may change; of `--help` every key with
 its type and its default. What differs between two recordings of one commit is left out: `VOLATILE_KEYS`,
-`VOLATILE_ROWS` and `VOLATILE_TEXT` say what, and why. Pictures need only be there: they are drawn from the metrics,
-partly over time.
+`UNORDERED_KEYS`, `VOLATILE_ROWS` and `VOLATILE_TEXT` say what, and why. Pictures need only be there: they are drawn
+from the metrics, partly over time.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ VOLATILE_KEYS = {  # of JSON
     "logs": "size of files with times in them, which are compared themselves",
     "files": "size and hash of the files of a checkpoint, which are compared themselves",
 }
+UNORDERED_KEYS = {"target_modules": "peft writes a set"}
 VOLATILE_ROWS = ("training time", "tokens per second", "peak host memory", "commit", "started", "versions")  # of pages
 VOLATILE_TEXT = {  # of printed text, Markdown and HTML
     r"^\[\d{4}-\d\d-\d\d .*$": "log line of a library, with a time",
@@ -61,6 +62,7 @@ VOLATILE_TEXT = {  # of printed text, Markdown and HTML
 NUMBER = re.compile(r"(?<![A-Za-z_\d.,])(?<![A-Za-z_]-)[-+−]?\d+(?:[.,:]\d+)*(?:e[-+]?\d+)?")
 HELP_KEY = re.compile(r"^ {2}((?:--)?\w+): (.*); (required|default .*)$", re.MULTILINE)
 PICTURES = (".png",)
+PATHS = ".paths.json"
 
 
 class Digits(str):
@@ -81,13 +83,14 @@ class Row:
 def compare(before: Path, after: Path) -> list[Row]:
     """Compare each file of two recordings."""
     files, others = recorded_files(before), recorded_files(after)
+    paths, other_paths = recorded_paths(before), recorded_paths(after)
     rows = []
     for item in sorted({**files, **others}):
         if item not in others or item not in files:
             verdict = "missing" if item in files else "new"
             rows.append(Row(item, verdict, f"only in {before if item in files else after}"))
             continue
-        rows.append(row_of(item, first_difference(files[item], others[item])))
+        rows.append(row_of(item, first_difference(files[item], others[item], paths, other_paths)))
     rows.append(row_of("names of shard folders", first_of(differences(shard_names(files), shard_names(others)))))
     return rows
 
@@ -116,8 +119,13 @@ def recorded_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def first_difference(before: Path, after: Path) -> str:
-    """Say in what two files differ first; "" where what counts of them is the same."""
+def recorded_paths(folder: Path) -> list[str]:
+    """Return the paths of a recording and of its checkout at the time when it was made."""
+    return json.loads((folder / PATHS).read_text(encoding="utf-8"))
+
+
+def first_difference(before: Path, after: Path, paths: list[str], other_paths: list[str]) -> str:
+    """Say in what two files differ first; "" where what counts of them is the same, but for the paths."""
     suffix = before.suffix
     if suffix in PICTURES:
         return ""
@@ -127,7 +135,9 @@ def first_difference(before: Path, after: Path) -> str:
         return first_tensor(before, after)
     if suffix not in (".json", ".jsonl", ".yaml", ".html", ".md", ".txt"):
         return first_byte(before.read_bytes(), after.read_bytes())
-    texts = before.read_text(encoding="utf-8"), after.read_text(encoding="utf-8")
+    texts = [
+        without_paths(file.read_text(encoding="utf-8"), own) for file, own in ((before, paths), (after, other_paths))
+    ]
     if suffix == ".jsonl":
         return first_of(json_line_differences(*texts))
     if suffix == ".json":
@@ -139,6 +149,13 @@ def first_difference(before: Path, after: Path) -> str:
     return number_difference(*(page_text(text) if suffix == ".html" else text for text in texts))
 
 
+def without_paths(text: str, paths: list[str]) -> str:
+    """Return a text in which each of the paths, in their order, stands as a name that all recordings share."""
+    for number, path in enumerate(paths):
+        text = text.replace(path, f"<path {number}>")
+    return text
+
+
 def first_of(found: Iterator[str]) -> str:
     """Return the first of the differences, or "" where there is none."""
     return next(found, "")
@@ -148,7 +165,8 @@ def parse_json(text: str) -> object:
     """Read JSON without what is volatile; numbers keep their digits."""
 
     def stable(pairs: list[tuple[str, object]]) -> dict:
-        return {key: value for key, value in pairs if key not in VOLATILE_KEYS}
+        kept = {key: value for key, value in pairs if key not in VOLATILE_KEYS}
+        return kept | {key: sorted(kept[key]) for key in UNORDERED_KEYS if isinstance(kept.get(key), list)}
 
     return json.loads(text, object_pairs_hook=stable, parse_float=Digits, parse_int=Digits)
 

@@ -24,6 +24,7 @@ from string import Template
 
 NUM_COMMANDS_AT_ONCE = 2
 SAID, CACHE = "said", ".cache"
+PATHS = ".paths.json"  # where a recording was made, and of what: some files have these paths in them
 WELL = (0, 1)  # jpllm plan ends with 1 where a run does not fit
 WIDTH = 300  # of the terminal that tables are printed for
 HELP_WIDTH = 100_000  # no line of a help page is wrapped
@@ -189,6 +190,7 @@ def record(checkout: Path, folder: Path) -> int:
         helps = [Step(f"help/{command}", python_words(f"{command} --help"), []) for command in help_commands()]
         for step in [*steps(), *helps]:
             done[step.name] = pool.submit(run_when_ready, step)
+    write(folder / PATHS, json.dumps([str(folder.resolve()), str(checkout.resolve())]))
     (folder / "recipes").unlink()
     shutil.rmtree(folder / CACHE)
     return sum(not future.result() for future in done.values())

@@ -79,6 +79,9 @@ def recordings(tmp_path):
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
     after = tmp_path / "after"
     shutil.copytree(before, after)
+    for folder in (before, after):  # recordings may be moved when they are made
+        paths = [f"/{folder.name} then", f"/{folder.name} code"]
+        (folder / unchanged.PATHS).write_text(json.dumps(paths), encoding="utf-8")
     return before, after
 
 
@@ -197,6 +200,24 @@ def test_a_new_fingerprint_of_shards_is_told_apart_from_new_tokens(recordings):
     assert found(recordings)["shards/stories-*/tokens.bin"] == ("DIFFERS", "byte 3 of 4 and 4")
 
 
+def test_paths_of_the_recordings_and_checkouts_may_differ_and_others_not(recordings):
+    for folder in recordings:
+        row = {"place": f"/{folder.name} then/jglue:11", "script": f"/{folder.name} code/recipes/sft.py"}
+        (folder / "run" / "predictions.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert found(recordings) == {}
+    edit(recordings, "run/predictions.jsonl", "jglue:11", "jglue:12")
+    said = 'line 1 place: "<path 0>/jglue:11" → "<path 0>/jglue:12"'
+    assert found(recordings) == {"run/predictions.jsonl": ("DIFFERS", said)}
+
+
+def test_sets_have_no_order(recordings):
+    for folder, modules in zip(recordings, (["query", "dense"], ["dense", "query"]), strict=True):
+        (folder / "adapter_config.json").write_text(json.dumps({"target_modules": modules}), encoding="utf-8")
+    assert found(recordings) == {}
+    edit(recordings, "adapter_config.json", "query", "key")
+    assert found(recordings)["adapter_config.json"] == ("DIFFERS", 'target_modules[1]: "query" → "key"')
+
+
 def test_missing_and_new_files_are_named(recordings):
     before, after = recordings
     (after / "run" / "loss.png").rename(after / "run" / "curve.png")
@@ -236,6 +257,7 @@ def test_a_recording_holds_what_commands_wrote_said_and_ended_with(monkeypatch, 
     files = set(unchanged.recorded_files(tmp_path / "one"))
     assert {"corpus/labels.jsonl", "said/corpus.txt", "said/help/jpllm data builtin.txt"} <= files
     assert (tmp_path / "one/said/bad.txt").read_text(encoding="utf-8").endswith("exit code 2\n")
+    assert unchanged.recorded_paths(tmp_path / "one") == [str(tmp_path / "one"), str(ROOT)]
     keys = unchanged.help_keys((tmp_path / "one/said/help/jpllm data builtin.txt").read_text(encoding="utf-8"))
     assert keys["--num_rows: an integer, at least 1: default 2000"] == 1
     with pytest.raises(SystemExit, match="is not empty"):

@@ -217,7 +217,7 @@ def page_text(text: str) -> str:
     """Return what an HTML page says: its text, and the data its script draws, without style and script themselves."""
     data = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL)
     words = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL)
-    drawn = [json.dumps(without_volatile_rows(parse_json(part)), ensure_ascii=False) for part in data]
+    drawn = [json.dumps(without_volatile_rows(parse_json(part)), ensure_ascii=False, sort_keys=True) for part in data]
     return "\n".join([html.unescape(words), *drawn])
 
 

@@ -43,7 +43,7 @@ PAGE = """<style>p { margin: 4px }</style><p>2 runs</p>
 <script type="application/json" id="data">%s</script><script>const width = 300;</script>"""
 PAGE_DATA = {
     "made": "jpllm 0.1.0, 2026-11-30 18:12",
-    "curves": {"loss": [7.1, 6.9], "peak_host_bytes": [600, 700]},
+    "curves": {"loss": [7.1, 6.9], "peak_host_bytes": [600, 700], "accuracy": [0.5, 0.6]},
     "rows": [{"title": "training time", "cells": ["2 s"]}, {"title": "bits per byte", "cells": ["2.75"]}],
 }
 TENSORS = {"head": (0, 4), "tail": (4, 8)}
@@ -178,6 +178,11 @@ def test_what_a_user_would_notice_is_noticed(recordings, path, old, new, differe
         ("page.html", "18:12", "19:00"),
         ("page.html", "[600, 700]", "[601, 702]"),
         ("page.html", "2 s", "3 s"),
+        (
+            "page.html",
+            '"loss": [7.1, 6.9], "peak_host_bytes": [600, 700], "accuracy": [0.5, 0.6]',
+            '"accuracy": [0.5, 0.6], "loss": [7.1, 6.9]',
+        ),
         ("page.html", "4px", "8px"),
         ("page.html", "width = 300", "width = 400"),
     ],

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from jpllm.data.wikitext.marks import HIDDEN, REMOVED, Page, hide
+from jpllm.data.wikitext.marks import HIDDEN, LINE_START, REMOVED, Page, hide
 from jpllm.data.wikitext.templates import Arguments, argument_that_reads_as_text, template_text
 
 if TYPE_CHECKING:
-    from mwparserfromhell.nodes import Node, Template
+    from mwparserfromhell.nodes import Node, Template, Text, Wikilink
     from mwparserfromhell.wikicode import Wikicode
 
 # mwparserfromhell 0.7 reads on to the end of the page for each bracket that is never closed, and cannot be
@@ -21,12 +23,11 @@ _MAX_NESTING = 40  # of templates, links and tables, when resolved with patterns
 _PARAMETER = re.compile(r"\{\{\{[^{}|]*(?:\|([^{}]*))?\}\}\}")
 _SINGLE_BRACKET = re.compile(r"(?<!\[)\[(?!\[)")
 _REMOVED_LINK = re.compile(r"\s*(?:file|image|media|category|ファイル|画像|メディア|カテゴリ)\s*:", re.IGNORECASE)
-_BRACKET = re.compile(r"\{\{|\}\}|\[\[|\]\]|^[ \t:*#]*\{\||^[ \t]*\|\}(?!\})", re.MULTILINE)
+_BRACKET = re.compile(r"\{\{|\}\}|\[\[|\]\]")
 _NO_BRACKETS = r"((?:(?!\{\{|\}\}|\[\[|\]\]).)*)"
 _INNERMOST = re.compile(rf"\{{\{{{_NO_BRACKETS}\}}\}}|\[\[{_NO_BRACKETS}\]\]", re.DOTALL)
-_INNERMOST_TABLE = re.compile(
-    r"^[ \t:*#]*\{\|(?:(?!^[ \t:*#]*\{\||^[ \t]*\|\}).)*^[ \t]*\|\}", re.DOTALL | re.MULTILINE
-)
+_TABLE_EDGE = re.compile(r"^[ \t:*#]*(\{\|)|^[ \t]*\|\}(?!\})", re.MULTILINE)
+_LINE_SYNTAX = re.compile(r"^(?=[*#:;=]|[ \t]*\{\|)", re.MULTILINE)
 _MENTIONED = re.compile(r"(?<=[「『“\"'])(?:\[\[|\]\]|\{\{|\}\})(?=[」』”\"'])")
 _DOUBLE = re.compile(r"\[\[+|\]\]+|\{\{+|\}\}+")
 _CLOSED_BY = {"[": "]", HIDDEN["["]: "]", "{": "}"}
@@ -37,7 +38,9 @@ def resolve_brackets(text: str, page: Page) -> str:
     """Return `text` with templates, links and tables as what is shown of them; unknown templates leave marks."""
     if "{{{" in text:
         text = _PARAMETER.sub(lambda match: match[1] or REMOVED, text)
-    if not ("{{" in text or "[[" in text or "{|" in text):
+    if "{|" in text:
+        text = _without_tables(text)
+    if not ("{{" in text or "[[" in text):
         return text
     text = _MENTIONED.sub(lambda match: hide(match[0]), text)
     text = _SINGLE_BRACKET.sub(HIDDEN["["], text.replace("<", HIDDEN["<"]))  # neither tags nor links of their own
@@ -46,9 +49,29 @@ def resolve_brackets(text: str, page: Page) -> str:
     import mwparserfromhell
 
     try:
-        return _render(mwparserfromhell.parse(text, skip_style_tags=True), page)
+        code = mwparserfromhell.parse(_LINE_SYNTAX.sub(LINE_START, text), skip_style_tags=True)
+        return _render(code, page).replace(LINE_START, "")
     except (mwparserfromhell.parser.ParserError, RecursionError):
         return _resolve_with_patterns(text, page)
+
+
+def _without_tables(text: str) -> str:
+    """Return `text` with an empty line in place of each table that has an end."""
+    opened: list[int] = []
+    tables: list[tuple[int, int]] = []
+    for edge in _TABLE_EDGE.finditer(text):
+        if edge[1]:
+            opened.append(edge.start())
+        elif opened:
+            start = opened.pop()
+            while tables and tables[-1][0] > start:  # tables in this one
+                tables.pop()
+            tables.append((start, edge.end()))
+    parts, end = [], 0
+    for start, next_end in tables:
+        parts += [text[end:start], "\n\n"]
+        end = next_end
+    return "".join(parts) + text[end:]
 
 
 def without_stray_brackets(text: str) -> str:
@@ -83,13 +106,12 @@ def _partners(text: str) -> dict[int, int]:
 
 
 def _num_unmatched(text: str) -> int:
-    """Return the number of brackets {{ [[ {| without an end, or crossing another."""
+    """Return the number of brackets {{ [[ without an end, or crossing another."""
     unmatched, opened = 0, []
-    for match in _BRACKET.finditer(text):
-        bracket = match[0].lstrip(" \t:*#")
-        if bracket in ("{{", "[[", "{|"):
+    for bracket in _BRACKET.findall(text):
+        if bracket in ("{{", "[["):
             opened.append(bracket)
-        elif opened and opened[-1] == {"}}": "{{", "]]": "[[", "|}": "{|"}[bracket]:
+        elif opened and opened[-1] == {"}}": "{{", "]]": "[["}[bracket]:
             opened.pop()
         else:
             unmatched += 1
@@ -97,23 +119,27 @@ def _num_unmatched(text: str) -> int:
 
 
 def _render(code: Wikicode, page: Page) -> str:
-    return "".join([_render_node(node, page) for node in code.nodes])
+    render_kind = _node_renderers()
+    return "".join([render_kind.get(type(node), _source)(node, page) for node in code.nodes])
 
 
-def _render_node(node: Node, page: Page) -> str:
+@functools.cache
+def _node_renderers() -> dict[type[Node], Callable[[Any, Page], str]]:
     from mwparserfromhell import nodes
 
-    if isinstance(node, nodes.Text):
-        return node.value
-    if isinstance(node, nodes.Template):
-        return _render_template(node, page)
-    if isinstance(node, nodes.Wikilink):
-        return _link_text(_render(node.title, page), "" if node.text is None else _render(node.text, page))
-    if isinstance(node, nodes.Heading):
-        return "=" * node.level + _render(node.title, page).replace("\n", " ") + "=" * node.level
-    if isinstance(node, nodes.Tag) and node.wiki_markup == "{|":
-        return "\n\n"
+    return {nodes.Text: _text, nodes.Template: _render_template, nodes.Wikilink: _render_link}
+
+
+def _text(node: Text, _: Page) -> str:
+    return node.value
+
+
+def _source(node: Node, _: Page) -> str:
     return str(node)
+
+
+def _render_link(link: Wikilink, page: Page) -> str:
+    return _link_text(_render(link.title, page), "" if link.text is None else _render(link.text, page))
 
 
 def _render_template(template: Template, page: Page) -> str:
@@ -139,11 +165,10 @@ def _resolve_with_patterns(text: str, page: Page) -> str:
         values |= {key.strip(): value for key, _, value in (r.partition("=") for r in rest if "=" in r)}
         return hide(_shown(head, Arguments(values, str), page))
 
-    for pattern, replacement in ((_INNERMOST, shown), (_INNERMOST_TABLE, "\n\n")):
-        for _ in range(_MAX_NESTING):
-            text, num_replaced = pattern.subn(replacement, text)
-            if not num_replaced:
-                break
+    for _ in range(_MAX_NESTING):
+        text, num_replaced = _INNERMOST.subn(shown, text)
+        if not num_replaced:
+            break
     return text
 
 

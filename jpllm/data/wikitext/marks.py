@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 
 # Around the number of a literal or of an unknown template, and in place of what is shown nowhere.
 KEPT_START, KEPT_END, REMOVED, UNKNOWN_START, UNKNOWN_END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3", "\ufdd4"
+# Before what is syntax at the beginning of a line, so that a parser passes it over.
+LINE_START = "\ufdd5"
 HIDDEN = {
-    character: chr(0xFDD5 + number) for number, character in enumerate(("<", "[", "]", "|", "=", "{", "}", "'", "\n"))
+    character: chr(0xFDD6 + number) for number, character in enumerate(("<", "[", "]", "|", "=", "{", "}", "'", "\n"))
 }
-SHOW = str.maketrans({hidden: shown for shown, hidden in HIDDEN.items()} | {"\u00a0": " "})
 _HIDE = str.maketrans({character: hidden for character, hidden in HIDDEN.items() if character != "\n"})
 
+_SHOWN = {hidden: shown for shown, hidden in HIDDEN.items()} | {"\u00a0": " "}
+_TO_SHOW = re.compile(f"[{''.join(_SHOWN)}]")
 _NONCHARACTERS = re.compile(r"[\ufdd0-\ufdef]")
 _KEPT = re.compile(rf"{KEPT_START}(\d+){KEPT_END}")
 _UNKNOWN = re.compile(rf"{UNKNOWN_START}(\d+){UNKNOWN_END}")
@@ -88,8 +91,13 @@ def without_marks(text: str) -> str:
 
 
 def hide(text: str) -> str:
-    """Return `text` with marks for all characters that are syntax; SHOW gives them back."""
+    """Return `text` with marks for all characters that are syntax; `show` gives them back."""
     return text.translate(_HIDE)
+
+
+def show(text: str) -> str:
+    """Return `text` with the hidden characters shown, and common spaces for those that do not break."""
+    return _TO_SHOW.sub(lambda match: _SHOWN[match[0]], text)
 
 
 def hide_tex_braces(text: str) -> str:

@@ -8,11 +8,11 @@ from jpllm.data.wikitext.brackets import resolve_brackets, without_stray_bracket
 from jpllm.data.wikitext.lines import join_lines, tidy_parentheses, without_quotes
 from jpllm.data.wikitext.marks import (
     REMOVED,
-    SHOW,
     Page,
     decode_entities,
     decode_harmless_entities,
     hide_tex_braces,
+    show,
     without_marks,
 )
 from jpllm.data.wikitext.tags import resolve_tags
@@ -81,5 +81,5 @@ def _resolved_once(text: str, page: Page) -> str:
     if "[" in text:
         text = _EXTERNAL_LINK.sub(lambda match: (match[1] or "").strip() or REMOVED, _INTERLANGUAGE.sub(REMOVED, text))
     text = page.settle_unknown(resolve_brackets(without_quotes(text), page))
-    text = without_stray_brackets(join_lines(tidy_parentheses(text))).translate(SHOW)
+    text = show(without_stray_brackets(join_lines(tidy_parentheses(text))))
     return re.sub(r"\n{3,}", "\n\n", "\n".join([line.rstrip() for line in text.split("\n")])).strip("\n")

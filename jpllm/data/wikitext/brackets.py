@@ -50,7 +50,7 @@ def resolve_brackets(text: str, page: Page) -> str:
 
     try:
         code = mwparserfromhell.parse(_LINE_SYNTAX.sub(LINE_START, text), skip_style_tags=True)
-        return _render(code, page).replace(LINE_START, "")
+        return _render(code, page)
     except (mwparserfromhell.parser.ParserError, RecursionError):
         return _resolve_with_patterns(text, page)
 
@@ -131,11 +131,11 @@ def _node_renderers() -> dict[type[Node], Callable[[Any, Page], str]]:
 
 
 def _text(node: Text, _: Page) -> str:
-    return node.value
+    return node.value.replace(LINE_START, "")
 
 
 def _source(node: Node, _: Page) -> str:
-    return str(node)
+    return str(node).replace(LINE_START, "")
 
 
 def _render_link(link: Wikilink, page: Page) -> str:
@@ -150,7 +150,7 @@ def _render_template(template: Template, page: Page) -> str:
 def _shown(name: str, arguments: Arguments, page: Page) -> str:
     text = template_text(name, arguments)
     if text is None:
-        return page.mark_unknown(name.strip(), lambda: argument_that_reads_as_text(arguments))
+        return page.mark_unknown(" ".join(name.split()), lambda: argument_that_reads_as_text(arguments))
     return text or REMOVED
 
 

@@ -15,18 +15,23 @@ class Arguments:
     def __init__(self, values: Mapping[str, Any], render: Callable[[Any], str]) -> None:
         self._values = values
         self._render = render
+        self._rendered: dict[str, str] = {}  # so that nested templates are not rendered twice at each level
 
     def __call__(self, *names: str) -> str:
         """Return the first of these arguments that is there and not blank, else an empty text."""
-        texts = (self._render(self._values[name]).strip() for name in names if name in self._values)
-        return next(filter(None, texts), "")
+        return next(filter(None, map(self._text, names)), "")
 
     def unnamed(self) -> list[str]:
         """Return the arguments without a name, up to the first that is missing."""
         texts = []
         while (name := str(len(texts) + 1)) in self._values:
-            texts.append(self._render(self._values[name]).strip())
+            texts.append(self._text(name))
         return texts
+
+    def _text(self, name: str) -> str:
+        if name not in self._rendered:
+            self._rendered[name] = self._render(self._values[name]).strip() if name in self._values else ""
+        return self._rendered[name]
 
 
 def _convert(arguments: Arguments) -> str:
@@ -173,7 +178,7 @@ _NOT_SHOWN = """
     増加, 減少, 横ばい, 上昇, 下降, commons, commonscat, wikisource, wiktionary, 要翻訳
 """
 _NOT_SHOWN_NAME = re.compile(
-    "infobox|基礎情報|navbox|^(?:cite|citation|sfn|efn|refn|harv|r|otheruses?|portal|user|利用者|warning|告知)[ -/]|"
+    "infobox|基礎情報|navbox|^(?:cite|citation|sfn|efn|refn|harv|r|otheruses?|portal|user|利用者|warning|告知)[ /-]|"
     "^(?:otheruses|cite)|(?:stub|アイコン|icon|の出典|テンプレート|ボックス)$"
 )
 _FIRST_NAME = re.compile(r"lang-[a-z-]+|(?:要|誰|いつ|訳語疑問点|独自研究)[^ ]*範囲|誰範囲2?|ipa-[a-z-]+|ipac-[a-z]+")

@@ -52,6 +52,7 @@ UNKNOWN = {
     "a {{謎}} b": ("a b", ["謎"]),
     "{{謎|文字}}\n文。\n* {{謎|文字}}{{謎2}}": ("文。", []),
     "{{箱\n| a = {{謎}}の文\n}}\n文。": ("文。", []),
+    "それは{{謎\n|\n* 項}}で、{{謎|\n* 項\n* 目}}。": ("それは* 項で、。", ["謎"]),
     "それは{{謎|{{謎2|中{{謎3}}}}}}である。": ("それは中である。", ["謎3"]),
     "[[山|{{謎}}山]]と（{{謎|k=v}}）川": ("山と川", ["謎", "謎"]),
 }  # fmt: skip
@@ -73,3 +74,8 @@ def test_unknown_templates_leave_no_hole_in_a_sentence(wikitext):
     expected, removed = UNKNOWN[wikitext]
     assert plain_text(wikitext) == expected
     assert removed_inside_sentences(wikitext) == removed
+
+
+def test_templates_in_each_others_arguments_take_no_more_than_linear_time():
+    assert plain_text("{{val|1|up=" * 30 + "m" + "}}" * 30).startswith("1")
+    assert plain_text("文" + "{{謎|a|" * 30 + "}}" * 30) == "文a"

@@ -52,7 +52,7 @@ def cleaned_batches(
         if batch.number >= first_number and (batch.number - first_number) % every == 0
     )
     work = partial(_clean, source)
-    if not source.clean and not source.is_wiki_dump:
+    if not source.clean and not source.has_wikitext:
         yield from map(work, batches)
         return
     yield from map_in_order(work, batches, processes)

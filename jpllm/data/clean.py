@@ -18,7 +18,7 @@ from jpllm.data.rules.characters import control_characters, nfkc, whitespace
 from jpllm.data.rules.quality import Drop, japanese_share, length, repetition
 from jpllm.data.rules.symbols import symbols
 from jpllm.data.rules.webtext import web_lines
-from jpllm.data.rules.wikitext import wikipedia
+from jpllm.data.wikitext.plain_text import wikipedia
 
 # In the order in which they work best: formats before characters, and what counts something last.
 RULES: dict[str, Callable[..., str | Drop]] = {

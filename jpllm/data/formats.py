@@ -59,9 +59,10 @@ def _read_file(
     stream = _decompressed(file.name, _CountingReader(raw, progress))
     if file.name.endswith(WIKI_SUFFIXES):
         from jpllm.data.mediawiki import read_pages
+        from jpllm.data.wikitext.plain_text import Wikitext
 
         for title, wikitext in read_pages(stream, file.name):
-            yield f"{file.name}: {title}", {"title": title, "text": wikitext}
+            yield f"{file.name}: {title}", {"title": title, "text": Wikitext(wikitext)}
     elif ".jsonl" in file.name:
         yield from read_jsonl(numbered_lines(file.name, stream, source.encoding))
     else:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jpllm.data.shards import FORMAT_VERSION
 from jpllm.data.sources import SourceConfig, find_files
+from jpllm.data.wikitext.plain_text import VERSION as WIKITEXT_VERSION
 
 _HASH_CHUNK_BYTES = 1 << 20
 
@@ -71,5 +72,6 @@ def _reading_facts(source: SourceConfig) -> dict[str, object]:
 
 
 def _cleaning_facts(source: SourceConfig) -> list:
-    """The rules of a source with the thresholds that are set."""
-    return [[rule.rule, {key: float(value) for key, value in rule.given.items()}] for rule in source.clean]
+    """The rules of a source with the thresholds that are set, and what version reads its wikitext if it has any."""
+    rules = [[rule.rule, {key: float(value) for key, value in rule.given.items()}] for rule in source.clean]
+    return [*rules, ["wikitext", {"version": WIKITEXT_VERSION}]] if source.has_wikitext else rules

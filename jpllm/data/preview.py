@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 from jpllm.config import REQUIRED, option
 from jpllm.data.clean import BLANK, Step, steps
 from jpllm.data.quarantine import BadRow
-from jpllm.data.sources import SourceConfig, before_rules, read_texts
+from jpllm.data.sources import SourceConfig, read_texts
+from jpllm.data.wikitext.plain_text import removed_inside_sentences, wikipedia
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 _NUM_EXAMPLES = 5  # of each kind and rule
 _EXAMPLE_CHARACTERS = 200
 _CONTEXT_CHARACTERS = 40
+_NUM_TEMPLATES = 20
+_REMOVED_TEMPLATES = "unknown templates removed inside a sentence"
 
 
 @dataclass
@@ -86,7 +90,11 @@ class RuleEffect:
 
 @dataclass
 class SourcePreview:
-    """The first rows of a source on their way through its rules."""
+    """The first rows of a source on their way through its rules.
+
+    Attributes:
+        removed_templates: how often each template that is not in the table was removed inside a sentence.
+    """
 
     source: str
     num_rows: int = 0
@@ -95,6 +103,7 @@ class SourcePreview:
     effects: list[RuleEffect] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     bad_rows: list[BadRow] = field(default_factory=list)
+    removed_templates: Counter[str] = field(default_factory=Counter)
 
     def summary(self) -> str:
         """How many rows there were and what became of them."""
@@ -106,19 +115,24 @@ class SourcePreview:
 def preview(source: SourceConfig, num_rows: int) -> SourcePreview:
     """Run the rules of `source` on its first `num_rows` rows. Raises InputError where `read_texts` does."""
     result = SourcePreview(source.label, effects=[RuleEffect(rule.rule) for rule in source.clean])
-    begin = before_rules(source)
     for text in islice(read_texts(source), num_rows):
         result.num_rows += 1
         if isinstance(text, BadRow):
             result.bad_rows.append(text)
             continue
-        kept: str | None = begin(text)
-        for number, step in enumerate(steps(kept, source.clean)):
+        rules = source.rules_for(text)
+        if len(rules) > len(result.effects):  # the pages of a dump pass one rule more than is written down
+            result.effects.insert(0, RuleEffect(rules[0].rule))
+        effects = result.effects[len(result.effects) - len(rules) :]
+        kept: str | None = text
+        for number, step in enumerate(steps(text, rules)):
             kept = step.after
             if step.rule == BLANK:
                 result.num_blank += 1
-            else:
-                result.effects[number].add(step)
+                continue
+            effects[number].add(step)
+            if step.rule == wikipedia.__name__:
+                result.removed_templates.update(removed_inside_sentences(step.before))
         if kept is not None:
             result.num_kept += 1
             if len(result.kept) < _NUM_EXAMPLES:
@@ -132,7 +146,7 @@ def terminal_tables(previews: Sequence[SourcePreview]) -> Group:
     from rich.markup import escape
     from rich.table import Table
 
-    tables = []
+    tables: list[Table | str] = []
     for result in previews:
         table = Table(title=result.summary(), title_justify="left", show_lines=True)
         for name in ("rule", "seen", "changed", "dropped", "characters", "example"):
@@ -142,6 +156,13 @@ def terminal_tables(previews: Sequence[SourcePreview]) -> Group:
             examples += [f"[red]✗ {escape(e.reason)}[/]: {escape(e.before[:80])}" for e in effect.dropped[:1]]
             table.add_row(effect.rule, *effect.figures(), "\n".join(examples))
         tables.append(table)
+        if result.removed_templates:
+            templates = Table()
+            templates.add_column("template", overflow="fold")
+            templates.add_column("times", justify="right")
+            for name, count in result.removed_templates.most_common(_NUM_TEMPLATES):
+                templates.add_row(escape(name), f"{count:,}")
+            tables += [escape(f"{result.source}: {_REMOVED_TEMPLATES}"), templates]
     return Group(*tables)
 
 
@@ -169,12 +190,21 @@ def _section(result: SourcePreview) -> str:
         for title, body in ((f"{effect.rule}: changed", changed), (f"{effect.rule}: dropped", dropped)):
             if body:
                 parts.append(f"<details open><summary>{title}</summary>{body}</details>")
+    if result.removed_templates:
+        parts.append(_templates_table(result.removed_templates))
     kept = "".join(f"<pre>{html.escape(text)}</pre>" for text in result.kept)
     bad = "".join(f"<pre>{html.escape(str(row))}</pre>" for row in result.bad_rows[:_NUM_EXAMPLES])
     for title, body in (("kept", kept), ("unreadable", bad)):
         if body:
             parts.append(f"<details open><summary>{title}</summary>{body}</details>")
     return "\n".join(parts)
+
+
+def _templates_table(counts: Counter[str]) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{count:,}</td></tr>" for name, count in counts.most_common(_NUM_TEMPLATES)
+    )
+    return f"<h3>{_REMOVED_TEMPLATES}</h3><table><tr><th>template</th><th>times</th></tr>{rows}</table>"
 
 
 def _where_changed(before: str, after: str) -> Example:

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from jpllm.data.quarantine import BadRow
+from jpllm.data.wikitext.plain_text import Wikitext
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class TextTaker:
             values.append(value)
         pieces = self._pieces
         text = "".join(piece + value for piece, value in zip(pieces, [*values, ""], strict=True))
+        if any(isinstance(value, Wikitext) for value in values):
+            text = Wikitext(text)
         return self._problem(place, text) or text
 
     def _refuse_missing_columns(self, place: str, row: dict[str, object]) -> None:

@@ -7,9 +7,8 @@ takes memory for one row (one file for `.txt` with `document: file`), whatever t
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -17,6 +16,7 @@ from typing import ClassVar, Literal
 from jpllm.config import REQUIRED, option
 from jpllm.data.clean import Cleaned, CleanRule, clean
 from jpllm.data.quarantine import BadRow, Quarantine
+from jpllm.data.wikitext.plain_text import Wikitext, wikipedia
 from jpllm.runtime import InputError
 
 HUB_PREFIX = "hf://"
@@ -94,9 +94,15 @@ class SourceConfig:
         return self.path.startswith(HUB_PREFIX)
 
     @property
-    def is_wiki_dump(self) -> bool:
-        """True for MediaWiki XML: a file, or a folder of nothing else."""
-        return _is_wiki_dump(self.path)
+    def has_wikitext(self) -> bool:
+        """True if wikitext becomes plain text: by the rule `wikipedia`, or as pages of a dump, which need no rule."""
+        return any(rule.rule == wikipedia.__name__ for rule in self.clean) or _has_wiki_dump(self.path)
+
+    def rules_for(self, text: str) -> list[CleanRule]:
+        """Return the rules for a text of `read_texts`: `wikipedia` comes first for wikitext, unless `clean` has it."""
+        if not isinstance(text, Wikitext) or any(rule.rule == wikipedia.__name__ for rule in self.clean):
+            return self.clean
+        return [CleanRule(wikipedia.__name__), *self.clean]
 
     @property
     def label(self) -> str:
@@ -140,16 +146,15 @@ def find_files(path: str | Path) -> list[Path]:
     return files
 
 
-@functools.cache  # asked for each batch, and a folder may have many files
-def _is_wiki_dump(path: str) -> bool:
+def _has_wiki_dump(path: str) -> bool:
     files = find_files(path) if Path(path).is_dir() else [Path(path)]
-    return all(file.name.endswith(WIKI_SUFFIXES) for file in files)
+    return any(file.name.endswith(WIKI_SUFFIXES) for file in files)
 
 
 def read_texts(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[str | BadRow]:
     """Yield the text of each row of `source` in a fixed order, uncleaned, blank ones included; bad rows in between.
 
-    Pages of a wiki dump come as wikitext; `prepare` makes plain text of them.
+    Pages of a wiki dump come as `Wikitext`; `prepare` makes plain text of them.
 
     Raises:
         InputError: a file that is missing or damaged, or a column that the first row does not have.
@@ -171,19 +176,9 @@ def read_texts(source: SourceConfig, progress: ReadProgress | None = None) -> It
             return
 
 
-def before_rules(source: SourceConfig) -> Callable[[str], str]:
-    """What becomes of a text of `read_texts` before its rules: wikitext loses its markup, all else stays as it is."""
-    if not source.is_wiki_dump:
-        return str
-    from jpllm.data.wikicode import plain_text
-
-    return plain_text
-
-
 def prepare(source: SourceConfig, texts: Iterable[str]) -> Iterator[Cleaned]:
     """The documents that texts of `read_texts` become by the rules of `source`."""
-    begin = before_rules(source)
-    return (clean(begin(text), source.clean) for text in texts)
+    return (clean(text, source.rules_for(text)) for text in texts)
 
 
 def read_documents(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[str]:

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 import pytest
 
 from jpllm.data.mediawiki import read_pages
-from jpllm.data.wikicode import plain_text
+from jpllm.data.wikitext.plain_text import plain_text
 from jpllm.runtime import InputError
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="ja">

@@ -59,6 +59,24 @@ def test_the_table_names_rules_and_reasons(tmp_path):
     assert "2 characters" in text
 
 
+def test_templates_removed_inside_sentences_are_listed(tmp_path):
+    page = "<page><title>頁</title><ns>0</ns><revision><text>{}</text></revision></page>"
+    texts = ["山は{{謎|k=v}}高い{{謎}}。{{箱}}が\n{{箱}}", "川は{{小箱}}長い{{謎}}。{{要出典}}", "{{箱}}"]
+    (tmp_path / "a.xml").write_text(f"<mediawiki>{''.join(map(page.format, texts))}</mediawiki>", encoding="utf-8")
+    write_jsonl([{"text": "海は{{謎}}広い。"}], tmp_path / "b.jsonl")
+    result = preview(SourceConfig(str(tmp_path), clean=[CleanRule("length", at_least=1)]), 100)
+    assert result.removed_templates.most_common() == [("謎", 3), ("箱", 1), ("小箱", 1)]
+    assert [(e.rule, e.num_seen, e.num_changed, e.num_dropped) for e in result.effects] == [
+        ("wikipedia", 3, 2, 1),
+        ("length", 3, 0, 0),
+    ]
+    assert result.kept == ["山は高い。が", "川は長い。", "海は{{謎}}広い。"]
+    console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
+    console.print(terminal_tables([result]))
+    assert "unknown templates removed inside a sentence" in console.export_text()
+    assert "<tr><td>謎</td><td>3</td></tr>" in html_page([result])
+
+
 def test_the_command_writes_the_page(tmp_path, capsys):
     path = source(tmp_path).path
     entry = json.dumps({"path": path, "clean": ["whitespace"], "max_bad_fraction": 1})

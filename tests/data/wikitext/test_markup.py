@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from jpllm.data import wikicode_brackets
-from jpllm.data.wikicode import plain_text
+from jpllm.data.wikitext import brackets
+from jpllm.data.wikitext.plain_text import plain_text
 
 # Each construct with what is shown of it, whether the parser or the patterns resolve it.
 CONSTRUCTS = {
@@ -46,7 +46,10 @@ CONSTRUCTS = {
     "HTML": ('<span style="color:red">赤</span><small>小</small>行<br>次<br />終 <div>箱</div>', "赤小行\n次\n終\n箱"),
     "HTML ruby": ("<ruby>漢字<rp>（</rp><rt>かんじ</rt><rp>）</rp></ruby>", "漢字"),
     "not HTML": ("1 < 2 と <vector> と a<b", "1 < 2 と <vector> と a<b"),
-    "powers": ("10<sup>-3</sup>、H<sub>2</sub>O、x<sup>th</sup>", "10^-3、H2O、xth"),
+    "powers": (
+        "10<sup>-3</sup>、H<sub>2</sub>O、x<sup>th</sup>、x<sup>n</sup>、Ca<sup>2+</sup>、{{sup|2}}",
+        "10^-3、H2O、xth、x^n、Ca^2+、^2",
+    ),
     "formula": (
         "式 <math>\\frac{a}{{b}} < [[c]]</math> と\n:<math display=block>\n x\n = 1\n</math>",
         "式 $\\frac{a}{{b}} < [[c]]$ と\n$x = 1$",
@@ -65,7 +68,8 @@ CONSTRUCTS = {
         "<pre>\na\n  '''b''' &lt;c&gt;<i>\n</pre>\n<pre><nowiki>[[d]]</nowiki></pre>",
         "a\n  '''b''' <c><i>\n\n[[d]]",
     ),
-    "indented program": ("例：\n x = 1\n   y = 2\n文。", "例：\nx = 1\n  y = 2\n文。"),
+    "lines shown as they are": ("例：\n x = 1\n y = 2\n文。", "例：\nx = 1\ny = 2\n文。"),
+    "indented program": ("例：\n x = 1\n   y = 2\n文。", "例：\n x = 1\n   y = 2\n文。"),
     "inline program": ("<code>f()</code>と<code>g( )</code>と__FILE__", "f()とg( )と__FILE__"),
     "lists": ("* 一\n** [[二]]\n# 三\n: 四\n*# 五\n#:六", "一\n二\n三\n四\n五\n六"),
     "definitions": ("; 用語 : 説明\n;語\n:[[訳]]\n; https://example.jp", "用語\n説明\n語\n訳\nhttps://example.jp"),
@@ -80,7 +84,7 @@ CONSTRUCTS = {
     ),
     "empty parentheses": (
         "山（、）、川（ ; ）、海（{{lang|en|}}）、谷({{Audio|a}}, <ref>b</ref>)、丘（{{x}}（{{y}}））、f()、（）",
-        "山、川、海、谷、丘、f()、（）",
+        "山、川、海、谷、丘、f()、",
     ),
     "separators in parentheses": ("山（{{x}}、やま、{{y}}）は（1990年 - ）", "山（やま）は（1990年 - ）"),
     "spaces around what is removed": ("a {{x}} b", "a b"),
@@ -97,6 +101,16 @@ CONSTRUCTS = {
         "== Notes and references ==\nc\n=== 外部リンク ===\nd\n== 参照渡し ==\n文。",
         "一\n文。\n\n参照渡し\n文。",
     ),
+    "a title without marks": (
+        "一。\n\n;出典\n{{reflist}}\n二。\n== 節 ==\n三。\n\n'''脚注'''\n四。\n=== 小節 ===\n五。",
+        "一。\n\n節\n三。\n\n小節\n五。",
+    ),
+    "brackets of programs": (
+        "x[y[0]]と[[1, 2], [3, 4]]とif (a) { if (b) {}}と『[[』と「{{」",
+        "x[y[0]]と[[1, 2], [3, 4]]とif (a) { if (b) {}}と『[[』と「{{」",
+    ),
+    "primes": ("f''(x)と''y''と[[DNA]]''z''", "f''(x)とyとDNAz"),
+    "redirect": ("#転送 [[山]]", ""),
     "broken template": ("{{基礎情報\n| a = 1\n| b = [[山]]\n\n文。", "文。"),
     "broken link": ("[[山と[[川]]の文。]] 終。", "山と川の文。 終。"),
     "broken table": ("前。\n{|\n! a\n|-\n| b\n\n後。", "前。\n\n後。"),
@@ -104,10 +118,10 @@ CONSTRUCTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("budget_chars", [wikicode_brackets.PARSER_BUDGET_CHARS, 0], ids=["parser", "patterns"])
+@pytest.mark.parametrize("budget_chars", [brackets.PARSER_BUDGET_CHARS, 0], ids=["parser", "patterns"])
 @pytest.mark.parametrize("construct", CONSTRUCTS)
 def test_plain_text(construct, budget_chars, monkeypatch):
-    monkeypatch.setattr(wikicode_brackets, "PARSER_BUDGET_CHARS", budget_chars)
+    monkeypatch.setattr(brackets, "PARSER_BUDGET_CHARS", budget_chars)
     wikitext, expected = CONSTRUCTS[construct]
     assert plain_text(wikitext) == expected
 

@@ -1,8 +1,13 @@
+"""The rule `wikipedia` on what extractors leave: markup in shreds among plain text."""
+
+import gzip
+import json
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jpllm.data.rules.wikitext import wikipedia
+from jpllm.data.wikitext.plain_text import wikipedia
 
 PAGE = """\
 {{Infobox 山
@@ -40,7 +45,8 @@ PAGE = """\
 
 def test_a_page():
     assert wikipedia(PAGE) == (
-        "富士山（ふじさん）は、日本の静岡にある\n山。\n歴史\n項目\n小項目\n小見出し\n本文。\n付録\n残る。"
+        "富士山（ふじさん、Mount Fuji）は、日本の静岡にある\n山。\n\n歴史\n項目\n小項目\n\n小見出し\n本文。\n\n"
+        "付録\n残る。"
     )
 
 
@@ -61,7 +67,7 @@ def test_extracted_text():
         ("__NOTOC__\nカテゴリ:山\nFile:a.jpg|thumb\nファイル:を開く。", "ファイル:を開く。"),
         ("#REDIRECT [[富士山]]", ""),
         ("#転送 [[富士山]]", ""),
-        ("= 一 =\n== 二 ==\n=== 三 ===\n四 == 五", "= 一 =\n二\n三\n四 == 五"),
+        ("= 一 =\n== 二 ==\n=== 三 ===\n四 == 五", "一\n\n二\n\n三\n四 == 五"),
         ("== 出典 ==\n<references />", ""),
         ("== 出典と背景 ==\n残る。", "出典と背景\n残る。"),
     ],
@@ -103,27 +109,63 @@ def test_formulas_become_tex_between_dollars():
 
 
 PARTS = [
-    "{{",
-    "}}",
-    "[[",
-    "]]",
-    "|",
-    "[http://a.b ",
-    "]",
-    "''",
-    "'''",
-    "\n== ",
-    " ==\n",
-    "\n* ",
-    "脚注",
-    "（",
-    "、",
-    "）",
+    *(
+        "{{",
+        "}}",
+        "[[",
+        "]]",
+        "|",
+        "[http://a.b ",
+        "]",
+        "[",
+        "''",
+        "'''",
+        "\n== ",
+        " ==\n",
+        "\n* ",
+        "脚注",
+        "（",
+        "、",
+        "）",
+    ),
+    *("<ref>", "</ref>", "<b>", "{|", "|}", "&lt;", "&amp;", "ファイル:", "\n", " ", "語", "x"),
 ]
-PARTS += ["<ref>", "</ref>", "<b>", "{|", "|}", "&lt;", "&amp;", "ファイル:", "\n", " ", "語", "x"]
+MORE_PARTS = [
+    *("{{ruby|", "{{謎|", "{{convert|5|km}}", "{{quote|", "{{{1|", "}}}", "{{formatnum:", "{", "}", "=", "\n;", ":"),
+    *("\n#", "\n----", "#include", "<br>", "<sup>2</sup>", "<table>", "</table>", "<small>", "<!--", "-->", "<", ">"),
+    *("&nbsp;", "&mdash;", "__NOTOC__", "[[en:a]]", "$x_{1}$", "_{{1}}", "\\alpha", "\n  ", "\n 文", "\t", "\u3000"),
+    *("\n\n注釈\n", "カテゴリ:", "。", "(", ")", "-"),
+]  # fmt: skip
 
 
 @given(st.lists(st.sampled_from(PARTS), max_size=25).map("".join))
 def test_a_second_pass_finds_nothing(text):
     once = wikipedia(text)
     assert wikipedia(once) == once
+
+
+@settings(max_examples=400)
+@given(st.lists(st.sampled_from(PARTS + MORE_PARTS), max_size=25).map("".join))
+def test_a_second_pass_finds_nothing_in_more_kinds_of_markup(text):
+    once = wikipedia(text)
+    assert wikipedia(once) == once
+
+
+@given(st.text(st.characters(exclude_characters="&", exclude_categories=["Cs"]), max_size=200))
+def test_a_second_pass_finds_nothing_in_any_text(text):
+    once = wikipedia(text)
+    assert wikipedia(once) == once
+
+
+def test_real_plain_text_is_left_alone_the_second_time(real_data):
+    with gzip.open(real_data / "aozora.jsonl.gz", "rt", encoding="utf-8") as stream:
+        texts = [json.loads(line)["text"] for line, _ in zip(stream, range(100), strict=False)]
+    articles = (real_data / "english" / "wiki.txt").read_text(encoding="utf-8").split("\n")
+    for text in texts + articles:
+        once = wikipedia(text)
+        assert wikipedia(once) == once
+        assert len(once) >= 0.98 * len(text)
+
+
+def test_what_was_escaped_is_shown_as_a_reader_sees_it():
+    assert wikipedia("HTMLの&lt;b&gt;は太字、<nowiki>[[山]]</nowiki>はリンク。") == "HTMLの<b>は太字、[[山]]はリンク。"

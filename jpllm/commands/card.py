@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, option
 from jpllm.runtime import InputError
-from jpllm.sharing.card import CARD_NAME, CardConfig
+from jpllm.sharing.card.compose import CARD_NAME, CardConfig
 
 if TYPE_CHECKING:
     from jpllm.tracking.runs import Run
@@ -49,7 +49,7 @@ def card(argv: Sequence[str]) -> None:
         description=f"{card.__doc__} Example: jpllm card runs/NAME --license apache-2.0",
         positional="run",
     )
-    from jpllm.sharing import card as cards
+    from jpllm.sharing.card import compose as cards
     from jpllm.tracking import wandb_mirror
 
     (folder,) = files.run
@@ -106,7 +106,7 @@ def weights_of(folder: Path) -> str:
     """The fingerprint of a model's weights, as evaluations name it."""
     from jpllm.evaluation.identity import identity
     from jpllm.models.classifier import load_any_kind
-    from jpllm.sharing.card import model_folder
+    from jpllm.sharing.card.compose import model_folder
     from jpllm.tokenizer.load import load
 
     model_dir = model_folder(folder)

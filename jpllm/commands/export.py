@@ -15,10 +15,10 @@ from jpllm.config import REQUIRED, ConfigError, option
 from jpllm.models.gguf_tensors import GgufType
 from jpllm.runtime import InputError
 from jpllm.sharing import gguf_file
-from jpllm.sharing.card import CARD_NAME, CardConfig
-from jpllm.sharing.card_rules import is_repository
+from jpllm.sharing.card.compose import CARD_NAME, CardConfig
 from jpllm.sharing.export import Dtype
 from jpllm.sharing.gguf_file import Unknown
+from jpllm.sharing.hub import is_repository
 
 if TYPE_CHECKING:
     from jpllm.sharing.export_proof import Proof
@@ -64,9 +64,9 @@ def export(argv: Sequence[str]) -> None:
         description=f"{export.__doc__} Example: jpllm export runs/NAME --to NAME --license apache-2.0",
         positional="run",
     )
-    from jpllm.sharing import card as cards
     from jpllm.sharing import export as exports
     from jpllm.sharing import hub
+    from jpllm.sharing.card import compose as cards
 
     (folder,) = settings.run
     model_dir = cards.model_folder(folder)
@@ -95,10 +95,11 @@ def card_of(folder: Path, model_dir: Path, run: Run, settings: CardConfig, name:
     """The card that lies beside the model or else a new one, and the names of its pictures.
 
     Raises:
-        InputError: see `jpllm.sharing.card.gather`; or there is a card, and settings for a new one.
+        InputError: see `jpllm.sharing.card.compose.gather`; or there is a card, and settings for a new one.
     """
-    from jpllm.sharing import card as cards
-    from jpllm.sharing import card_rules, card_text
+    from jpllm.sharing import hub
+    from jpllm.sharing.card import compose as cards
+    from jpllm.sharing.card.facts import PLOTS
 
     file = model_dir / CARD_NAME
     if not file.is_file():
@@ -109,9 +110,9 @@ def card_of(folder: Path, model_dir: Path, run: Run, settings: CardConfig, name:
     if given:
         raise ConfigError(f"--{key}: {file} is the card already; remove that file or this key" for key in given)
     text = file.read_text(encoding="utf-8")
-    if problems := list(card_rules.problems(text)):
+    if problems := list(hub.card_problems(text)):
         raise InputError(f"{file}: the Hub would refuse the card: {'; '.join(problems)}")
-    return text, [name for name in card_text.PLOTS if (folder / name).is_file()]
+    return text, [name for name in PLOTS if (folder / name).is_file()]
 
 
 def sampling_of(run: Run) -> dict | None:
@@ -132,7 +133,7 @@ def save_and_prove(
     from jpllm.models.build import load_trained
     from jpllm.sharing import export as exports
     from jpllm.sharing import export_proof
-    from jpllm.sharing.card_facts import pipeline_tag
+    from jpllm.sharing.card.facts import pipeline_tag
     from jpllm.tokenizer.load import load
 
     architecture = transformers.AutoConfig.from_pretrained(model_dir, local_files_only=True)
@@ -159,7 +160,7 @@ def save_and_prove(
 
 def held_out_texts(folder: Path) -> list[str]:
     """Lines of the texts that a run was evaluated on; none where it has no such texts."""
-    from jpllm.sharing.card_facts import texts_of
+    from jpllm.sharing.card.facts import texts_of
     from jpllm.tracking.runs import HELD_OUT_NAME
 
     file = folder / HELD_OUT_NAME

@@ -1,13 +1,17 @@
+import json
 import re
 
+import jinja2
 import pytest
 from huggingface_hub import ModelCard
 
 from jpllm.runtime import InputError
-from jpllm.sharing import card_rules
-from jpllm.sharing.card import CardConfig, compose, gather, write
+from jpllm.sharing import hub
+from jpllm.sharing.card import compose as module
+from jpllm.sharing.card.compose import CardConfig, compose, gather, write
+from jpllm.sharing.card.metadata import metadata
 from jpllm.tracking.runs import read_run
-from tests.sharing import card_runs
+from tests.sharing.card import card_runs
 from tests.tracking.run_folders import place
 
 
@@ -23,7 +27,7 @@ def card_of(folder, config=None):
 @pytest.mark.parametrize("kind", card_runs.KINDS)
 def test_a_card_of_each_recipe_is_what_the_hub_takes_and_private(kind, tmp_path):
     card = card_of(card_runs.write(tmp_path / "neko", kind))
-    assert list(card_rules.problems(card)) == []
+    assert list(hub.card_problems(card)) == []
     data = ModelCard(card).data
     assert (data.license, data.language, data.library_name) == ("apache-2.0", ["ja"], "transformers")
     assert data.model_name == "neko"
@@ -163,7 +167,7 @@ def test_a_model_without_a_record(tmp_path):
     card = card_of(tmp_path, CardConfig(license="mit", model_language=["ja"], allow_missing=True))
     assert "How it was trained is not recorded." in card
     assert "The data of its training is not recorded." in card
-    assert list(card_rules.problems(card)) == []
+    assert list(hub.card_problems(card)) == []
 
 
 def test_texts_of_others_are_shown_as_they_are(tmp_path):
@@ -240,3 +244,48 @@ def test_written_with_its_pictures(tmp_path):
     file = write("card", folder / "model", ["loss.png"], folder)
     assert file.read_text() == "card"
     assert (folder / "model" / "loss.png").read_bytes() == b"\x89PNG"
+
+
+@pytest.mark.parametrize("kind", card_runs.KINDS)
+def test_the_templates_name_nothing_that_is_not_there(kind, tmp_path):
+    """As huggingface_hub renders them, what a template misspells would be left out of the card in silence."""
+    folder = card_runs.write(tmp_path / "neko", kind)
+    facts = gather(folder, read_run(folder, "neko"), settings())
+    source = "\n".join(file.read_text(encoding="utf-8") for file in module.TEMPLATES)
+    strict = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(source)
+    values = {"card_data": metadata(facts).to_yaml(), **module.template_values(facts, ".")}
+    assert strict.render(values).rstrip() == compose(facts, settings()).rstrip()
+
+
+def test_names_of_others_are_no_markup(tmp_path):
+    """Those of classes, groups of texts, models, machines and architectures."""
+    evil = "<i>*x*</i>"
+    folder = card_runs.write(tmp_path / "neko", "classifier", model=f"runs/{evil.replace('/', '')}/model")
+    config = {"model_type": evil, "architectures": ["XForSequenceClassification"], "id2label": {"0": evil, "1": "b"}}
+    (folder / "model" / "config.json").write_text(json.dumps(config))
+    (folder / "environment.json").write_text(
+        json.dumps({"sessions": [{**card_runs.SESSION, "gpus": [{"name": evil}]}]})
+    )
+    results = json.loads((folder / "results.json").read_text())
+    results["groups"] = {evil: {"before": 1.0, "after": 1.5}}
+    (folder / "results.json").write_text(json.dumps(results))
+    card = card_of(folder, settings(title=evil))
+    text = card[card.index("\n---\n") :]
+    assert text.count(r"\<i\>\*x\*") == 12  # title, class, 2 × architecture and machine, 3 × base and group
+    assert "<i>" not in text.replace(r"\<i\>", "")
+    assert "*x" not in text.replace(r"\*x", "")
+
+
+def test_figures_of_the_hardware_and_of_every_part_of_an_evaluation(tmp_path):
+    folder = card_runs.write(tmp_path / "neko", "continued")
+    results = json.loads((folder / "results.json").read_text())
+    results |= {"peak_gpu_bytes": 3.5 * 2**30, "loss_before": 9.0, "answers_ended": {"before": 0.125, "after": 0.75}}
+    (folder / "results.json").write_text(json.dumps(results))
+    card = card_of(folder)
+    for line in (
+        "| peak memory of a GPU | 3.5 GiB |",
+        "| loss, nats per token | 2.0000 |\n| nats per token, before | 9.0000 |",
+        "| answers that end by themselves | 75.0% (12.5% before) |",
+        "- **評価**：評価用テキストの 1 バイトあたりのビット数 0.7500（設定と標準誤差は上の英語の表を参照）",
+    ):
+        assert line in card

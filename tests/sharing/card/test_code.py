@@ -1,19 +1,25 @@
 import ast
+import re
 import subprocess
 import sys
 
 import pytest
 
-from jpllm.sharing.card import CardConfig, gather
-from jpllm.sharing.card_loading import code
+from jpllm.sharing.card.compose import CardConfig, compose, gather
 from jpllm.tracking.runs import read_run
-from tests.sharing import card_runs
+from tests.sharing.card import card_runs
 from tests.tracking.run_folders import place
 
 
 def facts_of(folder, kind, **more):
     card_runs.write(folder, kind, **more)
     return gather(folder, read_run(folder, folder.name), CardConfig(allow_missing=True))
+
+
+def code(facts, name):
+    """The only block of Python in the card."""
+    (found,) = re.findall(r"^```python\n(.*?)^```$", compose(facts, CardConfig(), name), flags=re.S | re.M)
+    return found
 
 
 @pytest.mark.parametrize("kind", card_runs.KINDS)

@@ -1,24 +1,30 @@
-"""The model card of a run: README.md beside the model, out of what was recorded and nothing else.
-
-Source of the metadata: https://huggingface.co/docs/hub/model-cards.
-"""
+"""The model card of a run: README.md beside the model, made of what the run recorded and of nothing else."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jpllm import markdown, runtime
 from jpllm.config import option
 from jpllm.runtime import InputError
-from jpllm.sharing import card_facts, card_japanese, card_loading, card_metadata, card_rules, card_scores, card_text
-from jpllm.sharing.card_text import Facts
+from jpllm.scores import WITHOUT_HITS
+from jpllm.sharing import hub
+from jpllm.sharing.card import facts as card_facts
+from jpllm.sharing.card import tables
+from jpllm.sharing.card.facts import Facts
+from jpllm.sharing.card.metadata import HELD_OUT, metadata
+from jpllm.tracking.compare.summary import loss_unit
+from jpllm.tracking.compare.tables import group_changes
+from jpllm.tracking.quantities import count, duration, per_cent, three_digits
 from jpllm.tracking.runs import MODEL_NAME, Run
 
 CARD_NAME = "README.md"
+TEMPLATES = [Path(__file__).with_name(name) for name in ("model_card.md.j2", "model_card.ja.md.j2")]
 
 
 @dataclass
@@ -43,8 +49,8 @@ class CardConfig:
     allow_missing: bool = option(False, "Write 'not recorded' where a licence, a language or the record is missing.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Identifiers that the Hub knows, and keys that act."""
-        if self.license and (problem := card_rules.licence_problem(self.license)):
+        """Yield a key and what is wrong with it: an identifier unknown to the Hub, or a value that would have no effect."""
+        if self.license and (problem := hub.licence_problem(self.license)):
             yield "license", problem
         if (self.license == "other") != bool(self.license_name and self.license_link):
             yield "license", "other needs license_name and license_link, and only other has them"
@@ -53,20 +59,20 @@ class CardConfig:
             if not (name.strip() and licence.strip()):
                 yield "data_license", f"write NAME=LICENCE, not {entry!r}"
         for language in self.model_language or ():
-            if problem := card_rules.language_problem(language):
+            if problem := hub.language_problem(language):
                 yield "model_language", problem
-        if self.base_model and not card_rules.is_repository(self.base_model):
+        if self.base_model and not hub.is_repository(self.base_model):
             yield "base_model", f"{self.base_model!r} is no name of a repository; write OWNER/NAME"
 
     @property
     def data_licences(self) -> dict[str, str]:
-        """Licence of each source that is named."""
+        """The licence that was given for each source, by the source's name."""
         pairs = (entry.partition("=") for entry in self.data_license)
         return {name.strip(): licence.strip() for name, _, licence in pairs}
 
 
 def model_folder(folder: Path) -> Path:
-    """The folder of the model: `model` in that of a run, or the folder itself.
+    """Return the folder of the model: `model` in the folder of a run, or `folder` itself.
 
     Raises:
         InputError: there is no model in it.
@@ -78,11 +84,11 @@ def model_folder(folder: Path) -> Path:
 
 
 def gather(folder: Path, run: Run, settings: CardConfig) -> Facts:
-    """What the card of the run in `folder` states.
+    """Return what the card of the run in `folder` states.
 
     Raises:
-        InputError: a part of the record is broken, the run is not finished, a key names a source that is not there, or
-            without `allow_missing` something is missing; the message lists all of it, and how to give it.
+        InputError: a part of the record is broken, the run is not finished, a key names a source that was not trained
+            on, or something is missing without `allow_missing`; the message lists all of it and says how to give it.
     """
     broken = [remark for remark in run.remarks if "without a record" not in remark]
     if broken:
@@ -107,7 +113,7 @@ def gather(folder: Path, run: Run, settings: CardConfig) -> Facts:
         base=settings.base_model or base,
         is_base_on_hub=is_base_on_hub or settings.base_model is not None,
         has_chat_template=_has_chat_template(model_dir),
-        plots=[name for name in card_text.PLOTS if (folder / name).is_file()],
+        plots=[name for name in card_facts.PLOTS if (folder / name).is_file()],
     )
     if settings.base_model and facts.kind == "scratch":
         raise InputError("base_model: the model was trained from random weights; remove it")
@@ -121,7 +127,7 @@ def gather(folder: Path, run: Run, settings: CardConfig) -> Facts:
 
 
 def missing(facts: Facts) -> Iterator[str]:
-    """What the record does not say and a card should, each with how to give it."""
+    """Yield what a card should state and the record lacks, each with the option that gives it."""
     if facts.licence is None:
         yield "the licence of the model: give --license, such as --license apache-2.0"
     for source in facts.sources:
@@ -137,44 +143,71 @@ def missing(facts: Facts) -> Iterator[str]:
 
 
 def compose(facts: Facts, settings: CardConfig, name: str = ".") -> str:
-    """The card as a text; `name` is what its code loads, a repository of the Hub or "." for the folder of the card.
+    """Return the card as a text; `name` is what its code loads: a repository of the Hub, or "." for the card's folder.
 
     Raises:
         InputError: the Hub would refuse its metadata.
     """
-    sections = [
-        ("Use", f"```python\n{card_loading.code(facts, name)}```"),
-        ("Training data", card_text.data(facts)),
-        ("Training", card_text.training(facts)),
-        ("Evaluation", card_scores.scores(facts)),
-        ("Samples", card_text.samples(facts)),
-        ("Limits", card_text.limits(facts)),
-        ("Licence", _licence(facts)),
-    ]
-    if settings.japanese:
-        sections.append(("日本語の要約", card_japanese.summary(facts)))
-    parts = [f"# {markdown.escaped(facts.title)}", card_text.introduction(facts)]
-    parts += [f"## {title}\n\n{text.strip()}" for title, text in sections if text.strip()]
-    card = f"---\n{card_metadata.metadata(facts)}\n---\n\n" + "\n\n".join(parts) + "\n"
-    if facts.licence and (problems := list(card_rules.problems(card))):
+    from huggingface_hub import ModelCard
+
+    files = TEMPLATES if settings.japanese else TEMPLATES[:1]
+    template = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    card = ModelCard.from_template(metadata(facts), template_str=template, **template_values(facts, name))
+    text = f"{str(card).rstrip()}\n"
+    if facts.licence and (problems := list(hub.card_problems(text))):
         raise InputError(f"the Hub would refuse the metadata of the card: {'; '.join(problems)}")
-    return card
+    return text
+
+
+def template_values(facts: Facts, name: str) -> dict[str, object]:
+    """Return what the templates can name: facts, and functions that write them. None is written as None."""
+
+    def unless_none(write: Callable[[float], str]) -> Callable[[float | None], str | None]:
+        return lambda value: None if value is None else write(value)
+
+    run, changes = facts.run, group_changes(facts.run)
+    return {
+        "facts": facts,
+        "name": name,
+        "result": run.result,
+        "loss_unit": loss_unit(run),
+        "changes": changes,
+        "hardware": card_facts.hardware(run),
+        "commits": card_facts.commits(run),
+        "versions": ", ".join(f"{name} {found}" for name, found in card_facts.versions(run).items()),
+        "source_rows": tables.source_rows(facts.sources),
+        "change_rows": tables.change_rows(changes),
+        "split_rows": tables.split_rows(run),
+        "evaluations": [tables.scores_of(evaluation) for evaluation in run.evaluations],
+        "held_out": HELD_OUT,
+        "without_hits": WITHOUT_HITS,
+        "table": tables.table,
+        "score_table": tables.score_table,
+        "escaped": markdown.escaped,
+        "fenced": fenced,
+        "literal": lambda text: json.dumps(text, ensure_ascii=False),  # also one of Python
+        "whole": unless_none("{:,.0f}".format),
+        "decimals": unless_none("{:.4f}".format),
+        "short": unless_none("{:.3g}".format),
+        "count": unless_none(count),
+        "per_cent": unless_none(per_cent),
+        "three_digits": unless_none(three_digits),
+        "duration": unless_none(duration),
+    }
+
+
+def fenced(text: str) -> str:
+    """Return text as it is between lines of more backticks than it has in a row."""
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 0)
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def write(card: str, folder: Path, plots: Sequence[str], from_folder: Path) -> Path:
-    """Write the card and copy its pictures beside it."""
+    """Write the card and copy its pictures beside it; return the file of the card."""
     for name in plots:
         shutil.copyfile(from_folder / name, folder / name)
     runtime.write_whole(folder / CARD_NAME, card)
     return folder / CARD_NAME
-
-
-def _licence(facts: Facts) -> str:
-    if facts.licence is None:
-        return f"The licence of this model is {card_text.NOT_RECORDED}."
-    if facts.licence_name:
-        return f"This model: {markdown.escaped(facts.licence_name)}, {facts.licence_link}."
-    return f"This model: {facts.licence}. The licences of its data stand above."
 
 
 def _refuse_unknown(licences: Mapping[str, str], labels: Sequence[str]) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from jpllm.sharing.card_scores import HELD_OUT, SPLIT_FIGURES
-from jpllm.sharing.card_text import Facts
+from jpllm.sharing.card.facts import Facts
+from jpllm.sharing.card.tables import SPLIT_FIGURES
 from jpllm.tracking.runs import number, rows_of
 
 if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
+    from huggingface_hub import EvalResult, ModelCardData
 
-TAGS = ("jpllm",)
+HELD_OUT = "held-out texts of the training data"
 _METRIC_NAMES = {  # as the Hub calls them, where it does
     "acc": "accuracy",
     "balanced_acc": "balanced_accuracy",
@@ -29,29 +29,28 @@ _JGLUE_ARGUMENTS = (
 )
 
 
-def metadata(facts: Facts) -> str:
-    """The YAML between the lines of ---."""
+def metadata(facts: Facts) -> ModelCardData:
+    """Return what stands between the lines of ---."""
     from huggingface_hub import ModelCardData
 
     results = eval_results(facts)
-    data = ModelCardData(
+    return ModelCardData(
         language=list(facts.languages) or None,
         license=facts.licence,
         license_name=facts.licence_name,
         license_link=facts.licence_link,
         library_name="transformers",
         pipeline_tag=facts.tag,
-        tags=[*TAGS, str(facts.model_config.get("model_type"))],
+        tags=["jpllm", str(facts.model_config.get("model_type"))],
         datasets=list(dict.fromkeys(source.hub_name for source in facts.sources if source.hub_name)) or None,
         base_model=facts.base if facts.is_base_on_hub else None,
         model_name=facts.title if results else None,
         eval_results=results or None,
     )
-    return data.to_yaml()
 
 
 def eval_results(facts: Facts) -> list[EvalResult]:
-    """The scores as the Hub's `model-index` holds them; empty where there are none."""
+    """Return the scores as the Hub's `model-index` holds them; empty where there are none."""
     return [*_held_out_results(facts), *_split_results(facts), *_jglue_results(facts)]
 
 

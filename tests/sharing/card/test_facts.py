@@ -1,9 +1,9 @@
 import pytest
 
-from jpllm.sharing import card_facts
-from jpllm.sharing.card_facts import TrainedOn
+from jpllm.sharing.card import facts as card_facts
+from jpllm.sharing.card.facts import TrainedOn
 from jpllm.tracking.runs import read_run
-from tests.sharing import card_runs
+from tests.sharing.card import card_runs
 from tests.tracking.run_folders import write_rows
 
 

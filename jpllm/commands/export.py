@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from jpllm import config, runtime
 from jpllm.commands.card import read_run
 from jpllm.config import REQUIRED, ConfigError, option
-from jpllm.models.gguf_tensors import GgufType
 from jpllm.runtime import InputError
-from jpllm.sharing import gguf_file
 from jpllm.sharing.card.compose import CARD_NAME, CardConfig
 from jpllm.sharing.export import Dtype
-from jpllm.sharing.gguf_file import Unknown
+from jpllm.sharing.gguf import file as gguf_files
+from jpllm.sharing.gguf.file import Unknown
+from jpllm.sharing.gguf.tensors import GgufType
 from jpllm.sharing.hub import is_repository
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def export(argv: Sequence[str]) -> None:
         hub.refuse_without_login()
     run = read_run(folder, [])
     text, plots = card_of(folder, model_dir, run, card, settings.push)
-    with exports.new_folder(settings.to) as unfinished:
+    with runtime.new_folder(settings.to, "to") as unfinished:
         proof, gguf = save_and_prove(settings, folder, model_dir, unfinished, sampling_of(run))
         cards.write("\n".join([text, *gguf]), unfinished, plots, folder)
         exports.refuse_unwanted(unfinished, [folder, model_dir, Path.home(), Path.cwd()])
@@ -151,10 +151,10 @@ def save_and_prove(
     gguf = []
     if settings.gguf:
         file = unfinished / f"{settings.to.name}-{settings.gguf}.gguf"
-        gguf_file.write(model, tokenizer, model_dir, file, settings.gguf)
+        gguf_files.write(model, tokenizer, model_dir, file, settings.gguf)
         texts = held_out_texts(folder)
-        found = gguf_file.prove(file, model, tokenizer, model_dir, settings.gguf_unknown, texts)
-        gguf.append(f"## GGUF\n\n{gguf_file.describe(file.name, found)}\n")
+        found = gguf_files.prove(file, model, tokenizer, model_dir, settings.gguf_unknown, texts)
+        gguf.append(f"## GGUF\n\n{gguf_files.describe(file.name, found)}\n")
     return export_proof.prove(unfinished, tag, tokenizer, ids, original, expected), gguf
 
 

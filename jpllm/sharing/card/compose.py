@@ -49,7 +49,7 @@ class CardConfig:
     allow_missing: bool = option(False, "Write 'not recorded' where a licence, a language or the record is missing.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yield a key and what is wrong with it: an identifier unknown to the Hub, or a value that would have no effect."""
+        """Yield keys and what is wrong: identifiers unknown to the Hub, and values that would have no effect."""
         if self.license and (problem := hub.licence_problem(self.license)):
             yield "license", problem
         if (self.license == "other") != bool(self.license_name and self.license_link):

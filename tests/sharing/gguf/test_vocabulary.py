@@ -4,8 +4,8 @@ from tokenizers import normalizers, pre_tokenizers, processors
 
 from jpllm.data.sources import SourceConfig, read_documents
 from jpllm.runtime import InputError
+from jpllm.sharing.gguf.vocabulary import vocabulary
 from jpllm.tokenizer.export import train_and_export
-from jpllm.tokenizer.gguf_vocabulary import vocabulary
 from jpllm.tokenizer.load import load
 from jpllm.tokenizer.train import TokenizerConfig
 from tests.tokenizer.byte_level import byte_level_tokenizer

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from jpllm.models import gguf_tensors
+from jpllm.sharing.gguf import tensors as gguf_tensors
 from tests.models.test_build import tiny_model
 
 gguf = pytest.importorskip("gguf", reason="pip install 'jpllm[gguf]'")

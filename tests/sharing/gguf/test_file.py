@@ -11,8 +11,8 @@ from jpllm.data.sources import SourceConfig, read_documents
 from jpllm.models.build import build_from_scratch
 from jpllm.models.presets import ModelConfig
 from jpllm.runtime import InputError
-from jpllm.sharing import gguf_file
 from jpllm.sharing.export_proof import proof_texts
+from jpllm.sharing.gguf import file as gguf_file
 from jpllm.tokenizer.convert import convert
 from jpllm.tokenizer.export import train_and_export
 from jpllm.tokenizer.extend import ExtendConfig, extend

@@ -30,7 +30,7 @@ _CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5  # kinds of pieces, the same numbers 
 
 
 class Vocabulary(NamedTuple):
-    """What llama.cpp is told. `settings` are keys below `tokenizer.ggml.`; pieces come in the order of their ids."""
+    """What llama.cpp is told of a tokenizer: pieces by their ids, `settings` by keys below `tokenizer.ggml.`"""
 
     model: str
     pieces: list[str]
@@ -41,7 +41,7 @@ class Vocabulary(NamedTuple):
 
 
 def vocabulary(tokenizer: PreTrainedTokenizerFast, folder: Path, num_ids: int) -> Vocabulary:
-    """The vocabulary of a tokenizer that was loaded from `folder`, for a model with `num_ids` rows.
+    """Return the vocabulary of a tokenizer that was loaded from `folder`, for a model with `num_ids` rows.
 
     Raises:
         InputError: llama.cpp has no tokenizer for this one; the message says why.
@@ -132,7 +132,7 @@ def _sentencepiece(tokenizer: PreTrainedTokenizerFast, model: SentencePieceModel
 
 
 def _pieces(tokenizer: PreTrainedTokenizerFast, num_ids: int) -> tuple[list[str], list[int]]:
-    """Text and kind of each id; ids that the tokenizer does not have are unused."""
+    """Return text and kind of each id; ids that the tokenizer does not have are unused."""
     pieces = [f"[PAD{index}]" for index in range(num_ids)]
     kinds = [_UNUSED] * num_ids
     for piece, index in tokenizer.get_vocab().items():
@@ -143,7 +143,7 @@ def _pieces(tokenizer: PreTrainedTokenizerFast, num_ids: int) -> tuple[list[str]
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | bool]:
-    """The ids that have a meaning, and which of them the tokenizer puts around a text by itself.
+    """Return the ids that have a meaning, and which of them the tokenizer puts around a text by itself.
 
     Raises:
         InputError: it puts others there.

@@ -34,7 +34,7 @@ _GGUF_NAMES = {"llama": "llama", "gpt2": "gpt2", "gpt_neox": "gptneox"}
 
 
 def problems(model: PreTrainedModel) -> Iterator[str]:
-    """What llama.cpp cannot compute of such a model, a sentence for each."""
+    """Yield a sentence for each thing in the model that llama.cpp cannot compute."""
     config, name = model.config, type(model).__name__
     if config.model_type not in _GGUF_NAMES or not name.endswith(("ForCausalLM", "LMHeadModel")):
         yield f"{name} is not an architecture that is converted here; language models of {', '.join(_GGUF_NAMES)} are"
@@ -51,7 +51,7 @@ def problems(model: PreTrainedModel) -> Iterator[str]:
 
 
 def new_writer(model: PreTrainedModel, file: str) -> GGUFWriter:
-    """A writer for `file` that knows the shape of the model; nothing is written yet."""
+    """Return a writer for `file` that knows the shape of the model; nothing is written yet."""
     import gguf
 
     config = model.config
@@ -103,7 +103,7 @@ def _inner_size(config: PretrainedConfig) -> int:
 
 
 def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name and value of each weight, laid out as llama.cpp wants it."""
+    """Yield name and value of each weight, laid out as llama.cpp wants it."""
     config = model.config
     num_heads = config.num_attention_heads
     for name, tensor in model.state_dict().items():

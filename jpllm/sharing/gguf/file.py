@@ -1,4 +1,4 @@
-"""A model as one GGUF file, proved by llama.cpp itself: it reads texts as the same ids and predicts the same tokens."""
+"""Write a model as one GGUF file and let llama.cpp prove it: equal ids of texts and equal predictions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jpllm.models import gguf_tensors
-from jpllm.models.gguf_tensors import GgufType
 from jpllm.runtime import InputError
 from jpllm.sharing.export_proof import proof_ids, proof_texts
-from jpllm.tokenizer import gguf_vocabulary
+from jpllm.sharing.gguf import tensors, vocabulary
+from jpllm.sharing.gguf.tensors import GgufType
 from jpllm.tokenizer.load import sentencepiece_file
 from jpllm.tokenizer.proof import first_difference
 
@@ -35,7 +34,7 @@ _MAX_SHOWN = 60
 
 @dataclass(frozen=True)
 class GgufProof:
-    """How llama.cpp's reading of a file compares with the model.
+    """How what llama.cpp reads in a file compares with the model.
 
     Attributes:
         num_texts: texts with equal ids.
@@ -55,7 +54,7 @@ class GgufProof:
 def write(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, model_dir: Path, file: Path, precision: GgufType
 ) -> None:
-    """Write a float32 model and its tokenizer, which was loaded from `model_dir`.
+    """Write a float32 model and its tokenizer, which was loaded from `model_dir`, to a GGUF file.
 
     Raises:
         InputError: a package is missing, or llama.cpp cannot compute the model or cut texts as its tokenizer does.
@@ -63,15 +62,15 @@ def write(
     for name in _PACKAGES:
         if importlib.util.find_spec(name) is None:
             raise InputError(f"gguf: needs the package {name}: pip install 'jpllm[gguf]'")
-    if found := list(gguf_tensors.problems(model)):
+    if found := list(tensors.problems(model)):
         raise InputError(f"gguf: the model does not survive it: {'; '.join(found)}")
     try:
-        vocabulary = gguf_vocabulary.vocabulary(tokenizer, model_dir, model.config.vocab_size)
+        converted = vocabulary.vocabulary(tokenizer, model_dir, model.config.vocab_size)
     except InputError as error:
         raise InputError(f"gguf: the tokenizer does not survive it: {error}") from error
-    writer = gguf_tensors.new_writer(model, str(file))
-    gguf_vocabulary.add_vocabulary(writer, vocabulary)
-    gguf_tensors.add_tensors(writer, model, precision)
+    writer = tensors.new_writer(model, str(file))
+    vocabulary.add_vocabulary(writer, converted)
+    tensors.add_tensors(writer, model, precision)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -113,7 +112,7 @@ def prove(
 
 
 def describe(name: str, proof: GgufProof) -> str:
-    """What was proved of a file, in sentences."""
+    """Return what was proved of a file, in sentences."""
     unknown = ""
     if proof.num_with_unknown:
         unknown = (
@@ -129,7 +128,7 @@ def describe(name: str, proof: GgufProof) -> str:
 
 
 def _read_by_llama_cpp(file: Path, request: dict) -> dict:
-    """What the script answers. Raises InputError when it cannot read the file."""
+    """Return what llama.cpp answers, in a process of its own. Raises InputError when it cannot read the file."""
     with tempfile.TemporaryDirectory() as scratch:
         question, answer = Path(scratch) / "request.json", Path(scratch) / "answer.json"
         question.write_text(json.dumps(request), encoding="utf-8")
@@ -148,7 +147,7 @@ def _compare_ids(
     model_dir: Path,
     unknown: Unknown,
 ) -> int:
-    """Number of texts in which unknown characters are allowed to differ, and do; any other difference is an error."""
+    """Return in how many texts unknown characters differ, as is allowed; any other difference is an InputError."""
     same = _reference(model_dir)
     num_with_unknown = 0
     for text, found in zip(texts, theirs, strict=True):
@@ -164,7 +163,7 @@ def _compare_ids(
                 "gguf: the tokenizer does not survive it: llama.cpp has no byte fallback for this kind, so characters "
                 f"without a piece of their own become <unk>; the first text in which that happens is "
                 f"{_shown(text)}: ids {own[:20]}, llama.cpp {found[:20]}. --gguf_unknown unk accepts that; a model "
-                f"trained with a tokenizer of `{gguf_vocabulary.SURVIVING}` survives whole"
+                f"trained with a tokenizer of `{vocabulary.SURVIVING}` survives whole"
             )
         raise InputError(
             f"gguf: the tokenizer does not survive it: {_shown(text)} gives the ids {own[:40]}, llama.cpp {found[:40]}"
@@ -173,7 +172,7 @@ def _compare_ids(
 
 
 def _reference(model_dir: Path):
-    """Whether ids of a text are SentencePiece's own, from which the tokenizer may differ harmlessly itself."""
+    """Return a test of whether ids of a text are SentencePiece's; the tokenizer may differ harmlessly."""
     file = sentencepiece_file(model_dir)
     if file is None:
         return lambda text, ids: False
@@ -184,7 +183,7 @@ def _reference(model_dir: Path):
 
 
 def _bytes_as_unknown(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """The ids with each run of byte pieces replaced by one <unk>."""
+    """Return the ids with each run of byte pieces replaced by one <unk>."""
     from jpllm.tokenizer.pieces import byte_piece_ids
 
     of_bytes = set(byte_piece_ids(tokenizer))
@@ -197,7 +196,7 @@ def _bytes_as_unknown(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast) ->
 
 
 def _log_probabilities(model: PreTrainedModel, prompts: Sequence[list[int]]) -> np.ndarray:
-    """float64 (prompts, ids) of the token that follows each prompt."""
+    """Return log-probabilities of the token that follows each prompt, float64 (prompts, ids)."""
     import numpy as np
     import torch
 

@@ -50,18 +50,18 @@ def card(argv: Sequence[str]) -> None:
         positional="run",
     )
     from jpllm.sharing.card import compose as cards
-    from jpllm.tracking import wandb_mirror
+    from jpllm.tracking.wandb import mirror
 
     (folder,) = files.run
     target = cards.model_folder(folder) / CARD_NAME
     if target.exists() and not files.overwrite:
         raise InputError(f"{target}: there is a card already; --overwrite replaces it")
-    mirrored = wandb_mirror.mirrored_run(target.parent) if files.report_to == "wandb" else None
+    mirrored = mirror.mirrored_run(target.parent) if files.report_to == "wandb" else None
     facts = cards.gather(folder, read_run(folder, files.evaluation), settings)
     file = cards.write(cards.compose(facts, settings), target.parent, facts.plots, folder)
     runtime.announce(f"card {file}")
     if mirrored:
-        wandb_mirror.send_card(mirrored, file)
+        mirror.send_card(mirrored, file)
 
 
 def read_run(folder: Path, evaluations: Sequence[Path]) -> Run:
@@ -90,8 +90,7 @@ def read_run(folder: Path, evaluations: Sequence[Path]) -> Run:
 
 
 def _evaluation(folder: Path) -> dict:
-    from jpllm.tracking.runs import EVALUATION_NAME
-    from jpllm.tracking.shareable import shareable
+    from jpllm.tracking.runs import EVALUATION_NAME, shareable
 
     file = folder / EVALUATION_NAME
     if not file.is_file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,8 @@ import yaml
 
 from jpllm import runtime
 from jpllm.runtime import InputError
-from jpllm.tracking.compare.curves import Clock, Curve, read_curves
-from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME
-from jpllm.tracking.shareable import encodable, shareable
-from jpllm.tracking.wandb_mirror import known_id
+from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, Clock, Curve, read_curves
+from jpllm.tracking.wandb.mirror import known_id
 
 CONFIG_NAME = "config.yaml"
 RESULTS_NAME = "results.json"
@@ -26,6 +25,11 @@ ENVIRONMENT_NAME = "environment.json"
 EVALUATION_NAME = "evaluation.json"
 HELD_OUT_NAME = "held_out.jsonl"
 MODEL_NAME = "model"
+LOCK_NAME = ".lock"  # held, for as long as it lives, by the process that writes to the folder
+_PEAK_GPU, _PEAK_HOST = "peak_gpu_bytes", "peak_host_bytes"
+_ADDRESS = r"(?P<address>\w{2,}://[^/\s][^\s,]*)"  # of the Web or a bucket, where such a folder is nobody's home
+_PART = r"[^\\/\s]+"
+_HOMES = rf"(?:[A-Za-z]:)?(?:[\\/]{_PART}){{0,8}}?[\\/](?i:home|users)[\\/]{_PART}"  # also on another disk
 
 State = Literal["finished", "unfinished", "model"]
 
@@ -166,6 +170,52 @@ def count_parameters(run: Run) -> None:
         run.remarks += [] if remark in run.remarks else [remark]
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process is at work in the folder; looking takes the lock for a moment where none is.
+
+    Raises:
+        OSError: the lock cannot be tried, as in a folder of somebody else.
+    """
+    import filelock
+
+    file = folder / LOCK_NAME
+    if not file.exists():
+        return False
+    lock = filelock.FileLock(file.resolve())
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def planned_peak(plan: dict, measured: str, on_gpu: bool) -> float | None:
+    """What a run's plan says of the memory that metrics call `measured`; None where it says nothing of the same.
+
+    The plan's host memory is that of all processes, what is measured that of the main one.
+    """
+    memory = plan.get("memory")
+    if not isinstance(memory, dict) or (measured == _PEAK_HOST and plan.get("num_processes") != 1):
+        return None
+    keys = {_PEAK_GPU: "tensor_bytes", _PEAK_HOST: "host_bytes" if on_gpu else "peak_bytes"}
+    return number(memory.get(keys[measured]))
+
+
+def shareable(value: object) -> object:
+    """The value of a JSON or YAML file with a tilde wherever one of its texts or keys names somebody's home folder."""
+    if isinstance(value, str):
+        return _home_folders().sub(lambda found: found["address"] or "~", encodable(value))
+    if isinstance(value, dict):
+        return {shareable(str(key)): shareable(item) for key, item in value.items()}
+    return [shareable(item) for item in value] if isinstance(value, list) else value
+
+
+def encodable(text: str) -> str:
+    """Without halves of characters, which JSON can hold and no file can."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
 def short_names(names: Sequence[str]) -> list[str]:
     """For each path its last parts, as many as tell it from the others."""
     parts = [Path(name).resolve().parts if Path(name).exists() else Path(name).parts for name in names]
@@ -254,3 +304,10 @@ def _fingerprint(file: Path) -> str | None:
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def _home_folders() -> re.Pattern[str]:
+    """That of this user, wherever it is, and those of others, for a run may come from another machine."""
+    own = str(Path.home())
+    folders = [re.escape(own), _HOMES, "/root"] if len(own) > 1 else [_HOMES, "/root"]
+    return re.compile(rf"{_ADDRESS}|(?<![\w.~-])(?:{'|'.join(folders)})(?![\w.-])")

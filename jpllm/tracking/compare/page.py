@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
 
+import numpy as np
+
 from jpllm import __version__
 from jpllm.tracking.compare.contents import Comparison
-from jpllm.tracking.compare.curves import drawn, drawn_clock
 from jpllm.tracking.compare.summary import loss_unit
 from jpllm.tracking.compare.tables import Table
-from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
+from jpllm.tracking.metrics import EVAL_GROUP_PREFIX, PLACES, Clock, Curve
 from jpllm.tracking.runs import Run
 
 SCRIPTS = ("dom.js", "tables.js", "samples.js", "axes.js", "frame.js", "chart.js", "curves.js", "page.js")
 _MAX_POINTS, _MIN_POINTS, _MAX_LONG_POINTS = 1500, 200, 120_000
+_MAX_CLOCK_POINTS = 1000
+_NUM_DIGITS = 6
+_LEAST_SEEN = 0.005  # of the height of a picture
 _TITLES = {
     "loss": "training loss",
     "eval_loss": "held-out loss",
@@ -157,3 +162,56 @@ def _table(table: Table) -> dict:
 
 def _filled(values: dict) -> dict:
     return {key: value for key, value in values.items() if value is not None and value is not False}
+
+
+def drawn(curve: Curve, num_points: int) -> dict[str, list]:
+    """At most `num_points` points for a picture: `step` as differences, and `mean`.
+
+    A curve with more is cut into runs of neighbouring rows. So that no peak is lost these also have `low` and `high`,
+    unless nobody would see them apart.
+    """
+    num_rows = len(curve.steps)
+    if num_rows <= num_points:
+        return {"step": differences(curve.steps), "mean": rounded(curve.values)}
+    starts = np.arange(num_points) * num_rows // num_points
+    counts = np.diff(starts, append=num_rows)
+    is_known = np.isfinite(curve.values)
+    num_known = np.add.reduceat(is_known.astype(np.int64), starts)
+    sums = np.add.reduceat(np.where(is_known, curve.values, 0.0), starts)
+    means = np.where(num_known > 0, sums / np.maximum(num_known, 1), np.nan)
+    low = np.minimum.reduceat(np.where(is_known, curve.values, np.inf), starts)
+    high = np.maximum.reduceat(np.where(is_known, curve.values, -np.inf), starts)
+    found = {"step": differences(curve.steps[starts + counts // 2]), "mean": rounded(means)}
+    seen = num_known > 0
+    if seen.any() and (high - low)[seen].max() > _LEAST_SEEN * (high[seen].max() - low[seen].min()):
+        found |= {"low": rounded(low), "high": rounded(high)}
+    return found
+
+
+def drawn_clock(clock: Clock) -> dict[str, list]:
+    """The places at no more steps than a page needs to convert the others between them; training time in hours."""
+    if not len(clock):
+        return {}
+    num_points = min(len(clock), _MAX_CLOCK_POINTS)
+    chosen = np.linspace(0, len(clock) - 1, num_points).round().astype(np.int64)
+    found = {place: clock.places[place][chosen] for place in PLACES}
+    return {
+        "step": differences(found["step"]),
+        "tokens": rounded(found["tokens"], 12),
+        "epoch": rounded(found["epoch"]),
+        "hours": rounded(found["training_seconds"] / 3600),
+    }
+
+
+def differences(steps: np.ndarray) -> list[int | float]:
+    """The first step, and what each of the others adds."""
+    return [int(step) if step.is_integer() else step for step in np.diff(steps, prepend=0.0).tolist()]
+
+
+def rounded(values: np.ndarray, num_digits: int = _NUM_DIGITS) -> list[int | float | None]:
+    """Numbers with so many significant digits, whole ones as integers; None for those that are not finite."""
+    found: list[int | float | None] = []
+    for value in values.tolist():
+        short = float(f"{value:.{num_digits}g}")
+        found.append(None if not math.isfinite(short) else int(short) if short.is_integer() else short)
+    return found

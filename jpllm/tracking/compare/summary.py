@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from jpllm.scores import score_with_error
 from jpllm.tracking.compare.scores import Best, jglue_rows, text_rows, with_best
 from jpllm.tracking.compare.tables import Cell, Row, Table, group_changes, note_on_group, tone_of
-from jpllm.tracking.planned_memory import planned_peak
 from jpllm.tracking.quantities import byte_size, count, duration, four_decimals, per_cent, three_digits
-from jpllm.tracking.runs import Run, number
+from jpllm.tracking.runs import Run, number, planned_peak
 
 # What tells the objectives apart, and what the loss of each is a mean of.
 _LOSS_UNITS = {

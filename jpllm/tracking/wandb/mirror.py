@@ -1,6 +1,6 @@
 """A run folder mirrored to Weights & Biases. The folder stays the record; the mirror may fail.
 
-W&B works in a process of its own (`jpllm.tracking.wandb_process`), which reads what the run writes to its folder. The
+W&B works in a process of its own (`jpllm.tracking.wandb.process`), which reads what the run writes to its folder. The
 training hands nothing over and waits for nothing, so a network that hangs, an error or a crash there costs it nothing.
 """
 
@@ -15,18 +15,19 @@ import secrets
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from collections.abc import Mapping
+from pathlib import Path
 
 from jpllm import runtime
 from jpllm.runtime import InputError
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME
+from jpllm.tracking.wandb import content
 
 ID_NAME = "wandb_run_id"
 CLOSING_SECONDS = 60  # for what is on its way when a run ends
 _GRACE_SECONDS = 5  # the process ends itself in time
 # The folder that the training was started in, which Python searches first for a -c or -m, may hold a json.py.
-_PROGRAM = "import sys; sys.path[:] = filter(None, sys.path); from jpllm.tracking.wandb_process import main; main()"
+_PROGRAM = "import sys; sys.path[:] = filter(None, sys.path); from jpllm.tracking.wandb.process import main; main()"
 logger = logging.getLogger(__name__)
 
 
@@ -64,7 +65,7 @@ def refuse_without_wandb() -> None:
 
 
 def mirrored_run(model: Path) -> Path:
-    """The run folder that a model lies in.
+    """Return the run folder that a model lies in.
 
     Raises:
         InputError: it is in none that is mirrored, or wandb is not installed.
@@ -76,47 +77,18 @@ def mirrored_run(model: Path) -> Path:
     return folder
 
 
-def evaluation_tables(results: Mapping[str, object]) -> dict[str, list[dict]]:
-    """The rows in an `evaluation.json` as tables; of each row what is a number, a switch or a text.
-
-    The matrix of what was forgotten is a table with a row for each group and model.
-    """
-    parts = {name: part for name, part in results.items() if isinstance(part, list) and part}
-    if "forgetting" in results:
-        parts["forgetting"] = _matrix_rows(**results["forgetting"])
-    return {
-        f"evaluation_{name}": [
-            {key: value for key, value in row.items() if value is None or isinstance(value, str | bool | int | float)}
-            for row in rows
-        ]
-        for name, rows in parts.items()
-        if all(isinstance(row, Mapping) for row in rows)
-    }
-
-
-def _matrix_rows(models: Sequence[str], bits_per_byte: Mapping[str, Sequence[float]], **_: object) -> list[dict]:
-    """Models are named by the last part that says something."""
-    unsaying = {"model", "/", Path.home().name}
-    names = [next((part for part in reversed(PurePath(model).parts) if part not in unsaying), "") for model in models]
-    return [
-        {"group": group, "model": name, "bits_per_byte": bits, "change": bits - row[0]}
-        for group, row in bits_per_byte.items()
-        for name, bits in zip(names, row, strict=True)
-    ]
-
-
-def send_tables(folder: Path, tables: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
-    """Add tables, rows by name, to the mirrored run of a folder; waits for about a minute at most."""
-    _end(_start(folder, {"tables": {name: list(map(dict, rows)) for name, rows in tables.items()}}))
+def send_evaluation(folder: Path, results: Mapping[str, object]) -> None:
+    """Add the tables of an `evaluation.json` to the mirrored run of a folder; waits for about a minute at most."""
+    _end(_start(folder, {"tables": content.evaluation_tables(results)}))
 
 
 def send_card(folder: Path, card: Path) -> None:
-    """Add the model card, a Markdown file, to the mirrored run of a folder as an artifact; waits as `send_tables`."""
+    """Add the model card, a Markdown file, to the mirrored run of a folder as an artifact; waits likewise."""
     _end(_start(folder, {"card": str(card.resolve())}))
 
 
 def _start(folder: Path, job: Mapping[str, object]) -> subprocess.Popen | None:
-    """The process at work; None where it cannot be started."""
+    """Start the process and give it the job; None where it cannot be started."""
     try:
         mode, reason = _mode()
         common = {"folder": str(folder.resolve()), "id": _id(folder), "mode": mode, "seconds": CLOSING_SECONDS}
@@ -138,7 +110,7 @@ def _start(folder: Path, job: Mapping[str, object]) -> subprocess.Popen | None:
 
 
 def has_login() -> bool:
-    """Whether there is a key for the server."""
+    """Return whether there is a key for the server of W&B."""
     from requests.utils import get_netrc_auth
 
     return bool(os.environ.get("WANDB_API_KEY") or get_netrc_auth(_server()))
@@ -149,7 +121,7 @@ def _server() -> str:
 
 
 def _mode() -> tuple[str, str]:
-    """The mode of `wandb.init`, and why that one."""
+    """Return the mode of `wandb.init`, and why it is that one."""
     if asked := os.environ.get("WANDB_MODE"):
         return asked, "as WANDB_MODE says"
     if has_login():
@@ -158,14 +130,14 @@ def _mode() -> tuple[str, str]:
 
 
 def known_id(folder: Path) -> str | None:
-    """What the run of a folder is called at W&B; None where it has no whole name yet."""
+    """Return the id that the run of a folder has at W&B; None where it has no whole one yet."""
     file = folder / ID_NAME
     found = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
     return found if re.fullmatch(r"[\w-]+", found, re.ASCII) else None
 
 
 def _id(folder: Path) -> str:
-    """The same; a new one is made and kept where there is none."""
+    """Return the id that the run of a folder has at W&B; a new one is made and kept where there is none."""
     found = known_id(folder)
     if not found:
         found = secrets.token_hex(4)
@@ -193,7 +165,7 @@ def _tell(process: subprocess.Popen, line: str) -> None:
 
 
 def _pass_on_warnings(process: subprocess.Popen) -> None:
-    """Until it ends; one that fails without a word is named too."""
+    """Log what the process warns of until it ends; one that fails without a word is named too."""
     has_said = False
     for line in process.stdout:
         logger.warning("wandb: %s", line.strip())

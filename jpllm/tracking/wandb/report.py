@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING
 from jpllm import markdown, runtime
 from jpllm.runtime import InputError
 from jpllm.tracking.runs import Run
-from jpllm.tracking.wandb_mirror import has_login
+from jpllm.tracking.wandb.content import REPORT_AXES, REPORT_TABLES
+from jpllm.tracking.wandb.mirror import has_login
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2 import LinePlot, Report
 
-AXES = ("tokens", "step")
-TABLES = (
-    *("samples", "evaluation_samples", "evaluation_perplexity", "evaluation_forgetting"),
-    *("evaluation_jglue", "evaluation_jglue_finetuned"),
-)
 _MAX_TITLE = 128
 _GRID_COLUMNS, _PLOT_ROWS, _TABLE_ROWS = 24, 8, 12
 
@@ -55,7 +51,7 @@ def write(runs: Sequence[Run], target: str, file: Path) -> None:
 
 
 def entity_and_project(target: str) -> list[str]:
-    """The two parts of ENTITY/PROJECT. Raises InputError where these are not two."""
+    """Return the two parts of ENTITY/PROJECT. Raises InputError where these are not two."""
     parts = target.split("/")
     if len(parts) != 2 or not all(parts):
         raise InputError(f"wandb: write ENTITY/PROJECT, not {target}")
@@ -63,7 +59,7 @@ def entity_and_project(target: str) -> list[str]:
 
 
 def report(runs: Sequence[Run], entity: str, project: str) -> Report:
-    """The report: the runs by name, curves against tokens and steps, the settings that differ, samples and scores.
+    """Return the report: the runs by name, curves against tokens and steps, the settings that differ, samples and scores.
 
     Raises:
         InputError: none of the runs was mirrored, or wandb-workspaces is not installed.
@@ -83,7 +79,7 @@ def report(runs: Sequence[Run], entity: str, project: str) -> Report:
 
     title = f"Comparison of {', '.join(run.name for run in mirrored)}"
     scores, others = metrics(mirrored)
-    tables = [v2.WeavePanelSummaryTable(table_name=name, layout=_layout(index)) for index, name in enumerate(TABLES)]
+    tables = [v2.WeavePanelSummaryTable(table_name=name, layout=_layout(index)) for index, name in enumerate(REPORT_TABLES)]
     return v2.Report(
         entity=entity,
         project=project,
@@ -104,7 +100,7 @@ def report(runs: Sequence[Run], entity: str, project: str) -> Report:
 
 
 def metrics(runs: Iterable[Run]) -> tuple[list[str], list[str]]:
-    """The metrics of the runs: losses with the figures of evaluations, and the others."""
+    """Return the metrics of the runs: losses with the figures of evaluations, and the others."""
     names = sorted({name for run in runs for name in run.curves})
     scores = [name for name in names if name == "loss" or name.startswith("eval_")]
     first = [name for name in ("loss", "eval_loss", "eval_bits_per_byte") if name in scores]
@@ -112,10 +108,10 @@ def metrics(runs: Iterable[Run]) -> tuple[list[str], list[str]]:
 
 
 def _line_plots(names: Sequence[str], num_runs: int) -> list[LinePlot]:
-    """Each metric of all runs against tokens, and beside it against steps."""
+    """Return plots of each metric of all runs against tokens, and beside it against steps."""
     from wandb_workspaces.reports import v2
 
-    width = _GRID_COLUMNS // len(AXES)
+    width = _GRID_COLUMNS // len(REPORT_AXES)
     return [
         v2.LinePlot(
             title=f"{name} by {axis}",
@@ -125,7 +121,7 @@ def _line_plots(names: Sequence[str], num_runs: int) -> list[LinePlot]:
             layout=v2.Layout(x=column * width, y=row * _PLOT_ROWS, w=width, h=_PLOT_ROWS),
         )
         for row, name in enumerate(names)
-        for column, axis in enumerate(AXES)
+        for column, axis in enumerate(REPORT_AXES)
     ]
 
 
@@ -136,6 +132,6 @@ def _layout(index: int):
 
 
 def _named(runs: Sequence[Run]) -> str:
-    """Which run is which at W&B, as a table."""
+    """Return a Markdown table of which run is which at W&B."""
     rows = [(run.name, run.wandb_id or "not mirrored, so not below", run.state) for run in runs]
     return markdown.table(("run", "id at W&B", "state"), rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -11,19 +12,54 @@ from typing import Literal
 
 import yaml
 
-from jpllm.tracking import alarms, lock
+from jpllm.tracking import alarms
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, GrowingRows
-from jpllm.tracking.runs import CONFIG_NAME, PLAN_NAME, RESULTS_NAME, number
-from jpllm.tracking.watch_columns import Columns
+from jpllm.tracking.runs import CONFIG_NAME, PLAN_NAME, RESULTS_NAME, is_held, number
 
+Points = list[tuple[float, float]]  # step and value
 State = Literal["waiting", "starting", "training", "unknown", "stopped", "finished"]
+_LOSSES = ("loss", "eval_loss")
 _NUM_SPEED_ROWS = 20
 _NUM_SPIKE_ROWS = 100
 LEAST_SILENCE_SECONDS, _SILENT_GAPS = 180, 10  # a checkpoint or an evaluation may take so long
 
 
+class Columns:
+    """(step, value) by key, in the order of the rows.
+
+    Attributes:
+        finite: of all keys, the values that are finite.
+        losses: of `loss` and `eval_loss` also those that are not.
+        diverged: step, key and value of the latest loss that is not finite; None where all are.
+    """
+
+    def __init__(self) -> None:
+        self._begin([])
+
+    def _begin(self, rows: list[dict]) -> None:
+        self._rows, self._num_taken = rows, 0
+        self.finite: dict[str, Points] = {}
+        self.losses: dict[str, Points] = {key: [] for key in _LOSSES}
+        self.diverged: tuple[float, str, float] | None = None
+
+    def take(self, rows: list[dict]) -> None:
+        """Take what is new. `rows` is the list of the last time, perhaps longer, or another one that replaces it."""
+        if rows is not self._rows:
+            self._begin(rows)
+        for row in rows[self._num_taken :]:
+            for key, value in row.items():
+                if (found := number(value)) is not None:
+                    self.finite.setdefault(key, []).append((row["step"], found))
+            for key in _LOSSES:
+                if isinstance(value := row.get(key), int | float):
+                    self.losses[key].append((row["step"], value))
+                    if not math.isfinite(value):
+                        self.diverged = row["step"], key, value
+        self._num_taken = len(rows)
+
+
 @dataclass(frozen=True)
-class Look:
+class RunStatus:
     """A run at a moment.
 
     Attributes:
@@ -118,13 +154,13 @@ class RunReader:
         self._columns = Columns()
         self._metrics, self._samples = GrowingRows(folder / METRICS_NAME), GrowingRows(folder / SAMPLES_NAME)
 
-    def look(self) -> Look:
+    def read(self) -> RunStatus:
         """The run as it is now. A folder that is not there, or has no configuration yet, is waited for."""
         folder = self._folder
         rows, samples = self._metrics.read(), self._samples.read()
         self._columns.take(rows)
         latest = samples[-1]["step"] if samples else None
-        return Look(
+        return RunStatus(
             name="/".join(folder.parts[-2:]),
             state=self._state(bool(rows)),
             settings=_mapping(folder / CONFIG_NAME),
@@ -142,7 +178,7 @@ class RunReader:
         if (self._folder / RESULTS_NAME).is_file():
             return "finished"
         try:
-            is_locked = lock.is_held(self._folder)
+            is_locked = is_held(self._folder)
         except OSError:  # somebody else's folder
             is_locked = False
         if is_locked:
@@ -191,14 +227,14 @@ def _divergence(columns: Columns) -> str | None:
     return f"step {step:,}: {key} is {value}, training has diverged"
 
 
-def _silence(look: Look) -> str | None:
+def _silence(status: RunStatus) -> str | None:
     """A process that is at work and has written nothing for long."""
-    if look.state not in ("training", "starting"):
+    if status.state not in ("training", "starting"):
         return None
-    seconds = [second for _, second in look.points("training_seconds")[-_NUM_SPEED_ROWS:]]
+    seconds = [second for _, second in status.points("training_seconds")[-_NUM_SPEED_ROWS:]]
     gaps = [later - earlier for earlier, later in itertools.pairwise(seconds) if later > earlier]
     usual = statistics.median(gaps) if gaps else 0.0
-    if look.silent_seconds <= max(LEAST_SILENCE_SECONDS, _SILENT_GAPS * usual):
+    if status.silent_seconds <= max(LEAST_SILENCE_SECONDS, _SILENT_GAPS * usual):
         return None
     every = f", rows came every {usual:,.0f} s" if gaps else ""
-    return f"nothing written for {look.silent_seconds / 60:,.0f} min{every}: a long evaluation, or the process hangs"
+    return f"nothing written for {status.silent_seconds / 60:,.0f} min{every}: a long evaluation, or the process hangs"

@@ -15,9 +15,9 @@ import pytest
 
 from jpllm import runtime
 from jpllm.runtime import InputError
-from jpllm.tracking import wandb_mirror
 from jpllm.tracking.metrics import append_row
-from jpllm.tracking.wandb_mirror import WandbMirror
+from jpllm.tracking.wandb import mirror as wandb_mirror
+from jpllm.tracking.wandb.mirror import WandbMirror
 
 ROWS = [{"step": step, "epoch": step / 10, "tokens": 64 * step, "loss": 5 - step / 10} for step in range(1, 5)]
 SAMPLES = [
@@ -146,7 +146,7 @@ def test_tables_and_a_card_are_added_to_the_run(tmp_path, monkeypatch):
         },
         "samples": [],
     }
-    wandb_mirror.send_tables(folder, wandb_mirror.evaluation_tables(results))
+    wandb_mirror.send_evaluation(folder, results)
     card = folder / "model" / "README.md"
     card.write_text("# A model\n")
     wandb_mirror.send_card(folder, card)
@@ -215,7 +215,7 @@ def fake(tmp_path, monkeypatch):
     package = tmp_path / "fake" / "wandb"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(FAKE)
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.setenv("PYTHONPATH", str(package.parent), prepend=os.pathsep)
     monkeypatch.setattr(wandb_mirror, "refuse_without_wandb", lambda: None)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("FAKE_WANDB", "works")
@@ -338,7 +338,7 @@ def test_where_the_network_is_dead_files_are_written(fake, monkeypatch, caplog):
 
 def test_a_training_that_is_killed_leaves_no_process_and_no_row_behind(fake):
     code = (
-        "import sys, time; from pathlib import Path; from jpllm.tracking.wandb_mirror import WandbMirror\n"
+        "import sys, time; from pathlib import Path; from jpllm.tracking.wandb.mirror import WandbMirror\n"
         "mirror = WandbMirror(Path(sys.argv[1]), {}); mirror.start(); print(mirror._process.pid, flush=True)\n"
         "time.sleep(600)"
     )
@@ -353,7 +353,7 @@ def test_a_training_that_is_killed_leaves_no_process_and_no_row_behind(fake):
 
 
 def is_running(pid):
-    return b"wandb_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b"jpllm.tracking.wandb.process" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_a_process_that_cannot_be_started(tmp_path, monkeypatch, caplog):

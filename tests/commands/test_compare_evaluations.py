@@ -1,7 +1,7 @@
 import pytest
 
 from jpllm.commands.card import weights_of
-from jpllm.commands.own_evaluations import keep_own
+from jpllm.commands.compare import keep_own
 from jpllm.tokenizer.load import load
 from jpllm.tracking.runs import Run
 from tests.models.test_build import tiny_model

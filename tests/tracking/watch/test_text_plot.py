@@ -3,8 +3,8 @@
 import math
 import random
 
-from jpllm.tracking import text_plot as module
-from jpllm.tracking.text_plot import text_plot
+from jpllm.tracking.watch import frame as module
+from jpllm.tracking.watch.frame import text_plot
 
 
 def dots(lines, margin):

@@ -8,9 +8,11 @@ import pytest
 
 from jpllm import cli
 from jpllm.runtime import InputError
-from jpllm.tracking import wandb_mirror, wandb_report
 from jpllm.tracking.metrics import append_row
 from jpllm.tracking.runs import read_all
+from jpllm.tracking.wandb import content
+from jpllm.tracking.wandb import mirror as wandb_mirror
+from jpllm.tracking.wandb import report as wandb_report
 
 FIGURES = ("loss", "eval_loss", "eval_bits_per_byte", "eval_bits_per_byte/news", "tokens_per_second")
 
@@ -71,8 +73,8 @@ def test_the_json_names_runs_and_metrics(folders, tmp_path, capsys):
     assert [line["metrics"][0] for line in lines[:6:2]] == ["loss", "eval_loss", "eval_bits_per_byte"]
     assert "Run Comparer" in {panel["viewType"] for panel in panels}
     asked = [json.dumps(panel) for panel in panels if panel["viewType"] == "Weave"]
-    assert [name in text for name, text in zip(wandb_report.TABLES, asked, strict=True)] == [True] * 6
-    assert {"evaluation_jglue_finetuned", "evaluation_samples", "evaluation_forgetting"} <= set(wandb_report.TABLES)
+    assert [name in text for name, text in zip(content.REPORT_TABLES, asked, strict=True)] == [True] * 6
+    assert {"evaluation_jglue_finetuned", "evaluation_samples", "evaluation_forgetting"} <= set(content.REPORT_TABLES)
     assert {line["limit"] for line in lines} == {2}  # all that are mirrored
     places = [tuple(panel["layout"].values()) for panel in panels if panel["viewType"] == "Run History Line Plot"][:8]
     assert len(set(places)) == 8  # no plot on another

@@ -1,4 +1,4 @@
-"""The process that talks to Weights & Biases, beside the training: it reads the run folder and is told only the end.
+"""Talk to Weights & Biases in a process beside the training, which reads the run folder and is told only the end.
 
 Its input is a line with a JSON object, the job, and later another line, or none: then it has `seconds` left. Each line
 of its output is a warning.
@@ -21,18 +21,16 @@ from typing import TYPE_CHECKING
 
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, GrowingRows
 from jpllm.tracking.runs import RESULTS_NAME
+from jpllm.tracking.wandb import content
 
 if TYPE_CHECKING:
     from wandb import Run
 
-PROJECT = "jpllm"
-AXES = ("step", "tokens", "epoch")
 _CONNECTING_SECONDS = 15
 _SECONDS_BETWEEN_LOOKS = 1.0
 # Where W&B keeps the files of tables until they are sent. It writes the path down, so this one names no home folder:
 # that of the process that reads it, which is to be started in the run folder.
 _STAGING = Path("/proc/self/cwd/wandb")
-_TABLE_KEYS = ("step", "tokens", "prompt", "text", "wanted", "ended")
 
 
 def main() -> None:
@@ -62,16 +60,16 @@ def _work(job: Mapping, is_ended: threading.Event) -> None:
     run = _begin(folder, job["id"], job.get("settings"), job["mode"])
     if "offsets" in job:
         _follow(run, folder, job["offsets"], is_ended)
-        run.summary.update(_results(folder / RESULTS_NAME))
+        run.summary.update(content.results(_results(folder / RESULTS_NAME)))
     for name, rows in job.get("tables", {}).items():
-        run.log({name: _table(rows, list(dict.fromkeys(key for row in rows for key in row)))})
+        run.log({name: _table(rows, content.columns_of(rows))})
     if "card" in job:
         _log_card(run, Path(job["card"]), job["id"])
     run.finish()
 
 
 def _begin(folder: Path, run_id: str, settings: Mapping | None, mode: str) -> Run:
-    """The run in that mode; in files where it is `online` and cannot be reached."""
+    """Return the run in that mode; one in files where the mode is `online` and W&B cannot be reached."""
     import wandb
 
     before = set(folder.glob("wandb/run-*"))
@@ -92,7 +90,7 @@ def _init(folder: Path, run_id: str, settings: Mapping | None, mode: str) -> Run
 
     logging.getLogger("wandb").setLevel(logging.ERROR)  # its debug.log would hold paths of this machine
     run = wandb.init(
-        project=os.environ.get("WANDB_PROJECT", PROJECT),
+        project=os.environ.get("WANDB_PROJECT", content.PROJECT),
         name=folder.name,
         id=run_id,
         resume="allow",
@@ -117,9 +115,9 @@ def _init(folder: Path, run_id: str, settings: Mapping | None, mode: str) -> Run
     )
     for link in folder.glob("wandb/*/logs/debug-core.log"):  # to a file in the user's home folder
         link.unlink()
-    for axis in AXES:
+    for axis in content.AXES:
         run.define_metric(axis)
-    run.define_metric("*", step_metric="tokens")
+    run.define_metric("*", step_metric=content.STEP_AXIS)
     return run
 
 
@@ -131,41 +129,39 @@ def _follow(run: Run, folder: Path, offsets: Mapping[str, int], is_ended: thread
         is_last = is_ended.is_set()  # before reading: all is written that will be
         rows = metrics.read()
         for row in rows[num_rows:]:
-            run.log(row)
+            run.log(content.metrics(row))
         num_rows = len(rows)
         done = math.inf if is_last else rows[-1]["step"] if rows else 0
         texts = samples.read()
         for step, members in itertools.groupby(texts[num_samples:], key=lambda row: row["step"]):
             shown = list(members)
             if step < done and _STAGING.exists():  # else there may be more to come
-                run.log({"samples": _table(shown, _TABLE_KEYS), **{axis: shown[0].get(axis) for axis in AXES}})
+                place, table_rows, columns = content.samples(shown)
+                run.log({"samples": _table(table_rows, columns), **place})
                 num_samples += len(shown)
         if is_last:
             return
         is_ended.wait(_SECONDS_BETWEEN_LOOKS)
 
 
-def _table(rows: Sequence[Mapping], keys: Sequence[str]):
+def _table(rows: Sequence[Mapping], columns: Sequence[str]):
     import wandb
 
-    columns = [key for key in keys if any(key in row for row in rows)]
-    return wandb.Table(columns=columns, data=[[row.get(key) for key in columns] for row in rows])
+    return wandb.Table(columns=list(columns), data=[[row.get(key) for key in columns] for row in rows])
 
 
-def _results(file: Path) -> dict[str, float]:
-    """The numbers in the results of a run; none where it has none yet."""
+def _results(file: Path) -> dict:
+    """Return the results of a run; none where it has none yet."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    numbers = {key: value for key, value in found.items() if isinstance(value, int | float)}
-    return {f"result/{key}": value for key, value in numbers.items() if key not in AXES}
 
 
 def _log_card(run: Run, card: Path, run_id: str) -> None:
     import wandb
 
-    artifact = wandb.Artifact(f"model-card-{run_id}", type="model-card")
+    artifact = wandb.Artifact(f"{content.CARD_TYPE}-{run_id}", type=content.CARD_TYPE)
     artifact.add_file(str(card), name=card.name)  # copied, so that the path of it is not written down
     run.log_artifact(artifact)
 

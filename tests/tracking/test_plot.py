@@ -1,7 +1,6 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from jpllm.tracking.metrics import append_row, read_rows
 from jpllm.tracking.plot import plot_loss
 
 ROWS = [
@@ -10,15 +9,6 @@ ROWS = [
     {"step": 2, "epoch": 1.0, "tokens": 2000, "loss": 7.0},
     {"step": 2, "epoch": 1.0, "tokens": 2000, "eval_loss": 7.5},
 ]
-
-
-def test_rows_survive_a_cut_last_line(tmp_path):
-    file = tmp_path / "metrics.jsonl"
-    for row in ROWS:
-        append_row(file, {**row, "text": "猫"})
-    assert read_rows(file) == [{**row, "text": "猫"} for row in ROWS]
-    file.write_text(file.read_text(encoding="utf-8")[:-9], encoding="utf-8")
-    assert len(read_rows(file)) == 3
 
 
 def test_plot_shows_both_curves_with_epochs_below_and_tokens_above(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""`jpllm card`: the README.md of a model, out of what its run recorded."""
+"""`jpllm card`: write the README.md of a model out of what its run recorded."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CardFiles:
     )
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """One run."""
+        """Yield a problem where there is not exactly one run."""
         if len(self.run) != 1:
             yield "run", "name one run folder"
 
@@ -65,7 +65,7 @@ def card(argv: Sequence[str]) -> None:
 
 
 def read_run(folder: Path, evaluations: Sequence[Path]) -> Run:
-    """The record of a run with the evaluations in it and those given, but not those of other weights.
+    """Return the record of a run with the evaluations in it and those given, without those of other weights.
 
     Raises:
         InputError: the folder holds neither a run nor a model, or one of the others no evaluation.
@@ -102,7 +102,7 @@ def _evaluation(folder: Path) -> dict:
 
 
 def weights_of(folder: Path) -> str:
-    """The fingerprint of a model's weights, as evaluations name it."""
+    """Return the fingerprint of a model's weights, as evaluations name it."""
     from jpllm.evaluation.identity import identity
     from jpllm.models.classifier import load_any_kind
     from jpllm.sharing.card.compose import model_folder

@@ -1,4 +1,4 @@
-"""`jpllm compare`: runs beside each other, as a page, as Markdown or in the terminal."""
+"""`jpllm compare`: show runs beside each other, as a page, as Markdown or in the terminal."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class CompareConfig:
     wandb_dry_run: Path | None = option(None, "File for the JSON of that report, which is then not sent.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """There is something to compare, once, and every setting acts."""
+        """Yield problems: nothing to compare, a run named twice, or settings that would have no effect."""
         if bool(self.runs) == bool(self.leaderboard):
             yield "runs", "name run folders, or result folders behind --leaderboard, not both"
         if self.leaderboard and self.prompts:
@@ -192,7 +192,7 @@ def _keep_own(run: Run) -> None:
 
 
 def _weights_of(run: Run) -> str | None:
-    """The fingerprint of its model; None where it has none that can be loaded."""
+    """Return the fingerprint of the run's model; None where it has none that can be loaded."""
     try:
         return weights_of(Path(run.model)) if run.model else None
     except (InputError, OSError, ValueError, RuntimeError, MemoryError):  # the others still compare
@@ -200,7 +200,7 @@ def _weights_of(run: Run) -> str | None:
 
 
 def ask(runs: Sequence[Run], settings: CompareConfig, sampling: SamplingConfig) -> list[Prompt]:
-    """The answers of all models; one that cannot answer gets a remark instead.
+    """Return the answers of all models; one that cannot answer gets a remark instead.
 
     Raises:
         InputError: none can.
@@ -220,7 +220,7 @@ def ask(runs: Sequence[Run], settings: CompareConfig, sampling: SamplingConfig) 
 
 
 def described(settings: CompareConfig, sampling: SamplingConfig) -> str:
-    """How the prompts were asked."""
+    """Return how the prompts were asked, in words."""
     keys = {"seed": settings.seed, "template": settings.template, **asdict(sampling)}
     return ", ".join(f"{key} {value}" for key, value in keys.items())
 
@@ -252,14 +252,14 @@ def _answers(run: Run, settings: CompareConfig, sampling: SamplingConfig) -> Mod
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the memory of a GPU or of the host ran out."""
+    """Return whether an error says that the memory of a GPU or of the host ran out."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _free_memory() -> None:
-    """That of a model that failed, so that the next one has it."""
+    """Free the memory of a model that failed, for the next one."""
     import gc
 
     import torch

@@ -1,4 +1,4 @@
-"""`jpllm export`: a folder to give away, proved, and on request as a GGUF file and on the Hub."""
+"""`jpllm export`: write a proved folder to give away, on request with a GGUF file and to the Hub."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ExportConfig:
     public: bool = option(False, "Make a new repository public, or push to one that is; by default it is private.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """One run, and keys that act."""
+        """Yield problems: not exactly one run, or keys that would have no effect."""
         if len(self.run) != 1:
             yield "run", "name one run folder"
         if self.push and (not is_repository(self.push) or "/" not in self.push):
@@ -92,7 +92,7 @@ def export(argv: Sequence[str]) -> None:
 
 
 def card_of(folder: Path, model_dir: Path, run: Run, settings: CardConfig, name: str | None) -> tuple[str, list[str]]:
-    """The card that lies beside the model or else a new one, and the names of its pictures.
+    """Return the card that lies beside the model or else a new one, and the names of its pictures.
 
     Raises:
         InputError: see `jpllm.sharing.card.compose.gather`; or there is a card, and settings for a new one.
@@ -116,7 +116,7 @@ def card_of(folder: Path, model_dir: Path, run: Run, settings: CardConfig, name:
 
 
 def sampling_of(run: Run) -> dict | None:
-    """How the run sampled; None where it says nothing of it."""
+    """Return the settings with which the run sampled; None where it has none."""
     return {key: run.settings[key] for key in _SAMPLING_KEYS if key in run.settings} or None
 
 
@@ -159,7 +159,7 @@ def save_and_prove(
 
 
 def held_out_texts(folder: Path) -> list[str]:
-    """Lines of the texts that a run was evaluated on; none where it has no such texts."""
+    """Return lines of the texts that a run was evaluated on; none where it has no such texts."""
     from jpllm.sharing.card.facts import texts_of
     from jpllm.tracking.runs import HELD_OUT_NAME
 

@@ -1,4 +1,4 @@
-"""`jpllm watch`: a run in the terminal while it goes on."""
+"""`jpllm watch`: show a run in the terminal while it goes on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class WatchConfig:
     seconds: float = option(2.0, "Seconds between two looks.", minimum=0.1)
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """One run, watched or waited for."""
+        """Yield problems: not exactly one run, or one that is both shown once and waited for."""
         if len(self.run) != 1:
             yield "run", "name one run folder; jpllm compare shows several"
         if self.once and self.wait:

@@ -1,4 +1,4 @@
-"""A model as it is given away: a folder of weights, tokenizer, settings and card, and nothing else."""
+"""Write a model as it is given away: a folder of weights, tokenizer, settings and card, and nothing else."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def save_model(
 def generation_config(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, sampling: dict | None
 ) -> GenerationConfig:
-    """The defaults of `generate`: the run's sampling, and the ids that begin, end and fill a text."""
+    """Return the defaults of `generate`: the run's sampling, and the ids that begin, end and fill a text."""
     from transformers import GenerationConfig
 
     own = model.generation_config

@@ -23,7 +23,7 @@ def append_row(file: Path, row: dict) -> None:
 
 
 def read_rows(file: Path) -> list[dict]:
-    """All complete rows; a last line cut off by a crash is left out."""
+    """Return all complete rows; a last line that a crash has cut off is left out."""
     rows = []
     for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
         try:
@@ -34,10 +34,10 @@ def read_rows(file: Path) -> list[dict]:
 
 
 class GrowingRows:
-    """The rows of a file that grows, and is cut back when a run goes on from a checkpoint; reads what is new."""
+    """Read the rows of a file that grows, each once, also where it is cut back as a run goes on from a checkpoint."""
 
     def __init__(self, file: Path, offset: int = 0) -> None:
-        """`offset`: bytes that are passed over."""
+        """Pass over the first `offset` bytes."""
         self._file, self._begin = file, offset
         self._forget()
 
@@ -46,7 +46,7 @@ class GrowingRows:
         self._offset, self._last_line = self._begin, b""
 
     def read(self) -> list[dict]:
-        """All whole rows that have a step; none where there is no file."""
+        """Return all whole rows that have a step; none where there is no file."""
         try:
             with self._file.open("rb") as stream:
                 stream.seek(self._offset - len(self._last_line))
@@ -96,14 +96,14 @@ class Clock:
         return len(self.places["step"]) if self.places else 0
 
     def last(self, place: str) -> float | None:
-        """The value of a place at the latest row; None where it is not recorded."""
+        """Return the value of a place at the latest row; None where it is not recorded."""
         if not len(self) or not np.isfinite(self.places[place][-1]):
             return None
         return float(self.places[place][-1])
 
 
 def read_curves(file: Path) -> tuple[dict[str, Curve], Clock, list[str]]:
-    """The curves of all numbers in the rows, their clock, and what is wrong with the file.
+    """Return the curves of all numbers in the rows, their clock, and what is wrong with the file.
 
     A line that is no row, such as a last one that a crash has cut, is left out; the others count.
     """
@@ -126,7 +126,7 @@ def read_curves(file: Path) -> tuple[dict[str, Curve], Clock, list[str]]:
 
 
 def _read_rows(file: Path) -> tuple[dict[tuple[str, ...], list[tuple]], list[str]]:
-    """The values of the rows, by their keys: rows of the same keys become one array."""
+    """Return the values of rows grouped by their keys, as rows with the same keys become one array, and problems."""
     rows_of_shape: dict[tuple[str, ...], list[tuple]] = {}
     bad_lines: list[int] = []
     number = 0
@@ -149,7 +149,7 @@ def _read_rows(file: Path) -> tuple[dict[tuple[str, ...], list[tuple]], list[str
 
 
 def _columns(shape: tuple[str, ...], rows: list[tuple]) -> dict[str, np.ndarray]:
-    """Float64 (rows,) for each key whose values are numbers."""
+    """Return an array, float64 (rows,), for each key whose values are numbers."""
     try:
         return dict(zip(shape, np.array(rows, dtype=np.float64).T, strict=True))
     except (TypeError, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""The folders of runs as data: what they hold, in whatever state they are, and what is wrong with them."""
+"""Read the folders of runs, in whatever state they are: what they hold, what is wrong, and whether one is in use."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ class Run:
     remarks: list[str] = field(default_factory=list)
 
     def result(self, *keys: str) -> float | None:
-        """A number of the results by its path; None where they have none."""
+        """Return a number of the results by its path; None where they have none."""
         found: object = self.results
         for key in keys:
             found = found.get(key) if isinstance(found, dict) else None
         return number(found)
 
     def figure(self, name: str) -> float | None:
-        """A figure of the results; of a run without results, of its latest evaluation."""
+        """Return a figure of the results or, of a run without results, of its latest evaluation."""
         if self.results or f"eval_{name}" not in self.curves:
             return self.result(name)
         return number(self.curves[f"eval_{name}"].values[-1])
@@ -86,7 +86,7 @@ class Refused:
 
 
 def read_all(names: Sequence[str], hub_names: bool = False) -> tuple[list[Run], list[Refused]]:
-    """The runs in these folders, and those that are none; `hub_names` takes OWNER/NAME of the Hub for a model too."""
+    """Return the runs in these folders and what is none; with `hub_names` OWNER/NAME may be a model of the Hub too."""
     found: list[Run] = []
     refused: list[Refused] = []
     with runtime.progress_bar("reading runs", "runs") as update:
@@ -102,7 +102,7 @@ def read_all(names: Sequence[str], hub_names: bool = False) -> tuple[list[Run], 
 
 
 def read_run(folder: Path, name: str) -> Run:
-    """What a folder holds of a run, or of a model.
+    """Return what a folder holds of a run, or of a model.
 
     Raises:
         InputError: it holds neither; the message does not name it.
@@ -138,18 +138,18 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def number(value: object) -> float | None:
-    """The value if it is a finite number."""
+    """Return the value if it is a finite number, else None."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if is_number else None
 
 
 def rows_of(value: object) -> list[dict]:
-    """The mappings in a list; none where it is no list."""
+    """Return the mappings in a list; none where `value` is no list."""
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
 def num_parameters(model: str | Path) -> int:
-    """Those of a model folder, or of a name on the Hub that was loaded before; the model is built without memory."""
+    """Count the parameters of a model folder or of a name on the Hub that was loaded before; they take no memory."""
     import torch
     import transformers
 
@@ -162,7 +162,7 @@ def num_parameters(model: str | Path) -> int:
 
 
 def count_parameters(run: Run) -> None:
-    """Note how many the model of a run has, or once that they cannot be counted."""
+    """Set how many parameters the model of a run has, or add a remark that they cannot be counted."""
     try:
         run.num_parameters = num_parameters(run.model)
     except Exception as error:  # a configuration may be broken in any way, and the others still compare
@@ -171,7 +171,7 @@ def count_parameters(run: Run) -> None:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process is at work in the folder; looking takes the lock for a moment where none is.
+    """Return whether a process is at work in the folder; where none is, this takes the lock for a moment.
 
     Raises:
         OSError: the lock cannot be tried, as in a folder of somebody else.
@@ -191,7 +191,7 @@ def is_held(folder: Path) -> bool:
 
 
 def planned_peak(plan: dict, measured: str, on_gpu: bool) -> float | None:
-    """What a run's plan says of the memory that metrics call `measured`; None where it says nothing of the same.
+    """Return the peak that a run's plan predicts of the memory that metrics call `measured`; None where it has none.
 
     The plan's host memory is that of all processes, what is measured that of the main one.
     """
@@ -203,7 +203,10 @@ def planned_peak(plan: dict, measured: str, on_gpu: bool) -> float | None:
 
 
 def shareable(value: object) -> object:
-    """The value of a JSON or YAML file with a tilde wherever one of its texts or keys names somebody's home folder."""
+    """Return the value of a JSON or YAML file with a tilde for each home folder that its texts and keys name.
+
+    Reports and cards are made to be passed on.
+    """
     if isinstance(value, str):
         return _home_folders().sub(lambda found: found["address"] or "~", encodable(value))
     if isinstance(value, dict):
@@ -212,12 +215,12 @@ def shareable(value: object) -> object:
 
 
 def encodable(text: str) -> str:
-    """Without halves of characters, which JSON can hold and no file can."""
+    """Return the text without halves of characters, which JSON can hold and no file can."""
     return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """For each path its last parts, as many as tell it from the others."""
+    """Return the last parts of each path, as many as tell it from the others."""
     parts = [Path(name).resolve().parts if Path(name).exists() else Path(name).parts for name in names]
     found = []
     for index, own in enumerate(parts):
@@ -229,7 +232,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether it can be OWNER/NAME of a model on the Hub, and is nothing on this machine."""
+    """Return whether a name can be OWNER/NAME of a model on the Hub, and is nothing on this machine."""
     parts = Path(name).parts
     return len(parts) == 2 and not Path(name).exists() and not Path(parts[0]).exists()
 
@@ -246,13 +249,13 @@ def _model_without_a_record(folder: Path, name: str) -> Run:
 
 
 def _evaluations(folder: Path, remarks: list[str]) -> list[dict]:
-    """What `recipes/evaluate.py` left in the folder or in one directly below it."""
+    """Return what `recipes/evaluate.py` left in the folder or in one directly below it."""
     files = [*folder.glob(EVALUATION_NAME), *sorted(folder.glob(f"*/{EVALUATION_NAME}"))]
     return [found for file in files if (found := _json_object(file, remarks))]
 
 
 def _json_object(file: Path, remarks: list[str]) -> dict:
-    """The object in a file; empty, with a remark, where the file is broken, and without one where there is none."""
+    """Return the object in a file; an empty one where there is no file or, with a remark, where it is broken."""
     if not file.is_file():
         return {}
     try:
@@ -277,7 +280,7 @@ def _settings(file: Path, remarks: list[str]) -> dict:
 
 
 def _samples(file: Path, remarks: list[str]) -> list[dict]:
-    """The rows with a prompt, a text and a step."""
+    """Return the rows that have a prompt, a text and a step."""
     if not file.is_file():
         return []
     found, num_bad = [], 0
@@ -307,7 +310,7 @@ def _fingerprint(file: Path) -> str | None:
 
 
 def _home_folders() -> re.Pattern[str]:
-    """That of this user, wherever it is, and those of others, for a run may come from another machine."""
+    """Return a pattern of this user's home folder and of those on other machines, where a run may come from."""
     own = str(Path.home())
     folders = [re.escape(own), _HOMES, "/root"] if len(own) > 1 else [_HOMES, "/root"]
     return re.compile(rf"{_ADDRESS}|(?<![\w.~-])(?:{'|'.join(folders)})(?![\w.-])")

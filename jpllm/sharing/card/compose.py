@@ -1,4 +1,4 @@
-"""The model card of a run: README.md beside the model, made of what the run recorded and of nothing else."""
+"""Write the model card of a run, README.md beside the model, out of what was recorded and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model card states, found in the record of a run: which data under which licence, which languages, which base.
+"""Find in the record of a run what its model card states: data and their licences, languages, base model, settings.
 
 Sources are named by their labels or file names. What was not recorded is None or empty here, and never guessed.
 """
@@ -228,7 +228,7 @@ def texts_of(line: str) -> Iterator[str]:
 
 
 def _is_hub_model(name: str) -> bool:
-    """Whether it names a model of the Hub: OWNER/NAME that is no folder here, or a bare name such as gpt2."""
+    """Return whether a name is a model of the Hub: OWNER/NAME that is no folder here, or a bare name such as gpt2."""
     is_bare = len(Path(name).parts) == 1 and not Path(name).exists()
     return (is_bare or is_hub_name(name)) and is_repository(name)
 

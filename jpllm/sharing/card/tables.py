@@ -1,4 +1,4 @@
-"""The tables of a model card: sources, scores and forgetting as rows; the templates name the columns."""
+"""Make the tables of a model card: sources, scores and forgetting as rows; the templates name the columns."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def _ids(address: str, text: str, parse_special: bool) -> list[int]:
-    """Through the server's own address on this machine: the package has no function for it."""
+    """Return the ids of a text, from the server's address on this machine: the package has no function for it."""
     body = json.dumps({"content": text, "add_special": True, "parse_special": parse_special}).encode()
     question = urllib.request.Request(f"{address}/tokenize", body, {"Content-Type": "application/json"})
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(question) as answer:
@@ -48,7 +48,10 @@ def _ids(address: str, text: str, parse_special: bool) -> list[int]:
 
 
 def _next(server, prompt: list[int], num_ids: int, drawn: int) -> list[float]:
-    """Of all ids, before anything is drawn; `drawn` then is, for llama.cpp says nothing of an end or half a letter."""
+    """Return log-probabilities of all ids before one is drawn.
+
+    That one is `drawn`, for of an end or half a letter llama.cpp gives no answer.
+    """
     question = {"prompt": prompt, "n_predict": 1, "n_probs": num_ids, "samplers": [], "logit_bias": [[drawn, _CERTAIN]]}
     found = server.handle_completions(question)
     found = json.loads(found) if isinstance(found, str | bytes) else found

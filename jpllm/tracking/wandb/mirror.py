@@ -1,4 +1,4 @@
-"""A run folder mirrored to Weights & Biases. The folder stays the record; the mirror may fail.
+"""Mirror a run folder to Weights & Biases. The folder stays the record; the mirror may fail.
 
 W&B works in a process of its own (`jpllm.tracking.wandb.process`), which reads what the run writes to its folder. The
 training hands nothing over and waits for nothing, so a network that hangs, an error or a crash there costs it nothing.
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class WandbMirror:
-    """One run of W&B for one run folder; a run that goes on after an interruption goes on there too.
+    """The mirror of a run folder at W&B; a run that goes on after an interruption goes on there too.
 
     Without a login or a network, or with `WANDB_MODE=offline`, all is written to `output_dir/wandb` for `wandb sync`.
 
@@ -41,7 +41,7 @@ class WandbMirror:
     """
 
     def __init__(self, output_dir: Path, settings: Mapping[str, object]) -> None:
-        """`settings` become the run's configuration; hand over nothing that is not to be seen by others."""
+        """Prepare a mirror whose configuration is `settings`, see `content.settings`."""
         refuse_without_wandb()
         self._output_dir, self._settings = output_dir, dict(settings)
         self._process: subprocess.Popen | None = None

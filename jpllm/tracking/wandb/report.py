@@ -1,4 +1,4 @@
-"""A report at Weights & Biases that compares runs which were mirrored there."""
+"""Write a report at Weights & Biases that compares runs which were mirrored there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run on one screen of a terminal."""
+"""Show a run on one screen of a terminal, with curves of braille patterns, two dots wide and four high a character."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # the bits of a pa
 
 
 def frame(status: RunStatus, width: int, height: int) -> Group:
-    """What fits into `width` columns and `height` lines."""
+    """Return as much of a run's status as fits into `width` columns and `height` lines."""
     from rich.console import Group
 
     top, bottom = list(_facts(status)), [*_samples(status), *_warnings(status)]
@@ -50,7 +50,7 @@ def frame(status: RunStatus, width: int, height: int) -> Group:
 
 
 def _facts(status: RunStatus) -> Iterator[Text]:
-    """State, progress and the newest numbers, a line each."""
+    """Yield state, progress and the newest numbers, a line each."""
     from rich.text import Text
 
     line = Text(no_wrap=True, overflow="ellipsis")
@@ -123,7 +123,7 @@ def _newest_others(status: RunStatus) -> list[tuple[str, str]]:
 
 
 def _plots(status: RunStatus) -> list[dict[str, list[tuple[float, float]]]]:
-    """The curves of each plot by name."""
+    """Return the curves of each plot by name."""
     losses = {"training loss": status.points("loss"), "held-out loss": status.points("eval_loss")}
     keys = status.columns.finite.keys()
     groups = {
@@ -171,12 +171,12 @@ def _warnings(status: RunStatus) -> Iterator[Text]:
 
 
 def shown(text: object) -> str:
-    """A text on one line; what a terminal would obey instead of showing it is left out."""
+    """Return a text on one line, without what a terminal would obey instead of showing it."""
     return "".join(letter if letter.isprintable() else "⏎" if letter == "\n" else " " for letter in str(text))
 
 
 def text_plot(curves: Mapping[str, Sequence[tuple[float, float]]], width: int, height: int) -> list[Text]:
-    """Lines with curves of finite (x, y) points, x never falling: the curves' names, `height` lines, the range of x."""
+    """Return curves of finite (x, y) points, x never falling, as lines: names, `height` lines of dots, range of x."""
     from rich.text import Text
 
     lines = [Text(no_wrap=True, overflow="ellipsis")]
@@ -204,14 +204,14 @@ def text_plot(curves: Mapping[str, Sequence[tuple[float, float]]], width: int, h
 
 
 def _places(values: Sequence[float], low: float, high: float, size: int) -> list[int]:
-    """Which of `size` dots each value falls on; the middle one where there is no range."""
+    """Return which of `size` dots each value falls on; the middle one where there is no range."""
     return [round((value - low) / (high - low) * (size - 1)) if high > low else size // 2 for value in values]
 
 
 def _thinned(
     points: Sequence[tuple[float, float]], low: float, high: float, size: int
 ) -> Sequence[tuple[float, float]]:
-    """First, lowest, highest and last point of those that fall on the same of `size` dots in x: drawn as all are."""
+    """Return first, lowest, highest and last of the points on each of `size` dots in x: they are drawn as all are."""
     if len(points) <= 4 * size:
         return points
 
@@ -228,7 +228,7 @@ def _thinned(
 
 
 def _strokes(places: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
-    """The places, joined by vertical strokes on the way from each to the next."""
+    """Return the places and, on the way from each to the next, vertical strokes that join them."""
     found = set(places)
     for (x, y), (next_x, next_y) in itertools.pairwise(places):
         steps = max(next_x - x, 1)

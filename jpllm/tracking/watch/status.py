@@ -1,4 +1,4 @@
-"""A run seen from outside while it goes on: its state, how far it is, and what looks wrong, read from its folder."""
+"""Read the status of a run from its folder while it goes on: its state, how far it is, and what looks wrong."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEAST_SILENCE_SECONDS, _SILENT_GAPS = 180, 10  # a checkpoint or an evaluation m
 
 
 class Columns:
-    """(step, value) by key, in the order of the rows.
+    """The rows of a run by metric, (step, value) each; a row is taken once, so that reading a long run again is cheap.
 
     Attributes:
         finite: of all keys, the values that are finite.
@@ -60,7 +60,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run at a moment.
+    """What is known of a run at a moment.
 
     Attributes:
         state: waiting for its folder; starting before the first row; training where a process of this machine holds
@@ -99,7 +99,7 @@ class RunStatus:
 
     @property
     def num_steps(self) -> int | None:
-        """Steps of the whole run, as planned."""
+        """Number of steps of the whole run, as planned."""
         if planned := number(self.plan.get("num_steps")):
             return int(planned)
         step, share = self.latest("step"), self.share
@@ -107,13 +107,13 @@ class RunStatus:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Mean of the latest rows."""
+        """Mean speed of the latest rows."""
         speeds = [speed for _, speed in self.points("tokens_per_second")[-_NUM_SPEED_ROWS:]]
         return statistics.mean(speeds) if speeds else None
 
     @property
     def seconds_left(self) -> float | None:
-        """Of training at the present speed, evaluations not counted; None where it cannot be known."""
+        """Seconds of training that are left at the present speed, without evaluations; None where that is unknown."""
         share, seconds = self.share, self.latest("training_seconds")
         tokens, speed = self.latest("tokens"), self.tokens_per_second
         if not share or not seconds:
@@ -123,23 +123,23 @@ class RunStatus:
         return seconds / share * (1 - share)
 
     def latest(self, key: str) -> float | None:
-        """The newest value of a metric."""
+        """Return the newest value of a metric; None where there is none."""
         points = self.points(key)
         return points[-1][1] if points else None
 
     def points(self, key: str) -> list[tuple[float, float]]:
-        """(step, value) of all rows that have the metric, those that are finite."""
+        """Return (step, value) of all rows in which the metric is finite."""
         return self.columns.finite.get(key, [])
 
     @property
     def shown(self) -> tuple:
-        """Equal where all that is to be shown is."""
+        """A key that is equal for two statuses where all that is to be shown is."""
         newest = self.rows[-1] if self.rows else None
         facts = (self.state, self.settings, self.plan, self.samples, self.checkpoint)
         return *facts, len(self.rows), newest, _silence(self)
 
     def warnings(self) -> list[str]:
-        """What a person should look at."""
+        """Return sentences on what a person should look at."""
         found = [words for words in (_spike(self.points("loss")), _divergence(self.columns), _silence(self)) if words]
         if overfitting := alarms.overfitting(self.columns.losses["eval_loss"], self.columns.losses["loss"]):
             found.append(overfitting.words)
@@ -155,7 +155,7 @@ class RunReader:
         self._metrics, self._samples = GrowingRows(folder / METRICS_NAME), GrowingRows(folder / SAMPLES_NAME)
 
     def read(self) -> RunStatus:
-        """The run as it is now. A folder that is not there, or has no configuration yet, is waited for."""
+        """Return the status of the run now; "waiting" where its folder or the configuration in it is not there yet."""
         folder = self._folder
         rows, samples = self._metrics.read(), self._samples.read()
         self._columns.take(rows)
@@ -187,7 +187,7 @@ class RunReader:
 
 
 def _mapping(file: Path) -> dict:
-    """What a JSON or YAML file holds; nothing where it is not there, or broken."""
+    """Return what a JSON or YAML file holds; nothing where it is not there, or broken."""
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
@@ -212,7 +212,7 @@ def _silent_seconds(folder: Path) -> float:
 
 
 def _spike(losses: list[tuple[float, float]]) -> str | None:
-    """The latest leap of the loss, if there was one lately."""
+    """Return a sentence on the latest leap of the loss, if there was one lately."""
     for index in range(len(losses) - 1, max(len(losses) - _NUM_SPIKE_ROWS, 0), -1):
         earlier = [loss for _, loss in losses[max(index - alarms.NUM_SPIKE_LOSSES, 0) : index]]
         if words := alarms.spike(losses[index][1], earlier):
@@ -228,7 +228,7 @@ def _divergence(columns: Columns) -> str | None:
 
 
 def _silence(status: RunStatus) -> str | None:
-    """A process that is at work and has written nothing for long."""
+    """Return a sentence on a process that is at work and has written nothing for long."""
     if status.state not in ("training", "starting"):
         return None
     seconds = [second for _, second in status.points("training_seconds")[-_NUM_SPEED_ROWS:]]

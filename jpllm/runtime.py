@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -156,6 +158,32 @@ def write_whole(file: Path, text: str) -> None:
     unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(file)
+
+
+@contextmanager
+def new_folder(folder: Path, key: str = "output_dir") -> Iterator[Path]:
+    """Make a folder that appears whole or not at all: yield a hidden one beside it, which gets its name at the end.
+
+    Where something fails, nothing is left. `key` is the setting that names the folder.
+
+    Raises:
+        InputError: see `refuse_used`.
+    """
+    refuse_used(folder, key)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield unfinished
+        unfinished.chmod(0o755)  # mkdtemp's folder is for its owner only
+        unfinished.replace(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def refuse_used(folder: Path, key: str = "output_dir") -> None:
+    """Raise InputError unless `folder`, which the setting `key` names, is new or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{key}: {folder} is there already and not empty; remove it, or name another folder")
 
 
 def device() -> torch.device:

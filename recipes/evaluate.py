@@ -101,11 +101,11 @@ def main() -> None:
     from jpllm.models.classifier import load_any_kind
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load
-    from jpllm.tracking import wandb_mirror
+    from jpllm.tracking.wandb import mirror
     from jpllm.training import jglue_finetuning
 
     parts, output_dir, any_content = given.parts, given.output_dir, jglue.any_jglue_content
-    mirrored = wandb_mirror.mirrored_run(Path(given.model)) if given.report_to == "wandb" else None
+    mirrored = mirror.mirrored_run(Path(given.model)) if given.report_to == "wandb" else None
     runtime.use_all_cores()
     # Files that cannot be used are found out before the model is loaded.
     tasks = jglue_data.find_all(jglue.jglue_dir, jglue.tasks, any_content) if "jglue" in parts else []
@@ -137,7 +137,7 @@ def main() -> None:
         jglue_finetuning.add_missing(results, chosen, finetuning, length, classify, output_dir)
     report.write(results, output_dir)
     if mirrored and runtime.is_main_process():
-        wandb_mirror.send_tables(mirrored, wandb_mirror.evaluation_tables(results))
+        mirror.send_evaluation(mirrored, results)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`jpllm card`: the README.md of a model, out of what its run recorded."""
+"""`jpllm card`: write the README.md of a model out of what its run recorded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, option
 from jpllm.runtime import InputError
-from jpllm.sharing.card import CARD_NAME, CardConfig
+from jpllm.sharing.card.compose import CARD_NAME, CardConfig
 
 if TYPE_CHECKING:
     from jpllm.tracking.runs import Run
@@ -35,7 +35,7 @@ class CardFiles:
     )
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """One run."""
+        """Yield a problem where there is not exactly one run."""
         if len(self.run) != 1:
             yield "run", "name one run folder"
 
@@ -49,23 +49,23 @@ def card(argv: Sequence[str]) -> None:
         description=f"{card.__doc__} Example: jpllm card runs/NAME --license apache-2.0",
         positional="run",
     )
-    from jpllm.sharing import card as cards
-    from jpllm.tracking import wandb_mirror
+    from jpllm.sharing.card import compose as cards
+    from jpllm.tracking.wandb import mirror
 
     (folder,) = files.run
     target = cards.model_folder(folder) / CARD_NAME
     if target.exists() and not files.overwrite:
         raise InputError(f"{target}: there is a card already; --overwrite replaces it")
-    mirrored = wandb_mirror.mirrored_run(target.parent) if files.report_to == "wandb" else None
+    mirrored = mirror.mirrored_run(target.parent) if files.report_to == "wandb" else None
     facts = cards.gather(folder, read_run(folder, files.evaluation), settings)
     file = cards.write(cards.compose(facts, settings), target.parent, facts.plots, folder)
     runtime.announce(f"card {file}")
     if mirrored:
-        wandb_mirror.send_card(mirrored, file)
+        mirror.send_card(mirrored, file)
 
 
 def read_run(folder: Path, evaluations: Sequence[Path]) -> Run:
-    """The record of a run with the evaluations in it and those given, but not those of other weights.
+    """Return the record of a run with the evaluations in it and those given, without those of other weights.
 
     Raises:
         InputError: the folder holds neither a run nor a model, or one of the others no evaluation.
@@ -90,8 +90,7 @@ def read_run(folder: Path, evaluations: Sequence[Path]) -> Run:
 
 
 def _evaluation(folder: Path) -> dict:
-    from jpllm.tracking.runs import EVALUATION_NAME
-    from jpllm.tracking.shareable import shareable
+    from jpllm.tracking.runs import EVALUATION_NAME, shareable
 
     file = folder / EVALUATION_NAME
     if not file.is_file():
@@ -103,10 +102,10 @@ def _evaluation(folder: Path) -> dict:
 
 
 def weights_of(folder: Path) -> str:
-    """The fingerprint of a model's weights, as evaluations name it."""
+    """Return the fingerprint of a model's weights, as evaluations name it."""
     from jpllm.evaluation.identity import identity
     from jpllm.models.classifier import load_any_kind
-    from jpllm.sharing.card import model_folder
+    from jpllm.sharing.card.compose import model_folder
     from jpllm.tokenizer.load import load
 
     model_dir = model_folder(folder)

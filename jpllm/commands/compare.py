@@ -1,4 +1,4 @@
-"""`jpllm compare`: runs beside each other, as a page, as Markdown or in the terminal."""
+"""`jpllm compare`: show runs beside each other, as a page, as Markdown or in the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jpllm import config, runtime
-from jpllm.commands.own_evaluations import keep_own
+from jpllm.commands.card import weights_of
 from jpllm.config import ConfigError, option
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.runtime import InputError
@@ -52,7 +52,7 @@ class CompareConfig:
     wandb_dry_run: Path | None = option(None, "File for the JSON of that report, which is then not sent.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """There is something to compare, once, and every setting acts."""
+        """Yield problems: nothing to compare, a run named twice, or settings that would have no effect."""
         if bool(self.runs) == bool(self.leaderboard):
             yield "runs", "name run folders, or result folders behind --leaderboard, not both"
         if self.leaderboard and self.prompts:
@@ -99,14 +99,14 @@ def compare(argv: Sequence[str]) -> None:
 
 def report_to_wandb(runs: Sequence[Run], target: str, dry_run: Path | None) -> None:
     """Save the report at Weights & Biases, or write its JSON."""
-    from jpllm.tracking import wandb_report
+    from jpllm.tracking.wandb import report
 
     if dry_run:
         dry_run.parent.mkdir(parents=True, exist_ok=True)
-        wandb_report.write(runs, target, dry_run)
+        report.write(runs, target, dry_run)
         runtime.announce(f"report for {target}: {dry_run}")
     else:
-        runtime.announce(wandb_report.save(runs, target))
+        runtime.announce(report.save(runs, target))
 
 
 def show(found: Comparison, output: Path | None) -> None:
@@ -163,13 +163,44 @@ def refuse_what_cannot_be_written(runs: Sequence[Run], settings: CompareConfig) 
             reason = "a folder" if file.is_dir() else f"{folder} is no folder that can be written to"
             raise InputError(f"{name}: {file} cannot be written: {reason}; name another file")
     if settings.wandb:
-        from jpllm.tracking import wandb_report
+        from jpllm.tracking.wandb import report
 
-        wandb_report.report(runs, *wandb_report.entity_and_project(settings.wandb))
+        report.report(runs, *report.entity_and_project(settings.wandb))
+
+
+def keep_own(runs: Sequence[Run]) -> None:
+    """Leave out evaluations of other weights than those of the run's model, with a remark."""
+    evaluated = [run for run in runs if run.evaluations]
+    if not evaluated:
+        return
+    with runtime.progress_bar("checking whose evaluations these are", "runs") as update:
+        for done, run in enumerate(evaluated, start=1):
+            _keep_own(run)
+            update(done, len(evaluated), runs=1)
+
+
+def _keep_own(run: Run) -> None:
+    known, num_all = {str(found.get("weights_sha256")) for found in run.evaluations}, len(run.evaluations)
+    own = _weights_of(run)
+    if own is None and len(known) == 1:
+        run.remarks.append("its evaluations may be of other weights: it has no model that they can be compared with")
+        return
+    run.evaluations = [found for found in run.evaluations if found.get("weights_sha256") == own is not None]
+    if num_left_out := num_all - len(run.evaluations):
+        reason = "of other weights" if own else "of different weights, and no model tells which are its own"
+        run.remarks.append(f"{num_left_out} of {num_all} evaluations are left out: {reason}")
+
+
+def _weights_of(run: Run) -> str | None:
+    """Return the fingerprint of the run's model; None where it has none that can be loaded."""
+    try:
+        return weights_of(Path(run.model)) if run.model else None
+    except (InputError, OSError, ValueError, RuntimeError, MemoryError):  # the others still compare
+        return None
 
 
 def ask(runs: Sequence[Run], settings: CompareConfig, sampling: SamplingConfig) -> list[Prompt]:
-    """The answers of all models; one that cannot answer gets a remark instead.
+    """Return the answers of all models; one that cannot answer gets a remark instead.
 
     Raises:
         InputError: none can.
@@ -189,7 +220,7 @@ def ask(runs: Sequence[Run], settings: CompareConfig, sampling: SamplingConfig) 
 
 
 def described(settings: CompareConfig, sampling: SamplingConfig) -> str:
-    """How the prompts were asked."""
+    """Return how the prompts were asked, in words."""
     keys = {"seed": settings.seed, "template": settings.template, **asdict(sampling)}
     return ", ".join(f"{key} {value}" for key, value in keys.items())
 
@@ -197,8 +228,7 @@ def described(settings: CompareConfig, sampling: SamplingConfig) -> str:
 def _answers(run: Run, settings: CompareConfig, sampling: SamplingConfig) -> ModelAnswers | None:
     from jpllm.evaluation import comparison
     from jpllm.tokenizer.load import load
-    from jpllm.tracking.runs import count_parameters
-    from jpllm.tracking.shareable import shareable
+    from jpllm.tracking.runs import count_parameters, shareable
 
     try:
         if run.model is None:
@@ -222,14 +252,14 @@ def _answers(run: Run, settings: CompareConfig, sampling: SamplingConfig) -> Mod
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the memory of a GPU or of the host ran out."""
+    """Return whether an error says that the memory of a GPU or of the host ran out."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _free_memory() -> None:
-    """That of a model that failed, so that the next one has it."""
+    """Free the memory of a model that failed, for the next one."""
     import gc
 
     import torch

@@ -1,4 +1,4 @@
-"""`jpllm export`: a folder to give away, proved, and on request as a GGUF file and on the Hub."""
+"""`jpllm export`: write a proved folder to give away, on request with a GGUF file and to the Hub."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from jpllm import config, runtime
 from jpllm.commands.card import read_run
 from jpllm.config import REQUIRED, ConfigError, option
-from jpllm.models.gguf_tensors import GgufType
 from jpllm.runtime import InputError
-from jpllm.sharing import gguf_file
-from jpllm.sharing.card import CARD_NAME, CardConfig
-from jpllm.sharing.card_rules import is_repository
+from jpllm.sharing.card.compose import CARD_NAME, CardConfig
 from jpllm.sharing.export import Dtype
-from jpllm.sharing.gguf_file import Unknown
+from jpllm.sharing.gguf import file as gguf_files
+from jpllm.sharing.gguf.file import Unknown
+from jpllm.sharing.gguf.tensors import GgufType
+from jpllm.sharing.hub import is_repository
 
 if TYPE_CHECKING:
     from jpllm.sharing.export_proof import Proof
@@ -44,7 +44,7 @@ class ExportConfig:
     public: bool = option(False, "Make a new repository public, or push to one that is; by default it is private.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """One run, and keys that act."""
+        """Yield problems: not exactly one run, or keys that would have no effect."""
         if len(self.run) != 1:
             yield "run", "name one run folder"
         if self.push and (not is_repository(self.push) or "/" not in self.push):
@@ -64,9 +64,9 @@ def export(argv: Sequence[str]) -> None:
         description=f"{export.__doc__} Example: jpllm export runs/NAME --to NAME --license apache-2.0",
         positional="run",
     )
-    from jpllm.sharing import card as cards
     from jpllm.sharing import export as exports
     from jpllm.sharing import hub
+    from jpllm.sharing.card import compose as cards
 
     (folder,) = settings.run
     model_dir = cards.model_folder(folder)
@@ -74,7 +74,7 @@ def export(argv: Sequence[str]) -> None:
         hub.refuse_without_login()
     run = read_run(folder, [])
     text, plots = card_of(folder, model_dir, run, card, settings.push)
-    with exports.new_folder(settings.to) as unfinished:
+    with runtime.new_folder(settings.to, "to") as unfinished:
         proof, gguf = save_and_prove(settings, folder, model_dir, unfinished, sampling_of(run))
         cards.write("\n".join([text, *gguf]), unfinished, plots, folder)
         exports.refuse_unwanted(unfinished, [folder, model_dir, Path.home(), Path.cwd()])
@@ -92,13 +92,14 @@ def export(argv: Sequence[str]) -> None:
 
 
 def card_of(folder: Path, model_dir: Path, run: Run, settings: CardConfig, name: str | None) -> tuple[str, list[str]]:
-    """The card that lies beside the model or else a new one, and the names of its pictures.
+    """Return the card that lies beside the model or else a new one, and the names of its pictures.
 
     Raises:
-        InputError: see `jpllm.sharing.card.gather`; or there is a card, and settings for a new one.
+        InputError: see `jpllm.sharing.card.compose.gather`; or there is a card, and settings for a new one.
     """
-    from jpllm.sharing import card as cards
-    from jpllm.sharing import card_rules, card_text
+    from jpllm.sharing import hub
+    from jpllm.sharing.card import compose as cards
+    from jpllm.sharing.card.facts import PLOTS
 
     file = model_dir / CARD_NAME
     if not file.is_file():
@@ -109,13 +110,13 @@ def card_of(folder: Path, model_dir: Path, run: Run, settings: CardConfig, name:
     if given:
         raise ConfigError(f"--{key}: {file} is the card already; remove that file or this key" for key in given)
     text = file.read_text(encoding="utf-8")
-    if problems := list(card_rules.problems(text)):
+    if problems := list(hub.card_problems(text)):
         raise InputError(f"{file}: the Hub would refuse the card: {'; '.join(problems)}")
-    return text, [name for name in card_text.PLOTS if (folder / name).is_file()]
+    return text, [name for name in PLOTS if (folder / name).is_file()]
 
 
 def sampling_of(run: Run) -> dict | None:
-    """How the run sampled; None where it says nothing of it."""
+    """Return the settings with which the run sampled; None where it has none."""
     return {key: run.settings[key] for key in _SAMPLING_KEYS if key in run.settings} or None
 
 
@@ -132,7 +133,7 @@ def save_and_prove(
     from jpllm.models.build import load_trained
     from jpllm.sharing import export as exports
     from jpllm.sharing import export_proof
-    from jpllm.sharing.card_facts import pipeline_tag
+    from jpllm.sharing.card.facts import pipeline_tag
     from jpllm.tokenizer.load import load
 
     architecture = transformers.AutoConfig.from_pretrained(model_dir, local_files_only=True)
@@ -150,16 +151,16 @@ def save_and_prove(
     gguf = []
     if settings.gguf:
         file = unfinished / f"{settings.to.name}-{settings.gguf}.gguf"
-        gguf_file.write(model, tokenizer, model_dir, file, settings.gguf)
+        gguf_files.write(model, tokenizer, model_dir, file, settings.gguf)
         texts = held_out_texts(folder)
-        found = gguf_file.prove(file, model, tokenizer, model_dir, settings.gguf_unknown, texts)
-        gguf.append(f"## GGUF\n\n{gguf_file.describe(file.name, found)}\n")
+        found = gguf_files.prove(file, model, tokenizer, model_dir, settings.gguf_unknown, texts)
+        gguf.append(f"## GGUF\n\n{gguf_files.describe(file.name, found)}\n")
     return export_proof.prove(unfinished, tag, tokenizer, ids, original, expected), gguf
 
 
 def held_out_texts(folder: Path) -> list[str]:
-    """Lines of the texts that a run was evaluated on; none where it has no such texts."""
-    from jpllm.sharing.card_facts import texts_of
+    """Return lines of the texts that a run was evaluated on; none where it has no such texts."""
+    from jpllm.sharing.card.facts import texts_of
     from jpllm.tracking.runs import HELD_OUT_NAME
 
     file = folder / HELD_OUT_NAME

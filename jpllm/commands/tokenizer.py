@@ -111,7 +111,7 @@ def extend(argv: Sequence[str]) -> None:
         fraction = files.held_out_fraction if files.model else 0.0
         return (text for text in _texts(files.input) if is_held_out(text, fraction) == held_out)
 
-    with extension.new_folder(files.output_dir) as folder:  # the tokenizer and the model appear together
+    with runtime.new_folder(files.output_dir) as folder:  # the tokenizer and the model appear together
         extension.extend(files.tokenizer, documents(held_out=False), settings, folder)
         if files.model:
             chosen = choose_documents(documents(held_out=True), files.held_out_bytes)

@@ -1,4 +1,4 @@
-"""`jpllm watch`: a run in the terminal while it goes on."""
+"""`jpllm watch`: show a run in the terminal while it goes on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jpllm.runtime import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from jpllm.tracking.watch import RunReader
+    from jpllm.tracking.watch.status import RunReader
 
 
 @dataclass
@@ -28,7 +28,7 @@ class WatchConfig:
     seconds: float = option(2.0, "Seconds between two looks.", minimum=0.1)
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """One run, watched or waited for."""
+        """Yield problems: not exactly one run, or one that is both shown once and waited for."""
         if len(self.run) != 1:
             yield "run", "name one run folder; jpllm compare shows several"
         if self.once and self.wait:
@@ -46,7 +46,7 @@ def watch(argv: Sequence[str]) -> None:
     )
     from rich.console import Console
 
-    from jpllm.tracking.watch import RunReader
+    from jpllm.tracking.watch.status import RunReader
 
     (folder,) = settings.run
     if not settings.wait:
@@ -72,26 +72,26 @@ def follow(reader: RunReader, console: Console, seconds: float) -> None:
     """Show the run until it is finished; the last frame stays on the terminal."""
     from rich.live import Live
 
-    from jpllm.tracking.watch_frame import frame
+    from jpllm.tracking.watch.frame import frame
 
     def now():
-        look = reader.look()
-        return look, (look.shown, console.size)
+        status = reader.read()
+        return status, (status.shown, console.size)
 
     try:
-        look, shown = now()
-        with Live(frame(look, *console.size), console=console, screen=True, auto_refresh=False) as live:
-            while look.state != "finished":
+        status, shown = now()
+        with Live(frame(status, *console.size), console=console, screen=True, auto_refresh=False) as live:
+            while status.state != "finished":
                 time.sleep(seconds)
-                before, (look, shown) = shown, now()
+                before, (status, shown) = shown, now()
                 if shown != before:
-                    live.update(frame(look, *console.size), refresh=True)
+                    live.update(frame(status, *console.size), refresh=True)
     finally:
         print_frame(reader, console)
 
 
 def print_frame(reader: RunReader, console: Console) -> None:
     """Print how the run stands."""
-    from jpllm.tracking.watch_frame import frame
+    from jpllm.tracking.watch.frame import frame
 
-    console.print(frame(reader.look(), *console.size), highlight=False)
+    console.print(frame(reader.read(), *console.size), highlight=False)

@@ -1,12 +1,10 @@
-"""A model as it is given away: a folder of weights, tokenizer, settings and card, and nothing else."""
+"""Write a model as it is given away: a folder of weights, tokenizer, settings and card, and nothing else."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,26 +22,6 @@ _MACHINE_KEYS = ("is_local", "local_files_only", "name_or_path")  # of tokenizer
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _PICKLE_BEGINNINGS = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
 _VOCABULARIES = ("tokenizer.json", "vocab.json")  # whose words may look like anything
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write to that becomes `folder` at the end; where something fails, nothing is left.
-
-    Raises:
-        InputError: `folder` is there and not empty.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"to: {folder} is there already and not empty; remove it, or name another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
-        yield unfinished
-        unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def set_dtype(model: PreTrainedModel, dtype: torch.dtype) -> None:
@@ -80,7 +58,7 @@ def save_model(
 def generation_config(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, sampling: dict | None
 ) -> GenerationConfig:
-    """The defaults of `generate`: the run's sampling, and the ids that begin, end and fill a text."""
+    """Return the defaults of `generate`: the run's sampling, and the ids that begin, end and fill a text."""
     from transformers import GenerationConfig
 
     own = model.generation_config

@@ -1,4 +1,4 @@
-"""The proof of an exported folder: a fresh process without this project gives the same ids and the same logits."""
+"""Prove an exported folder: a fresh process without this project gives the same ids and the same logits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ID_STRIDE = 7919  # a prime, so that the ids are spread over any vocabulary
 
 @dataclass(frozen=True)
 class Proof:
-    """What was found equal.
+    """What was found equal between a model and its exported folder.
 
     Attributes:
         num_texts: texts whose ids are equal.
@@ -46,7 +46,7 @@ class Proof:
 
 
 def proof_texts() -> list[str]:
-    """Strings that tokenizers stumble over, and a few hundred Japanese sentences."""
+    """Return strings that tokenizers stumble over, and a few hundred Japanese sentences."""
     sentences = []
     for document in builtin.documents(seed=0, num_bytes=_TEXT_BYTES):
         sentences += [line for line in document.splitlines() if line]
@@ -54,13 +54,13 @@ def proof_texts() -> list[str]:
 
 
 def proof_ids(model: PreTrainedModel) -> list[int]:
-    """Ids of a sequence that the model can read, the same each time."""
+    """Return ids of a sequence that the model can read, the same each time."""
     length = min(NUM_IDS, getattr(model.config, "max_position_embeddings", None) or NUM_IDS)
     return [(index * _ID_STRIDE + 1) % model.config.vocab_size for index in range(length)]
 
 
 def logits(model: PreTrainedModel, ids: list[int]) -> np.ndarray:
-    """float32 (1, tokens, ids), or (1, classes), computed on the CPU in one thread."""
+    """Return logits, float32 (1, tokens, ids) or (1, classes), computed on the CPU in one thread."""
     import torch
 
     num_threads = torch.get_num_threads()
@@ -80,7 +80,7 @@ def prove(
     original: np.ndarray,
     expected: np.ndarray,
 ) -> Proof:
-    """Load `folder` in a process of its own and compare.
+    """Load `folder` in a process of its own, and compare ids and logits.
 
     `original` are the logits of the model as it was, `expected` those after a conversion to another dtype (the same
     without one).
@@ -111,7 +111,7 @@ def prove(
 
 
 def _run(folder: Path, request: Path, answer: Path) -> dict:
-    """What the script prints; isolated from the environment's and the current folder's modules by -I."""
+    """Run `load_alone.py`, kept by -I from modules of the environment and the current folder; return what it prints."""
     command = [sys.executable, "-I", str(_SCRIPT), str(folder.resolve()), str(request), str(answer)]
     quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
     done = subprocess.run(

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import typing
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 
+from jpllm import runtime
 from jpllm.runtime import InputError
 from jpllm.tokenizer.load import MODEL_FILE_NAME
 from jpllm.tokenizer.model_file import (
@@ -56,7 +56,7 @@ def convert(model_file: Path, output_dir: Path, proof_texts: Iterable[str] = ())
     """
     from transformers import PreTrainedTokenizerFast
 
-    refuse_used(output_dir)
+    runtime.refuse_used(output_dir)
     model = read_model(model_file)
     if problems := list(_problems(model)):
         raise InputError(f"{model_file}: cannot be converted exactly: {'; '.join(problems)}")
@@ -66,23 +66,11 @@ def convert(model_file: Path, output_dir: Path, proof_texts: Iterable[str] = ())
         clean_up_tokenization_spaces=False,
         **model.special_tokens,
     )
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.", dir=output_dir.parent))
-    try:
-        tokenizer.save_pretrained(unfinished)
-        _name_portable_class(unfinished / "tokenizer_config.json")
-        shutil.copyfile(model_file, unfinished / MODEL_FILE_NAME)
-        verify(unfinished, chain(NASTY_STRINGS, proof_texts))
-        unfinished.chmod(0o755)  # mkdtemp's folder is for its owner only
-        unfinished.replace(output_dir)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def refuse_used(output_dir: Path) -> None:
-    """Raises InputError unless `output_dir` is new or an empty folder."""
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise InputError(f"{output_dir}: already in use; remove it or name another output_dir")
+    with runtime.new_folder(output_dir) as folder:
+        tokenizer.save_pretrained(folder)
+        _name_portable_class(folder / "tokenizer_config.json")
+        shutil.copyfile(model_file, folder / MODEL_FILE_NAME)
+        verify(folder, chain(NASTY_STRINGS, proof_texts))
 
 
 def verify(folder: Path, texts: Iterable[str]) -> int:

@@ -6,7 +6,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from jpllm.tokenizer.convert import convert, refuse_used
+from jpllm import runtime
+from jpllm.tokenizer.convert import convert
 from jpllm.tokenizer.train import TokenizerConfig, train
 
 MAX_PROOF_DOCUMENTS = 2000
@@ -20,7 +21,7 @@ def train_and_export(texts: Iterable[str], config: TokenizerConfig, output_dir: 
     first documents. Returns the number of those documents. Raises InputError when the texts cannot be read, are empty
     or do not fit `vocab_size`, or when `output_dir` is in use.
     """
-    refuse_used(output_dir)
+    runtime.refuse_used(output_dir)
     proof_texts: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         model_file = Path(folder) / "tokenizer.model"

@@ -10,20 +10,17 @@ import heapq
 import json
 import random
 import re
-import shutil
-import tempfile
 import typing
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from jpllm import runtime
 from jpllm.config import option
 from jpllm.runtime import InputError
-from jpllm.tokenizer.convert import refuse_used
 from jpllm.tokenizer.load import MODEL_FILE_NAME, load, sentencepiece_file
 from jpllm.tokenizer.pieces import CHARACTER_OF_BYTE, JAPANESE, LETTERS, is_byte_level, is_japanese, piece_bytes
 from jpllm.tokenizer.proof import NASTY_STRINGS
@@ -73,7 +70,7 @@ def extend(path: str | Path, texts: Iterable[str], config: ExtendConfig, output_
         raise InputError(
             f"{path}: only a byte-level BPE or a folder with a SentencePiece model ({MODEL_FILE_NAME}) can be extended"
         )
-    with new_folder(output_dir) as folder:
+    with runtime.new_folder(output_dir) as folder:
         lines = japanese_lines(texts, config)
         if is_byte_level(tokenizer):
             backend = _with_new_merges(tokenizer, lines, config)
@@ -83,23 +80,6 @@ def extend(path: str | Path, texts: Iterable[str], config: ExtendConfig, output_
             backend = with_new_pieces(tokenizer, model_file, lines, config, folder / MODEL_FILE_NAME)
         _save(tokenizer, backend, folder)
         _prove(tokenizer, load(folder), config.num_pieces, lines[:_MAX_PROOF_LINES])
-
-
-@contextmanager
-def new_folder(output_dir: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the name `output_dir` at the end, or goes if there is an error.
-
-    Raises InputError when `output_dir` is in use.
-    """
-    refuse_used(output_dir)
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.", dir=output_dir.parent))
-    try:
-        yield unfinished
-        unfinished.chmod(0o755)  # mkdtemp's folder is for its owner only
-        unfinished.replace(output_dir)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def first_new_id(tokenizer: PreTrainedTokenizerFast) -> int:

@@ -1,4 +1,4 @@
-"""When the rows of a run give cause for alarm: a loss that leaps, and texts that are learned by heart."""
+"""Find cause for alarm in the rows of a run: a loss that leaps, and texts that are learned by heart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Point = tuple[float, float]  # step and value
 
 
 def spike(loss: float, earlier: Iterable[float]) -> str | None:
-    """Words for a loss that is far above the last `NUM_SPIKE_LOSSES` before it; None for another one.
+    """Return a sentence on a loss that is far above the last `NUM_SPIKE_LOSSES` before it; None for another one.
 
     Far is more than six times as far from their median as half of them.
     """
@@ -30,7 +30,7 @@ def spike(loss: float, earlier: Iterable[float]) -> str | None:
 
 @dataclass(frozen=True)
 class Overfitting:
-    """Held-out texts get worse and those of the training better since the best evaluation.
+    """A sign of overfitting: since the best evaluation the held-out loss has risen and the training loss fallen.
 
     Attributes:
         num_worse: evaluations since the best one, all of them clearly worse.
@@ -41,7 +41,7 @@ class Overfitting:
 
 
 def overfitting(evaluations: Sequence[Point], losses: Sequence[Point]) -> Overfitting | None:
-    """What held-out and training losses, each with its step, show.
+    """Return whether held-out and training losses, each with its step, show overfitting.
 
     None where less than `NUM_WORSE` evaluations in a row are worse than the best.
     """

@@ -1,4 +1,4 @@
-"""The energy that a run takes, as codecarbon measures or estimates it."""
+"""Measure the energy that a run takes, by codecarbon."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _ANY_COUNTRY = "JPN"  # decides the carbon dioxide, which is not asked for here,
 
 
 class EnergyMeter:
-    """Kilowatt hours of this machine since `start`: GPUs and, where the kernel tells, CPUs as measured; else estimated.
+    """Count the kilowatt hours of this machine since `start`: measured for GPUs and some CPUs, else estimated.
 
-    On several machines it is that of the main process. See https://mlco2.github.io/codecarbon for what is measured how.
+    On several machines it counts the one of the main process. What is measured how: https://mlco2.github.io/codecarbon.
 
     Raises:
         InputError: codecarbon is not installed.
@@ -51,7 +51,7 @@ class EnergyMeter:
         self._tracker.start()
 
     def kwh(self) -> float | None:
-        """So far; None where nothing could be measured."""
+        """Return the kilowatt hours so far; None where nothing could be measured."""
         self._tracker.flush()
         return self._kwh
 

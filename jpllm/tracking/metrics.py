@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 METRICS_NAME = "metrics.jsonl"
 SAMPLES_NAME = "samples.jsonl"
 GROUP_PREFIX = "group_bits_per_byte/"  # of figures of a group of texts; the name of the group follows
 EVAL_GROUP_PREFIX = f"eval_{GROUP_PREFIX}"  # of their keys in a row
+PLACES = ("step", "tokens", "epoch", "training_seconds")
 
 
 def append_row(file: Path, row: dict) -> None:
@@ -18,7 +23,7 @@ def append_row(file: Path, row: dict) -> None:
 
 
 def read_rows(file: Path) -> list[dict]:
-    """All complete rows; a last line cut off by a crash is left out."""
+    """Return all complete rows; a last line that a crash has cut off is left out."""
     rows = []
     for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
         try:
@@ -29,10 +34,10 @@ def read_rows(file: Path) -> list[dict]:
 
 
 class GrowingRows:
-    """The rows of a file that grows, and is cut back when a run goes on from a checkpoint; reads what is new."""
+    """Read the rows of a file that grows, each once, also where it is cut back as a run goes on from a checkpoint."""
 
     def __init__(self, file: Path, offset: int = 0) -> None:
-        """`offset`: bytes that are passed over."""
+        """Pass over the first `offset` bytes."""
         self._file, self._begin = file, offset
         self._forget()
 
@@ -41,7 +46,7 @@ class GrowingRows:
         self._offset, self._last_line = self._begin, b""
 
     def read(self) -> list[dict]:
-        """All whole rows that have a step; none where there is no file."""
+        """Return all whole rows that have a step; none where there is no file."""
         try:
             with self._file.open("rb") as stream:
                 stream.seek(self._offset - len(self._last_line))
@@ -66,3 +71,108 @@ def _row(line: bytes) -> dict | None:
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and isinstance(row.get("step"), int | float) else None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric over the steps.
+
+    Attributes:
+        steps: float64 (rows,), never falling.
+        values: float64 (rows,); NaN where training had diverged.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How the steps of a run convert; each array of `PLACES` is float64 (steps that have a row,)."""
+
+    places: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.places["step"]) if self.places else 0
+
+    def last(self, place: str) -> float | None:
+        """Return the value of a place at the latest row; None where it is not recorded."""
+        if not len(self) or not np.isfinite(self.places[place][-1]):
+            return None
+        return float(self.places[place][-1])
+
+
+def read_curves(file: Path) -> tuple[dict[str, Curve], Clock, list[str]]:
+    """Return the curves of all numbers in the rows, their clock, and what is wrong with the file.
+
+    A line that is no row, such as a last one that a crash has cut, is left out; the others count.
+    """
+    rows_of_shape, problems = _read_rows(file)
+    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    places: list[list[np.ndarray]] = []
+    for shape, rows in rows_of_shape.items():
+        columns = _columns(shape, rows)
+        has_step = np.isfinite(columns["step"]) if "step" in columns else np.zeros(len(rows), dtype=bool)
+        if not has_step.all():
+            problems.append(f"{len(rows) - has_step.sum():,} rows without a step are left out")
+            columns = {key: values[has_step] for key, values in columns.items()}
+        if not has_step.any():
+            continue
+        steps = columns["step"]
+        places.append([columns.get(place, np.full(len(steps), np.nan)) for place in PLACES])
+        for key in columns.keys() - set(PLACES):
+            parts.setdefault(key, []).append((steps, columns[key]))
+    return {key: _curve(members) for key, members in parts.items()}, _clock(places), problems
+
+
+def _read_rows(file: Path) -> tuple[dict[tuple[str, ...], list[tuple]], list[str]]:
+    """Return the values of rows grouped by their keys, as rows with the same keys become one array, and problems."""
+    rows_of_shape: dict[tuple[str, ...], list[tuple]] = {}
+    bad_lines: list[int] = []
+    number = 0
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                row = json.loads(line)
+                values = tuple(row.values())
+            except (ValueError, AttributeError, TypeError, RecursionError):
+                bad_lines.append(number)
+            else:
+                rows_of_shape.setdefault(tuple(row), []).append(values)
+    problems = []
+    if bad_lines and bad_lines[-1] == number:
+        problems.append("the last line is cut")
+        bad_lines.pop()
+    if bad_lines:
+        problems.append(f"{len(bad_lines):,} broken lines are left out, the first is line {bad_lines[0]:,}")
+    return rows_of_shape, problems
+
+
+def _columns(shape: tuple[str, ...], rows: list[tuple]) -> dict[str, np.ndarray]:
+    """Return an array, float64 (rows,), for each key whose values are numbers."""
+    try:
+        return dict(zip(shape, np.array(rows, dtype=np.float64).T, strict=True))
+    except (TypeError, ValueError, OverflowError):
+        pass  # some key has a text or a list
+    found = {}
+    for key, values in zip(shape, zip(*rows, strict=True), strict=True):
+        try:
+            found[key] = np.array(values, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
+            continue
+    return {key: values for key, values in found.items() if values.ndim == 1}
+
+
+def _curve(parts: list[tuple[np.ndarray, np.ndarray]]) -> Curve:
+    steps, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    order = np.argsort(steps, kind="stable")
+    return Curve(steps[order], values[order])
+
+
+def _clock(places: list[list[np.ndarray]]) -> Clock:
+    if not places:
+        return Clock()
+    columns = [np.concatenate(arrays) for arrays in zip(*places, strict=True)]
+    _, first = np.unique(columns[0][::-1], return_index=True)  # of equal steps the latest row
+    chosen = len(columns[0]) - 1 - first
+    return Clock(dict(zip(PLACES, (column[chosen] for column in columns), strict=True)))

@@ -1,4 +1,4 @@
-"""The curves of a run as a picture."""
+"""Draw the curves of a run as a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them: about three digits and a unit."""
+"""Write numbers as people read them: about three digits and a unit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _BYTE_SCALES = ((1 << 30, " GiB"), (1 << 20, " MiB"), (1 << 10, " KiB"))
 
 
 def count(value: float) -> str:
-    """`3.31 M`; below ten thousand with all digits."""
+    """Write a count as `3.31 M`; below ten thousand with all digits."""
     short = float(f"{value:.3g}")
     if short < _LEAST_SCALED:
         return f"{value:,.0f}"
@@ -17,13 +17,13 @@ def count(value: float) -> str:
 
 
 def byte_size(value: float) -> str:
-    """`6.15 GiB`."""
+    """Write bytes as `6.15 GiB`."""
     scale, unit = next((scale for scale in _BYTE_SCALES if value >= scale[0]), (1, " bytes"))
     return three_digits(value / scale) + unit
 
 
 def duration(hours: float) -> str:
-    """`48 s`, `3.0 min`, `21.5 h` or `3.2 days`."""
+    """Write hours as `48 s`, `3.0 min`, `21.5 h` or `3.2 days`."""
     for limit, scale, unit in ((1 / 60, 3600, "s"), (1, 60, "min"), (48, 1, "h")):
         if hours < limit:
             return f"{hours * scale:.{0 if unit == 's' else 1}f} {unit}"
@@ -31,17 +31,17 @@ def duration(hours: float) -> str:
 
 
 def per_cent(share: float) -> str:
-    """`36.2 %` of a share between 0 and 1."""
+    """Write a share between 0 and 1 as `36.2 %`."""
     return f"{100 * share:.1f} %"
 
 
 def four_decimals(value: float) -> str:
-    """`0.3921`, as losses and bits per byte are written."""
+    """Write a loss or bits per byte as `0.3921`."""
     return f"{value:.4f}" if value < 1000 else f"{value:,.0f}"
 
 
 def three_digits(value: float) -> str:
-    """Three significant digits, and all before the point."""
+    """Write a number with three significant digits, and all that stand before the point."""
     size = abs(value)
     if size < 0.995:
         return f"{value:.3g}"

@@ -1,10 +1,11 @@
-"""The folders of runs as data: what they hold, in whatever state they are, and what is wrong with them."""
+"""Read the folders of runs, in whatever state they are: what they hold, what is wrong, and whether one is in use."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,8 @@ import yaml
 
 from jpllm import runtime
 from jpllm.runtime import InputError
-from jpllm.tracking.compare.curves import Clock, Curve, read_curves
-from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME
-from jpllm.tracking.shareable import encodable, shareable
-from jpllm.tracking.wandb_mirror import known_id
+from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, Clock, Curve, read_curves
+from jpllm.tracking.wandb.mirror import known_id
 
 CONFIG_NAME = "config.yaml"
 RESULTS_NAME = "results.json"
@@ -26,6 +25,11 @@ ENVIRONMENT_NAME = "environment.json"
 EVALUATION_NAME = "evaluation.json"
 HELD_OUT_NAME = "held_out.jsonl"
 MODEL_NAME = "model"
+LOCK_NAME = ".lock"  # held, for as long as it lives, by the process that writes to the folder
+_PEAK_GPU, _PEAK_HOST = "peak_gpu_bytes", "peak_host_bytes"
+_ADDRESS = r"(?P<address>\w{2,}://[^/\s][^\s,]*)"  # of the Web or a bucket, where such a folder is nobody's home
+_PART = r"[^\\/\s]+"
+_HOMES = rf"(?:[A-Za-z]:)?(?:[\\/]{_PART}){{0,8}}?[\\/](?i:home|users)[\\/]{_PART}"  # also on another disk
 
 State = Literal["finished", "unfinished", "model"]
 
@@ -60,14 +64,14 @@ class Run:
     remarks: list[str] = field(default_factory=list)
 
     def result(self, *keys: str) -> float | None:
-        """A number of the results by its path; None where they have none."""
+        """Return a number of the results by its path; None where they have none."""
         found: object = self.results
         for key in keys:
             found = found.get(key) if isinstance(found, dict) else None
         return number(found)
 
     def figure(self, name: str) -> float | None:
-        """A figure of the results; of a run without results, of its latest evaluation."""
+        """Return a figure of the results or, of a run without results, of its latest evaluation."""
         if self.results or f"eval_{name}" not in self.curves:
             return self.result(name)
         return number(self.curves[f"eval_{name}"].values[-1])
@@ -82,7 +86,7 @@ class Refused:
 
 
 def read_all(names: Sequence[str], hub_names: bool = False) -> tuple[list[Run], list[Refused]]:
-    """The runs in these folders, and those that are none; `hub_names` takes OWNER/NAME of the Hub for a model too."""
+    """Return the runs in these folders and what is none; with `hub_names` OWNER/NAME may be a model of the Hub too."""
     found: list[Run] = []
     refused: list[Refused] = []
     with runtime.progress_bar("reading runs", "runs") as update:
@@ -98,7 +102,7 @@ def read_all(names: Sequence[str], hub_names: bool = False) -> tuple[list[Run], 
 
 
 def read_run(folder: Path, name: str) -> Run:
-    """What a folder holds of a run, or of a model.
+    """Return what a folder holds of a run, or of a model.
 
     Raises:
         InputError: it holds neither; the message does not name it.
@@ -134,18 +138,18 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def number(value: object) -> float | None:
-    """The value if it is a finite number."""
+    """Return the value if it is a finite number, else None."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if is_number else None
 
 
 def rows_of(value: object) -> list[dict]:
-    """The mappings in a list; none where it is no list."""
+    """Return the mappings in a list; none where `value` is no list."""
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
 def num_parameters(model: str | Path) -> int:
-    """Those of a model folder, or of a name on the Hub that was loaded before; the model is built without memory."""
+    """Count the parameters of a model folder or of a name on the Hub that was loaded before; they take no memory."""
     import torch
     import transformers
 
@@ -158,7 +162,7 @@ def num_parameters(model: str | Path) -> int:
 
 
 def count_parameters(run: Run) -> None:
-    """Note how many the model of a run has, or once that they cannot be counted."""
+    """Set how many parameters the model of a run has, or add a remark that they cannot be counted."""
     try:
         run.num_parameters = num_parameters(run.model)
     except Exception as error:  # a configuration may be broken in any way, and the others still compare
@@ -166,8 +170,57 @@ def count_parameters(run: Run) -> None:
         run.remarks += [] if remark in run.remarks else [remark]
 
 
+def is_held(folder: Path) -> bool:
+    """Return whether a process is at work in the folder; where none is, this takes the lock for a moment.
+
+    Raises:
+        OSError: the lock cannot be tried, as in a folder of somebody else.
+    """
+    import filelock
+
+    file = folder / LOCK_NAME
+    if not file.exists():
+        return False
+    lock = filelock.FileLock(file.resolve())
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def planned_peak(plan: dict, measured: str, on_gpu: bool) -> float | None:
+    """Return the peak that a run's plan predicts of the memory that metrics call `measured`; None where it has none.
+
+    The plan's host memory is that of all processes, what is measured that of the main one.
+    """
+    memory = plan.get("memory")
+    if not isinstance(memory, dict) or (measured == _PEAK_HOST and plan.get("num_processes") != 1):
+        return None
+    keys = {_PEAK_GPU: "tensor_bytes", _PEAK_HOST: "host_bytes" if on_gpu else "peak_bytes"}
+    return number(memory.get(keys[measured]))
+
+
+def shareable(value: object) -> object:
+    """Return the value of a JSON or YAML file with a tilde for each home folder that its texts and keys name.
+
+    Reports and cards are made to be passed on.
+    """
+    if isinstance(value, str):
+        return _home_folders().sub(lambda found: found["address"] or "~", encodable(value))
+    if isinstance(value, dict):
+        return {shareable(str(key)): shareable(item) for key, item in value.items()}
+    return [shareable(item) for item in value] if isinstance(value, list) else value
+
+
+def encodable(text: str) -> str:
+    """Return the text without halves of characters, which JSON can hold and no file can."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
 def short_names(names: Sequence[str]) -> list[str]:
-    """For each path its last parts, as many as tell it from the others."""
+    """Return the last parts of each path, as many as tell it from the others."""
     parts = [Path(name).resolve().parts if Path(name).exists() else Path(name).parts for name in names]
     found = []
     for index, own in enumerate(parts):
@@ -179,7 +232,7 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether it can be OWNER/NAME of a model on the Hub, and is nothing on this machine."""
+    """Return whether a name can be OWNER/NAME of a model on the Hub, and is nothing on this machine."""
     parts = Path(name).parts
     return len(parts) == 2 and not Path(name).exists() and not Path(parts[0]).exists()
 
@@ -196,13 +249,13 @@ def _model_without_a_record(folder: Path, name: str) -> Run:
 
 
 def _evaluations(folder: Path, remarks: list[str]) -> list[dict]:
-    """What `recipes/evaluate.py` left in the folder or in one directly below it."""
+    """Return what `recipes/evaluate.py` left in the folder or in one directly below it."""
     files = [*folder.glob(EVALUATION_NAME), *sorted(folder.glob(f"*/{EVALUATION_NAME}"))]
     return [found for file in files if (found := _json_object(file, remarks))]
 
 
 def _json_object(file: Path, remarks: list[str]) -> dict:
-    """The object in a file; empty, with a remark, where the file is broken, and without one where there is none."""
+    """Return the object in a file; an empty one where there is no file or, with a remark, where it is broken."""
     if not file.is_file():
         return {}
     try:
@@ -227,7 +280,7 @@ def _settings(file: Path, remarks: list[str]) -> dict:
 
 
 def _samples(file: Path, remarks: list[str]) -> list[dict]:
-    """The rows with a prompt, a text and a step."""
+    """Return the rows that have a prompt, a text and a step."""
     if not file.is_file():
         return []
     found, num_bad = [], 0
@@ -254,3 +307,10 @@ def _fingerprint(file: Path) -> str | None:
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def _home_folders() -> re.Pattern[str]:
+    """Return a pattern of this user's home folder and of those on other machines, where a run may come from."""
+    own = str(Path.home())
+    folders = [re.escape(own), _HOMES, "/root"] if len(own) > 1 else [_HOMES, "/root"]
+    return re.compile(rf"{_ADDRESS}|(?<![\w.~-])(?:{'|'.join(folders)})(?![\w.-])")

@@ -18,7 +18,7 @@ from jpllm.runtime import Diverged
 from jpllm.tracking import alarms
 from jpllm.tracking.energy import EnergyMeter
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, append_row, read_rows
-from jpllm.tracking.wandb_mirror import WandbMirror
+from jpllm.tracking.wandb.mirror import WandbMirror
 from jpllm.training import machine
 
 _MAX_SKIPPED_IN_A_ROW = 25

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as logging_of_transformers
 
-from jpllm import config, runtime
+from jpllm import runtime
 from jpllm.data import mix
 from jpllm.data.blocks import BlockDataset
 from jpllm.data.corpus import DataConfig, EncodedText, write_documents
@@ -23,7 +23,8 @@ from jpllm.models.build import describe
 from jpllm.runtime import InputError, StoppedEarly
 from jpllm.tokenizer.encoder import CorpusEncoder
 from jpllm.tracking.energy import EnergyMeter
-from jpllm.tracking.wandb_mirror import WandbMirror
+from jpllm.tracking.wandb import content as wandb_content
+from jpllm.tracking.wandb.mirror import WandbMirror
 from jpllm.training import checkpoint, engine, environment, out_of_memory, run_folder, run_plan
 from jpllm.training.arguments import TrainingConfig, choose_precision, num_steps, training_arguments
 from jpllm.training.callbacks import Clock, LossScaleGuard, MetricsRecorder, SampleWriter
@@ -159,8 +160,7 @@ def train_model(
     meter = EnergyMeter() if training.measure_energy else None
     mirror = None
     if training.report_to == "wandb":
-        names = {"sources": [use.source for use in mixture]} if mixture else {}
-        settings = config.shareable(configuration, ("model", "tokenizer")) | names
+        settings = wandb_content.settings(configuration, [use.source for use in mixture or ()])
         mirror = WandbMirror(training.output_dir, settings)
     recorder = MetricsRecorder(training.output_dir, clock, meter, mirror)
     run_folder.prepare(training.output_dir, configuration, write_held_out)

@@ -20,9 +20,8 @@ from jpllm import config, runtime
 from jpllm.data.blocks import BlockDataset
 from jpllm.data.corpus import EncodedText
 from jpllm.runtime import InputError
-from jpllm.tracking.lock import LOCK_NAME
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME
-from jpllm.tracking.runs import CONFIG_NAME, HELD_OUT_NAME, MODEL_NAME, RESULTS_NAME
+from jpllm.tracking.runs import CONFIG_NAME, HELD_OUT_NAME, LOCK_NAME, MODEL_NAME, RESULTS_NAME
 from jpllm.training.checkpoint import PARTIAL_NAME, Facts
 
 CHECKPOINTS_NAME = "checkpoints"

@@ -8,7 +8,7 @@ from jpllm.evaluation.identity import identity
 from jpllm.models.build import build_from_scratch, load_trained
 from jpllm.models.presets import ModelConfig
 from jpllm.tokenizer.load import load
-from tests.sharing import card_runs
+from tests.sharing.card import card_runs
 
 LICENCES = ["--license", "apache-2.0", "--data_license", *card_runs.DATA_LICENSE]
 

@@ -19,11 +19,12 @@ from jpllm import cli
 from jpllm.models.build import build_from_scratch, load_trained
 from jpllm.models.classifier import build_classifier
 from jpllm.models.presets import ModelConfig
-from jpllm.sharing import export_proof, hub, llama_cpp_alone
+from jpllm.sharing import export_proof, hub
+from jpllm.sharing.gguf import llama_cpp_alone
 from jpllm.tokenizer.load import load, save
 from jpllm.tokenizer.mask import ensure_mask_token
 from tests.recipes.test_pretrain_scratch import RECIPE, SMALL, call_recipe
-from tests.sharing import card_runs
+from tests.sharing.card import card_runs
 from tests.tokenizer.byte_level import byte_level_tokenizer
 
 LICENCES = ["--license", "apache-2.0", "--data_license", *card_runs.DATA_LICENSE]

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from jpllm import cli
 from jpllm.commands import watch
-from jpllm.tracking import watch_frame
-from jpllm.tracking.watch import RunReader
+from jpllm.tracking.watch import frame
+from jpllm.tracking.watch.status import RunReader
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_without_a_run(argv, message, capsys, tmp_path, monkeypatch):
 
 def test_what_is_known_is_not_drawn_again(run, monkeypatch):
     console, drawn = Console(file=io.StringIO(), force_terminal=True, width=80, height=24), []
-    monkeypatch.setattr(watch_frame, "frame", lambda look, *size: drawn.append(look.latest("step")) or "")
+    monkeypatch.setattr(frame, "frame", lambda status, *size: drawn.append(status.latest("step")) or "")
     looks = iter(["", "", '{"step": 4, "tokens": 256, "epoch": 0.4, "loss": 1.5}\n', "", "end"])
 
     def wait(seconds):

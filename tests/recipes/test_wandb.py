@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from jpllm.tracking import wandb_mirror
+from jpllm.tracking.wandb import mirror
 from tests.configs.test_configs import ROOT
 from tests.recipes.test_kill import TIMES
 from tests.recipes.test_pretrain_scratch import RECIPE, SMALL, call_recipe
-from tests.tracking.test_wandb_mirror import fake, history, tables  # noqa: F401 (a fixture)
+from tests.tracking.wandb.test_mirror import fake, history, tables  # noqa: F401 (a fixture)
 
 CANARY = "canary-8b1f"
 SECRETS = ("WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "WANDB_USERNAME")
@@ -73,14 +73,14 @@ SLOW = [pytest.param(what, marks=pytest.mark.slow) for what in ("init hangs", "f
 @pytest.mark.parametrize("what", ["log hangs", *SLOW])
 def test_training_does_not_notice(corpus_file, tokenizer_dir, tmp_path, fake, monkeypatch, capfd, what):  # noqa: F811
     monkeypatch.setenv("FAKE_WANDB", what)
-    monkeypatch.setattr(wandb_mirror, "CLOSING_SECONDS", 0.5)
+    monkeypatch.setattr(mirror, "CLOSING_SECONDS", 0.5)
     argv = [*SMALL, "--sources", str(corpus_file), "--tokenizer", str(tokenizer_dir)]
     argv += ["--shards_dir", str(tmp_path / "shards"), "--output_dir"]
     assert call_recipe(monkeypatch, RECIPE, [*argv, str(tmp_path / "alone")]) == 0
     monkeypatch.setattr("jpllm.training.callbacks.MetricsRecorder.close", closing_times := Closing())
     capfd.readouterr()
     assert call_recipe(monkeypatch, RECIPE, [*argv, str(fake), "--report_to", "wandb"]) == 0
-    assert closing_times.seconds < 0.5 + wandb_mirror._GRACE_SECONDS + 5
+    assert closing_times.seconds < 0.5 + mirror._GRACE_SECONDS + 5
     lines = [line for line in capfd.readouterr().err.splitlines() if "wandb: " in line]
     assert len([line for line in lines if "WANDB_MODE" not in line]) == 1
     assert contents(fake) == contents(tmp_path / "alone")

@@ -10,7 +10,7 @@ import torch
 from jpllm.models.build import build_from_scratch, load_trained
 from jpllm.models.presets import ModelConfig
 from jpllm.runtime import InputError
-from jpllm.sharing.export import generation_config, new_folder, refuse_unwanted, save_model, set_dtype
+from jpllm.sharing.export import generation_config, refuse_unwanted, save_model, set_dtype
 from jpllm.tokenizer.load import load
 
 SAMPLING = {"max_new_tokens": 20, "temperature": 0.8, "top_p": 0.95, "repetition_penalty": 1.1}
@@ -25,25 +25,6 @@ def tokenizer(tokenizer_dir):
 @pytest.fixture
 def model(tokenizer):
     return build_from_scratch(ModelConfig(model="llama-tiny", **SHAPE), tokenizer, seed=0)
-
-
-def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    with new_folder(tmp_path / "a" / "b") as folder:
-        (folder / "x").write_text("x")
-        assert not (tmp_path / "a" / "b").exists()
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
-    with pytest.raises(FileNotFoundError), new_folder(tmp_path / "c") as folder:
-        (folder / "x" / "y").write_text("x")
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-
-
-def test_only_an_empty_folder_is_taken(tmp_path):
-    (tmp_path / "empty").mkdir()
-    with new_folder(tmp_path / "empty") as folder:
-        (folder / "x").write_text("x")
-    with pytest.raises(InputError, match="is there already and not empty"), new_folder(tmp_path / "empty"):
-        pass
-    assert (tmp_path / "empty" / "x").read_text() == "x"
 
 
 def test_what_is_written(model, tokenizer, tokenizer_dir, tmp_path):

@@ -198,7 +198,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes | None) -> N
 
 def test_a_used_folder_is_refused_and_an_empty_one_taken(folders: dict[str, Path], tmp_path: Path) -> None:
     model_file = folders["default"] / "tokenizer.model"
-    with pytest.raises(InputError, match="already in use"):
+    with pytest.raises(InputError, match=r"output_dir: .* is there already and not empty"):
         convert(model_file, folders["published"])
     (tmp_path / "empty").mkdir()
     convert(model_file, tmp_path / "empty")

@@ -13,7 +13,7 @@ from jpllm.tracking.runs import Refused, Run
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared.
+    """What a comparison of runs holds.
 
     Attributes:
         refused: folders that could not be.
@@ -36,7 +36,7 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """How many runs there are, and their names while there are few."""
+        """The names of the runs while there are few, else their number."""
         names = [run.name for run in self.runs]
         return ", ".join(names) if len(names) <= 4 else f"{len(names)} runs"
 
@@ -44,7 +44,7 @@ class Comparison:
 def compare(
     runs: Sequence[Run], refused: Sequence[Refused] = (), asked: Sequence[Prompt] = (), asked_note: str = ""
 ) -> Comparison:
-    """Everything that is to be shown of these runs."""
+    """Return everything that is to be shown of these runs."""
     recorded, note = prompts_of(runs)
     return Comparison(
         runs=runs,

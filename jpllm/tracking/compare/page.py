@@ -1,24 +1,29 @@
-"""A comparison as one HTML file that needs nothing else: no network, no other file."""
+"""Write a comparison as one HTML file that needs nothing else: no network, no other file."""
 
 from __future__ import annotations
 
 import html
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
 
+import numpy as np
+
 from jpllm import __version__
 from jpllm.tracking.compare.contents import Comparison
-from jpllm.tracking.compare.curves import drawn, drawn_clock
 from jpllm.tracking.compare.summary import loss_unit
 from jpllm.tracking.compare.tables import Table
-from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
+from jpllm.tracking.metrics import EVAL_GROUP_PREFIX, PLACES, Clock, Curve
 from jpllm.tracking.runs import Run
 
 SCRIPTS = ("dom.js", "tables.js", "samples.js", "axes.js", "frame.js", "chart.js", "curves.js", "page.js")
 _MAX_POINTS, _MIN_POINTS, _MAX_LONG_POINTS = 1500, 200, 120_000
+_MAX_CLOCK_POINTS = 1000
+_NUM_DIGITS = 6
+_LEAST_SEEN = 0.005  # of the height of a picture
 _TITLES = {
     "loss": "training loss",
     "eval_loss": "held-out loss",
@@ -42,7 +47,7 @@ _FOLDED = frozenset(["learning_rate", "grad_norm", "tokens_per_second", "kwh", "
 
 
 def to_html(found: Comparison) -> str:
-    """The page."""
+    """Return the page of a comparison."""
     parts = resources.files("jpllm.tracking.compare") / "assets"
     text = {name: (parts / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *SCRIPTS)}
     page = text["page.html"]
@@ -59,7 +64,7 @@ def to_html(found: Comparison) -> str:
 
 
 def embedded(value: object) -> str:
-    """JSON that ends no script element and opens no comment, whatever the texts in it are."""
+    """Return JSON that ends no script element and opens no comment, whatever texts are in it."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -67,7 +72,7 @@ def embedded(value: object) -> str:
 
 
 def payload(found: Comparison) -> dict:
-    """What the scripts of the page read."""
+    """Return what the scripts of the page read."""
     num_points = points_per_curve(found.runs)
     tables = {
         "summary": [found.summary],
@@ -89,13 +94,13 @@ def payload(found: Comparison) -> dict:
 
 
 def points_per_curve(runs: Sequence[Run]) -> int:
-    """So many that the page stays small, however many runs there are."""
+    """Return how many points a curve may have for the page to stay small, however many runs there are."""
     num_long = sum(len(curve.steps) > _MIN_POINTS for run in runs for curve in run.curves.values())
     return max(_MIN_POINTS, min(_MAX_POINTS, _MAX_LONG_POINTS // max(1, num_long)))
 
 
 def metrics(runs: Sequence[Run]) -> list[dict]:
-    """The curves that there are: key, title, whether they are shown at first, and levels to compare them with."""
+    """Return key and title of each curve, whether it is shown at first, and the levels to compare it with."""
     found = dict.fromkeys(key for run in runs for key in run.curves)
     known = [*_TITLES][:3]
     order = [*known, *sorted(key for key in found if key.startswith(EVAL_GROUP_PREFIX)), *_TITLES]
@@ -126,7 +131,7 @@ def _title(key: str, runs: Sequence[Run]) -> str:
 
 
 def _levels(key: str, runs: Sequence[Run]) -> list[dict]:
-    """Lines of a picture: what a compressor or chance reaches, where it is the same for all runs that know it."""
+    """Return the levels of a picture: what a compressor or chance reaches, where all runs that know it agree."""
     wanted = {
         "eval_bits_per_byte": (("xz -9", ("xz_bits_per_byte",)),),
         "eval_accuracy": (("chance", ("validation", "chance")), ("majority", ("validation", "majority"))),
@@ -150,10 +155,63 @@ def _run(run: Run, num_points: int) -> dict:
 
 
 def _table(table: Table) -> dict:
-    """Without what is empty: a page of many runs has many cells."""
+    """Return a table without its empty values: a page of many runs has many cells."""
     rows = [{**asdict(row), "cells": [cell and _filled(asdict(cell)) for cell in row.cells]} for row in table.rows]
     return {**asdict(table), "rows": rows}
 
 
 def _filled(values: dict) -> dict:
     return {key: value for key, value in values.items() if value is not None and value is not False}
+
+
+def drawn(curve: Curve, num_points: int) -> dict[str, list]:
+    """Return at most `num_points` points for a picture: `step` as differences, and `mean`.
+
+    A curve with more is cut into runs of neighbouring rows. So that no peak is lost these also have `low` and `high`,
+    unless nobody would see them apart.
+    """
+    num_rows = len(curve.steps)
+    if num_rows <= num_points:
+        return {"step": differences(curve.steps), "mean": rounded(curve.values)}
+    starts = np.arange(num_points) * num_rows // num_points
+    counts = np.diff(starts, append=num_rows)
+    is_known = np.isfinite(curve.values)
+    num_known = np.add.reduceat(is_known.astype(np.int64), starts)
+    sums = np.add.reduceat(np.where(is_known, curve.values, 0.0), starts)
+    means = np.where(num_known > 0, sums / np.maximum(num_known, 1), np.nan)
+    low = np.minimum.reduceat(np.where(is_known, curve.values, np.inf), starts)
+    high = np.maximum.reduceat(np.where(is_known, curve.values, -np.inf), starts)
+    found = {"step": differences(curve.steps[starts + counts // 2]), "mean": rounded(means)}
+    seen = num_known > 0
+    if seen.any() and (high - low)[seen].max() > _LEAST_SEEN * (high[seen].max() - low[seen].min()):
+        found |= {"low": rounded(low), "high": rounded(high)}
+    return found
+
+
+def drawn_clock(clock: Clock) -> dict[str, list]:
+    """Return the places at as many steps as a page needs to convert the others between them; training time in hours."""
+    if not len(clock):
+        return {}
+    num_points = min(len(clock), _MAX_CLOCK_POINTS)
+    chosen = np.linspace(0, len(clock) - 1, num_points).round().astype(np.int64)
+    found = {place: clock.places[place][chosen] for place in PLACES}
+    return {
+        "step": differences(found["step"]),
+        "tokens": rounded(found["tokens"], 12),
+        "epoch": rounded(found["epoch"]),
+        "hours": rounded(found["training_seconds"] / 3600),
+    }
+
+
+def differences(steps: np.ndarray) -> list[int | float]:
+    """Return the first step, and what each of the others adds."""
+    return [int(step) if step.is_integer() else step for step in np.diff(steps, prepend=0.0).tolist()]
+
+
+def rounded(values: np.ndarray, num_digits: int = _NUM_DIGITS) -> list[int | float | None]:
+    """Return numbers with `num_digits` significant digits, whole ones as integers, and None for what is not finite."""
+    found: list[int | float | None] = []
+    for value in values.tolist():
+        short = float(f"{value:.{num_digits}g}")
+        found.append(None if not math.isfinite(short) else int(short) if short.is_integer() else short)
+    return found

@@ -1,4 +1,4 @@
-"""What runs wrote for the same prompts, chosen so that a page can hold it."""
+"""Choose, of what runs wrote for the same prompts, as much as a page can hold."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Prompt:
 
 
 def prompts_of(runs: Sequence[Run]) -> tuple[list[Prompt], str]:
-    """Prompts that most runs were asked, and a note on those that are not shown."""
+    """Return the prompts that most runs were asked, and a note on those that are not shown."""
     rows_of_run = [_by_prompt(run.samples) for run in runs]
     num_runs: dict[str, int] = {}
     for own in rows_of_run:
@@ -65,7 +65,7 @@ def prompts_of(runs: Sequence[Run]) -> tuple[list[Prompt], str]:
 
 
 def _by_prompt(rows: Sequence[dict]) -> dict[str, list[dict]]:
-    """The rows of each prompt, one for each step."""
+    """Return the rows of each prompt, one for each step."""
     found: dict[str, dict[float, dict]] = {}
     for row in rows:
         found.setdefault(row["prompt"], {})[row["step"]] = row
@@ -73,7 +73,7 @@ def _by_prompt(rows: Sequence[dict]) -> dict[str, list[dict]]:
 
 
 def _thinned(rows: Sequence[dict], most_times: int) -> list[Sample]:
-    """The first, the last, and those evenly between."""
+    """Return the samples of the first row, of the last one, and of rows evenly between them."""
     if not rows:
         return []
     places = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most_times)).round().astype(int))

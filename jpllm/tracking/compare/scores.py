@@ -1,4 +1,4 @@
-"""What evaluations found of runs: benchmarks beside chance, and bits per byte of texts."""
+"""Make rows of a table of what evaluations found: benchmarks beside chance, and bits per byte of texts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Best = Literal["high", "low"]
 
 
 def jglue_rows(runs: Sequence[Run]) -> list[Row]:
-    """A row for each task and metric of the evaluations, and for each way that it was asked or trained.
+    """Return a row for each task and metric of the evaluations, and for each way that it was asked or trained.
 
     Behind it stand the scores without the items that stand in a run's training texts. None of them is the best one,
     for other items are left of each run.
@@ -32,7 +32,7 @@ def jglue_rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def without_hits(row: dict) -> list[dict]:
-    """The entries that `jpllm.evaluation.clean_scores` added to a row, as far as they are whole."""
+    """Return the entries that `jpllm.evaluation.clean_scores` added to a row, as far as they are whole."""
     found = []
     for entry in rows_of(row.get("without_hits")):
         known = {key: number(entry.get(key)) for key in ("n", "num_left_out", "value", "standard_error")}
@@ -61,7 +61,7 @@ def _rows_of_part(runs: Sequence[Run], part: str) -> list[Row]:
 
 
 def _note(row: dict) -> str:
-    """How a score was got, as far as scores differ in it, and what chance gives."""
+    """Return how a score was got, as far as scores differ in it, and what chance gives."""
     parts = [f"{row['style']}, {row.get('num_fewshot')} shots"] if "style" in row else []
     parts += [f"{items:,.0f} items"] if (items := number(row.get("n"))) is not None else []
     parts += [f"{rows:,.0f} training rows"] if (rows := number(row.get("max_train_rows"))) is not None else []
@@ -71,7 +71,7 @@ def _note(row: dict) -> str:
 
 
 def _cells(row: dict) -> Iterator[tuple[str, Cell]]:
-    """A score, and behind it those without items in training texts, by what was left out."""
+    """Yield the cell of a score, and of the scores without items in training texts, each with what was left out."""
     metric, value, chance = str(row.get("metric")), number(row.get("value")), number(row.get("chance"))
 
     def cell(text: str, value: float | None) -> Cell:
@@ -87,7 +87,7 @@ def _cells(row: dict) -> Iterator[tuple[str, Cell]]:
 
 
 def text_rows(runs: Sequence[Run]) -> list[Row]:
-    """Bits per byte of texts that evaluations scored; of equal name and length they are taken for the same.
+    """Return rows of bits per byte of the texts that evaluations scored; equal name and length make the same text.
 
     Scores with another window or step of it, which give a token more or less to read before it, are rows of their own.
     """
@@ -117,7 +117,7 @@ def _put(cells: list[Cell | None], index: int, cell: Cell) -> None:
 
 
 def with_best(cells: list[Cell | None], best: Best | None) -> list[Cell | None]:
-    """The cells with a mark at the best one, where there are several."""
+    """Return the cells with a mark at the best one, where there are several."""
     known = [cell for cell in cells if cell]
     if best is None or len(set(map(_figure_of, known))) < 2:
         return cells
@@ -126,5 +126,5 @@ def with_best(cells: list[Cell | None], best: Best | None) -> list[Cell | None]:
 
 
 def _figure_of(cell: Cell) -> str:
-    """The number, as precise as it is shown, without its error and remarks."""
+    """Return the number of a cell as precise as it is shown, without its error and remarks."""
     return re.split(r" [±%]|, ", cell.text)[0]

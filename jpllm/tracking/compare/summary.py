@@ -1,4 +1,4 @@
-"""What runs cost and what they reached, in one table."""
+"""Make the summary of runs: one table of what they cost and what they reached."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from jpllm.scores import score_with_error
 from jpllm.tracking.compare.scores import Best, jglue_rows, text_rows, with_best
 from jpllm.tracking.compare.tables import Cell, Row, Table, group_changes, note_on_group, tone_of
-from jpllm.tracking.planned_memory import planned_peak
 from jpllm.tracking.quantities import byte_size, count, duration, four_decimals, per_cent, three_digits
-from jpllm.tracking.runs import Run, number
+from jpllm.tracking.runs import Run, number, planned_peak
 
 # What tells the objectives apart, and what the loss of each is a mean of.
 _LOSS_UNITS = {
@@ -44,7 +43,7 @@ class _Figure:
 
 
 def summary(runs: Sequence[Run]) -> Table:
-    """Cost, quality, benchmarks and forgetting; rows that no run knows are left out."""
+    """Return the table of cost, quality, benchmarks and forgetting, without rows that no run knows."""
     costs = [figure.row("Size and cost", runs) for figure in _COSTS]
     texts, note = _held_out_texts(runs)
     qualities = [figure.row("On its held-out texts", runs) for figure in _QUALITIES]
@@ -56,13 +55,13 @@ def summary(runs: Sequence[Run]) -> Table:
 
 
 def share_texts(runs: Sequence[Run], cells: Sequence[Cell | None]) -> bool:
-    """Whether the runs that have a cell are known to have the same held-out texts or rows."""
+    """Return whether the runs that have a cell are known to have the same held-out texts or rows."""
     found = {run.held_out for run, cell in zip(runs, cells, strict=True) if cell}
     return len(found) == 1 and None not in found
 
 
 def loss_unit(run: Run) -> str | None:
-    """What the held-out loss of a run is measured in; None where it has not been evaluated."""
+    """Return what the held-out loss of a run is measured in; None where it has not been evaluated."""
     scores = run.results.get("validation")
     known = scores if isinstance(scores, dict) else {}
     return next((unit for key, unit in _LOSS_UNITS.items() if run.figure(key) is not None or key in known), None)
@@ -107,7 +106,7 @@ def _tokens_per_second(run: Run) -> float | None:
 
 
 def _largest(key: str) -> Callable[[Run], float | None]:
-    """Of the results, or of the rows so far."""
+    """Return a function that reads the largest value of a metric: of the results, or of the rows so far."""
 
     def read(run: Run) -> float | None:
         found = run.result(key)
@@ -117,7 +116,7 @@ def _largest(key: str) -> Callable[[Run], float | None]:
 
 
 def _planned(key: str) -> Callable[[Run], float | None]:
-    """The peak that was predicted of the same memory."""
+    """Return a function that reads the peak which was predicted of the same memory."""
     return lambda run: planned_peak(run.plan, key, on_gpu=_largest("peak_gpu_bytes")(run) is not None)
 
 
@@ -156,7 +155,7 @@ _CHANGES = (
 
 
 def _change_row(runs: Sequence[Run], title: str, key: str) -> Row:
-    """Shares before and after."""
+    """Return a row of a share before the training and after it."""
     cells: list[Cell | None] = []
     for run in runs:
         before, after = run.result(key, "before"), run.result(key, "after")
@@ -168,7 +167,7 @@ def _change_row(runs: Sequence[Run], title: str, key: str) -> Row:
 
 
 def _classifier_row(runs: Sequence[Run], split: str) -> Row:
-    """Accuracy with what chance gives, or the correlation."""
+    """Return a row of a classifier's accuracy with what chance gives, or of its correlation."""
     cells: list[Cell | None] = []
     for run in runs:
         value, pearson = _split_figure(run, split, "accuracy"), _split_figure(run, split, "pearson")
@@ -177,13 +176,13 @@ def _classifier_row(runs: Sequence[Run], split: str) -> Row:
             cells.append(Cell(f"{score_with_error('acc', value, error)} accuracy", value, bar=value, mark=chance))
         else:
             cells.append(None if pearson is None else Cell(f"{pearson:.3f} Pearson", pearson, bar=max(pearson, 0.0)))
-    ways = {_way_to_score(run, split) for run, cell in zip(runs, cells, strict=True) if cell}
-    is_comparable = share_texts(runs, cells) and len(ways) == 1
+    settings = {_scored_by(run, split) for run, cell in zip(runs, cells, strict=True) if cell}
+    is_comparable = share_texts(runs, cells) and len(settings) == 1
     return Row(f"{split} rows", with_best(cells, "high" if is_comparable else None), "On its held-out texts")
 
 
-def _way_to_score(run: Run, split: str) -> tuple:
-    """What has to be equal beside the held-out rows: the metric, and what the test rows are."""
+def _scored_by(run: Run, split: str) -> tuple:
+    """Return what must be equal for scores to compare, beside the held-out rows: metric, and what the test rows are."""
     metric = "accuracy" if _split_figure(run, split, "accuracy") is not None else "pearson"
     if split == "validation":
         return (metric,)
@@ -191,12 +190,12 @@ def _way_to_score(run: Run, split: str) -> tuple:
 
 
 def _split_figure(run: Run, split: str, name: str) -> float | None:
-    """Of the results; the latest evaluation of a training that goes on is on the validation rows."""
+    """Return a figure of the results or, of a training that goes on, of its latest evaluation on validation rows."""
     return run.figure(name) if split == "validation" and not run.results else run.result(split, name)
 
 
 def _held_out_texts(runs: Sequence[Run]) -> tuple[list[Row], str]:
-    """Which runs were measured on the same texts, where they are not all."""
+    """Return a row and a note on which runs were measured on the same texts; empty where all were."""
     letters: dict[str, str] = {}
     for run in runs:
         if run.held_out:
@@ -209,7 +208,7 @@ def _held_out_texts(runs: Sequence[Run]) -> tuple[list[Row], str]:
 
 
 def _groups(runs: Sequence[Run]) -> list[Row]:
-    """The change of bits per byte of each group of texts."""
+    """Return rows of the change of bits per byte of each group of texts."""
     changes = [group_changes(run) for run in runs]
     rows = []
     for group in dict.fromkeys(group for own in changes for group in own):

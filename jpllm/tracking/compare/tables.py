@@ -1,4 +1,4 @@
-"""The tables of a comparison, in whatever format they are shown: settings, forgetting, data, machines."""
+"""Make the tables of a comparison, for every format: settings, forgetting, data, machines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OTHER_TEXTS = "the runs' texts may differ"
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a table.
+    """A cell of a table.
 
     Attributes:
         value: what it is sorted by.
@@ -40,7 +40,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """What one thing is in each column; None where a column does not know it."""
+    """A row of a table: what one thing is in each column; None where a column does not know it."""
 
     title: str
     cells: list[Cell | None]
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells.
+    """A table as rows of cells.
 
     Attributes:
         columns: their names; None where they are the runs.
@@ -66,19 +66,19 @@ class Table:
 
 
 def settings_tables(runs: Sequence[Run]) -> list[Table]:
-    """The settings that differ."""
+    """Return tables of the settings that differ."""
     flat = [dict(flattened(run.settings, _OWN_KEYS)) if run.settings else None for run in runs]
     return _differing(flat, "Settings that differ", "Settings that only some of the runs have")
 
 
 def environment_tables(runs: Sequence[Run]) -> list[Table]:
-    """What differs in machines, versions and code."""
+    """Return tables of what differs in machines, versions and code."""
     flat = [dict(flattened(_environment(run), _SESSION_KEYS)) or None for run in runs]
     return _differing(flat, "Machines and versions that differ", "Recorded of some of the runs only")
 
 
 def _differing(flat: Sequence[Mapping[str, str] | None], title: str, title_of_others: str) -> list[Table]:
-    """What runs that have a key differ in, then keys that only some have; `flat` is None where nothing is recorded."""
+    """Return what runs with a key differ in, then keys that only some have; `flat` has None where nothing is known."""
     known = [own for own in flat if own is not None]
     differing, others = [], []
     for key in dict.fromkeys(key for own in known for key in own):
@@ -93,14 +93,14 @@ def _differing(flat: Sequence[Mapping[str, str] | None], title: str, title_of_ot
 
 
 def _environment(run: Run) -> dict:
-    """That of the latest start, and what the results add."""
+    """Return the environment of the latest start, and what the results add to it."""
     sessions = rows_of(run.environment.get("sessions"))
     added = {key: run.results[key] for key in ("device", "engine", "versions") if key in run.results}
     return {**(sessions[-1] if sessions else run.environment), **added}
 
 
 def flattened(value: object, without: frozenset[str] = frozenset(), key: str = "") -> Iterator[tuple[str, str]]:
-    """Keys such as `sources[0].weight`, and each value as a text."""
+    """Yield keys such as `sources[0].weight`, each with its value as a text."""
     if isinstance(value, Mapping) and (value or not key):
         for name, item in value.items():
             if key or name not in without:
@@ -118,7 +118,7 @@ def _text(value: object) -> str:
 
 
 def mixture_table(runs: Sequence[Run]) -> Table | None:
-    """Shares of the training tokens by source, asked and achieved; None where no run has several sources."""
+    """Return the shares of the training tokens by source, asked and achieved; None where no run has several."""
     uses = [{str(row.get("source")): row for row in rows_of(run.results.get("mixture"))} for run in runs]
     if all(len(own) < 2 for own in uses):
         return None
@@ -140,7 +140,7 @@ def _use(row: dict | None) -> Cell | None:
 
 
 def forgetting_tables(runs: Sequence[Run]) -> list[Table]:
-    """Bits per byte of each group of texts before and after each run, and the matrices of evaluations."""
+    """Return tables of bits per byte of each group of texts before and after each run, and in evaluations."""
     changes = [group_changes(run) for run in runs]
     groups = dict.fromkeys(group for own in changes for group in own)
     rows = [
@@ -161,7 +161,7 @@ def forgetting_tables(runs: Sequence[Run]) -> list[Table]:
 
 
 def group_changes(run: Run) -> dict[str, tuple[float, float]]:
-    """Bits per byte of each group of texts in the first and in the last evaluation, where there are two."""
+    """Return bits per byte of each group of texts in the first and in the last evaluation, where there are two."""
     known = run.results.get("groups")
     found = {}
     for group, change in known.items() if isinstance(known, dict) else ():
@@ -177,31 +177,31 @@ def group_changes(run: Run) -> dict[str, tuple[float, float]]:
 
 
 def change_cell(before: float, after: float) -> Cell:
-    """`0.9430 → 0.9489 (+0.0059)`."""
+    """Return the cell of a change of bits per byte: `0.9430 → 0.9489 (+0.0059)`."""
     change = after - before
     return Cell(f"{four_decimals(before)} → {four_decimals(after)} ({change:+.4f})", change, tone=tone_of(change))
 
 
 def tone_of(change: float) -> Literal["good", "bad"] | None:
-    """Whether a change of bits per byte is good news; None where it is too small for either."""
+    """Return whether a change of bits per byte is good news; None where it is too small for either."""
     return None if abs(change) < _NOTEWORTHY_BITS else "bad" if change > 0 else "good"
 
 
 def note_on_group(group: str, runs: Sequence[Run], changes: Sequence[Mapping[str, object]]) -> str:
-    """A warning where the texts of a group may be others in each of the runs that have it; `changes` is by run."""
+    """Return a warning where runs may have other texts in a group of the same name; `changes` is by run."""
     texts = {_texts_of_groups(run) for run, own in zip(runs, changes, strict=True) if group in own}
     num_runs = sum(group in own for own in changes)
     return _OTHER_TEXTS if num_runs > 1 and (len(texts) > 1 or None in texts) else ""
 
 
 def _texts_of_groups(run: Run) -> tuple[str, ...] | None:
-    """What decides on the texts of a run's groups; None where that is not known."""
+    """Return what decides on the texts of a run's groups; None where that is not known."""
     asked = (json.dumps(run.settings.get(key), default=str, sort_keys=True) for key in _GROUP_TEXT_KEYS)
     return (run.held_out, *asked) if run.held_out else None
 
 
 def _matrix(name: str, found: object) -> Table | None:
-    """`jpllm.evaluation.forgetting.Matrix` as it stands in an evaluation."""
+    """Return the table of a `jpllm.evaluation.forgetting.Matrix` in an evaluation; None where there is none."""
     models = found.get("models") if isinstance(found, dict) else None
     groups = found.get("bits_per_byte") if isinstance(found, dict) else None
     if not (isinstance(models, list) and models and isinstance(groups, dict)):

@@ -1,4 +1,4 @@
-"""A comparison as Markdown, and its summary as a table in the terminal."""
+"""Write a comparison as Markdown, and its summary as a table in the terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EVIDENT_GROUPS = frozenset(["Size and cost", "On its held-out texts", "JGLUE"])
 
 
 def to_markdown(found: Comparison) -> str:
-    """Everything but curves and what was written before the end of a training."""
+    """Return the comparison as Markdown, without curves and the samples before the end of a training."""
     names = [run.name for run in found.runs]
     tables = [*found.settings, *found.environment, *found.forgetting, *([found.mixture] if found.mixture else [])]
     parts = [f"# {markdown.escaped(found.title)}", _markdown_table(found.summary, names)]
@@ -40,7 +40,7 @@ def to_markdown(found: Comparison) -> str:
 
 
 def to_terminal(found: Comparison) -> RichTable:
-    """The summary."""
+    """Return the summary as a table for the terminal."""
     shown = markdown.terminal_table(*_oriented(found.summary, [run.name for run in found.runs]))
     shown.caption = found.summary.note or None
     return shown
@@ -52,7 +52,7 @@ def _markdown_table(table: Table, names: Sequence[str]) -> str:
 
 
 def _oriented(table: Table, names: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Head and rows: things below each other and runs side by side, or, of many runs, the other way round."""
+    """Return head and rows: runs side by side or, where there are many, below each other."""
     columns = names if table.columns is None else table.columns
     head, rows = ["", *columns], [[_title(row), *map(_shown, row.cells)] for row in table.rows]
     if table.columns is None and len(columns) > MAX_COLUMNS:

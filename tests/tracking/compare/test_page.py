@@ -1,12 +1,23 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from jpllm.tracking.compare import page as module
 from jpllm.tracking.compare.contents import compare
-from jpllm.tracking.compare.curves import Curve
-from jpllm.tracking.compare.page import embedded, metrics, payload, points_per_curve, to_html
+from jpllm.tracking.compare.page import (
+    differences,
+    drawn,
+    drawn_clock,
+    embedded,
+    metrics,
+    payload,
+    points_per_curve,
+    rounded,
+    to_html,
+)
+from jpllm.tracking.metrics import Clock, Curve, read_curves
 from jpllm.tracking.runs import Refused, Run, read_run
 from tests.tracking.run_folders import RESULTS, place, rows, write_run
 
@@ -139,3 +150,72 @@ def test_more_curves_have_fewer_points(num_curves, num_points):
 def test_every_file_of_the_page_is_in_it():
     folder = module.resources.files("jpllm.tracking.compare") / "assets"
     assert {file.name for file in folder.iterdir()} == {"page.html", "page.css", *module.SCRIPTS}
+
+
+def test_what_diverged_is_not_a_number(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "loss": NaN}\n', encoding="utf-8")
+    curves, _, _ = read_curves(file)
+    assert json.dumps(drawn(curves["loss"], 10)) == '{"step": [1, 1], "mean": [2.5, null]}'
+
+
+def test_a_short_curve_is_drawn_as_it_is():
+    curve = Curve(np.array([0.0, 10.0, 30.0]), np.array([1.23456789, 2.0, 3e-5]))
+    assert drawn(curve, 3) == {"step": [0, 10, 20], "mean": [1.23457, 2, 3e-05]}
+
+
+def test_a_long_curve_keeps_means_and_extremes():
+    values = np.array([1.0, 3.0, 2.0, np.nan, 9.0, 0.0, 5.0, 5.0, 6.0, np.nan])
+    curve = Curve(np.arange(10.0), values)
+    assert drawn(curve, 3) == {
+        "step": [1, 3, 4],  # 1, 4 and 8: the middle row of rows 0–2, 3–5 and 6–9
+        "mean": [2, 4.5, 5.33333],
+        "low": [1, 0, 5],
+        "high": [3, 9, 6],
+    }
+    assert drawn(Curve(np.arange(4.0), np.array([np.nan, np.nan, 1.0, 3.0])), 2) == {
+        "step": [1, 2],
+        "mean": [None, 2],
+        "low": [None, 1],
+        "high": [None, 3],
+    }
+
+
+def test_no_point_of_a_long_curve_is_outside_of_what_is_drawn():
+    generator = np.random.default_rng(0)
+    curve = Curve(np.arange(10_007.0), generator.normal(size=10_007))
+    found = drawn(curve, 100)
+    assert {len(values) for values in found.values()} == {100}
+    assert min(found["low"]) == pytest.approx(curve.values.min(), rel=1e-5)
+    assert max(found["high"]) == pytest.approx(curve.values.max(), rel=1e-5)
+    sizes = np.diff(np.arange(100) * 10_007 // 100, append=10_007)
+    assert np.dot(found["mean"], sizes) / 10_007 == pytest.approx(curve.values.mean(), abs=1e-6)
+
+
+def test_extremes_that_nobody_sees_are_left_out():
+    assert drawn(Curve(np.arange(10_000.0), np.arange(10_000.0)), 1000).keys() == {"step", "mean"}
+    assert drawn(Curve(np.arange(10_000.0), np.ones(10_000)), 1000).keys() == {"step", "mean"}
+
+
+def test_the_clock_of_a_page():
+    steps = np.arange(5.0)
+    clock = Clock(
+        {"step": steps, "tokens": steps * 1_234_567_891, "epoch": steps / 3, "training_seconds": steps * 1800}
+    )
+    assert drawn_clock(clock) == {
+        "step": [0, 1, 1, 1, 1],
+        "tokens": [0, 1_234_567_891, 2_469_135_782, 3_703_703_673, 4_938_271_564],
+        "epoch": [0, 0.333333, 0.666667, 1, 1.33333],
+        "hours": [0, 0.5, 1, 1.5, 2],
+    }
+    steps = np.arange(100_000.0)
+    long = drawn_clock(Clock(dict.fromkeys(("step", "tokens", "epoch", "training_seconds"), steps)))
+    assert len(long["step"]) == 1000
+    assert (long["tokens"][0], long["tokens"][-1], sum(long["step"])) == (0, 99_999, 99_999)
+    assert drawn_clock(Clock()) == {}
+
+
+def test_numbers_are_short():
+    assert differences(np.array([2.0, 2.0, 3.5])) == [2, 0, 1.5]
+    assert rounded(np.array([1 / 3, 1e20, -np.inf, np.nan, 5.0])) == [0.333333, 10**20, None, None, 5]
+    assert place(3)["training_seconds"] == 6.0

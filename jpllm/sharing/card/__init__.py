@@ -1,0 +1,1 @@
+"""The model card of a run: what its record says, and a template for each language that says it."""

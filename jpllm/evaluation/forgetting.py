@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from jpllm.evaluation import texts
-from jpllm.evaluation.identity import identity, measured_with
+from jpllm.evaluation.results import identity, measured_with
 from jpllm.evaluation.score_tables import TableTexts
 from jpllm.evaluation.texts import ReadingConfig
 from jpllm.models.build import load_trained

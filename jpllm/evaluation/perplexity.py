@@ -18,7 +18,7 @@ import numpy as np
 
 from jpllm.data.blocks import IGNORED_LABEL
 from jpllm.data.corpus import EncodedText
-from jpllm.evaluation.token_scores import sum_over_batches, sum_over_processes
+from jpllm.evaluation.distributed import sum_over_batches, sum_over_processes
 
 if TYPE_CHECKING:
     import torch

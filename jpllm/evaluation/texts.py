@@ -13,7 +13,7 @@ from jpllm.config import option
 from jpllm.data.corpus import choose_documents, encode_text
 from jpllm.data.sources import SourceConfig, read_documents
 from jpllm.evaluation import perplexity, score_tables
-from jpllm.evaluation.identity import measured_with
+from jpllm.evaluation.results import measured_with
 from jpllm.models import build
 from jpllm.runtime import InputError
 

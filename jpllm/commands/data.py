@@ -16,8 +16,7 @@ from jpllm.data.shards import ShardsSize
 from jpllm.data.sources import SourceConfig, write_jsonl
 from jpllm.evaluation.contamination.benchmarks import BenchmarkConfig
 from jpllm.evaluation.contamination.search import ContaminationConfig
-from jpllm.evaluation.jglue.download import FETCHABLE, HOST
-from jpllm.evaluation.jglue.files import TaskName
+from jpllm.evaluation.jglue.files import FETCHABLE, HOST, TaskName
 
 
 @dataclass
@@ -185,10 +184,10 @@ def contamination(argv: Sequence[str]) -> None:
 def jglue(argv: Sequence[str]) -> None:
     """Fetch the official files of JGLUE and JCoLA, and check that they are as published."""
     (settings,) = config.parse([JglueConfig], argv, prog="jpllm data jglue", description=jglue.__doc__)
-    from jpllm.evaluation.jglue import download
+    from jpllm.evaluation.jglue import files
 
-    for remote in download.files_of(settings.tasks):
-        is_new = download.fetch(remote, settings.output_dir, settings.mirror)
+    for remote in files.files_of(settings.tasks):
+        is_new = files.fetch(remote, settings.output_dir, settings.mirror)
         file = settings.output_dir / remote.path.parent.name / remote.path.name
         runtime.announce(f"{file}: {'fetched' if is_new else 'was there'}")
 

@@ -146,7 +146,7 @@ def choose_tasks(config: FinetuneConfig, jglue_dir: Path, any_content: bool) -> 
             tasks.append(data)
             continue
         reason = (
-            f"no {TASKS[data.task].train_file} beside its validation file; put it there, or cut the validation "
+            f"no {TASKS[data.task].files['train']} beside its validation file; put it there, or cut the validation "
             "file with finetune_split_validation: true"
         )
         if config.finetune_tasks:

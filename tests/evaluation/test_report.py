@@ -25,7 +25,7 @@ IDENTITY = {"model": "m", "weights_sha256": "w", "config_sha256": "c", "tokenize
 def test_results_of_the_same_model_stay(tmp_path):
     report.save({**IDENTITY, "commit": "old", "jglue": []}, tmp_path)
     assert results.with_earlier(IDENTITY, tmp_path) == {**IDENTITY, "jglue": []}
-    assert results.with_earlier(IDENTITY, tmp_path / "new") == report.with_earlier(IDENTITY, None) == IDENTITY
+    assert results.with_earlier(IDENTITY, tmp_path / "new") == results.with_earlier(IDENTITY, None) == IDENTITY
 
 
 @pytest.mark.parametrize("key", ["weights_sha256", "config_sha256", "tokenizer_sha256"])

@@ -154,18 +154,22 @@ def _item_of_task(task: Task, row: _Row) -> Item:
 def _items_of_squad(row: _Row) -> Iterator[Item]:
     for article in row.rows("data"):
         for paragraph in article.rows("paragraphs"):
-            context = paragraph.text("context").split(_BEFORE_PARAGRAPH, 1)[-1]
+            context = paragraph.text("context")
             for question in paragraph.rows("qas"):
                 answers = tuple(answer.text("text") for answer in question.rows("answers"))
-                yield Item(question.name("id"), (question.text("question"),), answers=answers, context=context)
+                yield _item_of_question(question, answers, context)
 
 
 def _item_of_flat_squad(row: _Row) -> Item:
     """Return a question of JSQuAD's Parquet mirror, whose answers are one object of lists."""
     answers = row.get("answers")
     texts = _Row(row.place, answers).texts("text") if isinstance(answers, dict) else row.texts("answers")
-    context = row.text("context").split(_BEFORE_PARAGRAPH, 1)[-1]
-    return Item(row.name("id"), (row.text("question"),), answers=texts, context=context)
+    return _item_of_question(row, texts, row.text("context"))
+
+
+def _item_of_question(row: _Row, answers: tuple[str, ...], context: str) -> Item:
+    context = context.split(_BEFORE_PARAGRAPH, 1)[-1]
+    return Item(row.name("id"), (row.text("question"),), answers=answers, context=context)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jpllm import cli
-from jpllm.evaluation.jglue import download, files
+from jpllm.evaluation.jglue import files
 from jpllm.evaluation.jglue.lm_eval_tasks.tasks import TASKS as TABLE
 from jpllm.runtime import InputError
 from tests.evaluation.jglue.jglue_files import write_jglue
@@ -20,7 +20,7 @@ TASKS = ["jcommonsenseqa", "jnli", "jsquad", "jsts", "jcola"]
 
 def folder_of(task):
     """The folder of a task below the host."""
-    return str(download.files_of([task])[0].path.parent)
+    return str(files.files_of([task])[0].path.parent)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -68,7 +68,7 @@ def published(server, monkeypatch):
     for task in TASKS:
         sums = {
             remote.split: hashlib.sha256((server.folder / remote.path).read_bytes()).hexdigest()
-            for remote in download.files_of([task])
+            for remote in files.files_of([task])
         }
         num_items = {}
         if task == "jsquad":  # as of the official one only the number of items is known: two for each of 12 articles
@@ -86,7 +86,7 @@ def test_all_are_fetched_once(server, tmp_path, capsys):
     folder = tmp_path / "jglue"
     assert command(server, folder) == 0
     assert len(server.asked) == 10
-    for remote in download.files_of(TASKS):
+    for remote in files.files_of(TASKS):
         file = folder / remote.path.parent.name / remote.path.name
         assert file.read_bytes() == (server.folder / remote.path).read_bytes()
     assert [data.task for data in files.find_all(folder)] == TASKS
@@ -115,11 +115,11 @@ def test_it_goes_on_after_an_interruption(server, tmp_path, knows_ranges, capsys
 @pytest.mark.usefixtures("published")
 def test_a_whole_part_needs_a_name_only(server, tmp_path):
     folder = tmp_path / "jglue"
-    remote = download.files_of(["jcola"])[0]
+    remote = files.files_of(["jcola"])[0]
     part = folder / "jcola-v1.0" / ".in_domain_train-v1.0.json.part"
     part.parent.mkdir(parents=True)
     shutil.copy(server.folder / remote.path, part)
-    assert download.fetch(remote, folder, server.url)
+    assert files.fetch(remote, folder, server.url)
     assert [file.name for file in part.parent.iterdir()] == ["in_domain_train-v1.0.json"]
 
 
@@ -155,11 +155,11 @@ def test_no_server_and_no_such_file(server, tmp_path, capsys):
     shutil.rmtree(server.folder)
     assert command(server, tmp_path / "a", "--tasks", "jnli") == 2
     assert "train-v1.3.json: the server answers 404 Not Found" in capsys.readouterr().err
-    (remote, _) = download.files_of(["jnli"])
+    (remote, _) = files.files_of(["jnli"])
     with pytest.raises(InputError, match=r"http://127.0.0.1:9/.*: cannot be fetched \(.*refused.* without one put the"):
-        download.fetch(remote, tmp_path / "b", "http://127.0.0.1:9")
+        files.fetch(remote, tmp_path / "b", "http://127.0.0.1:9")
     with pytest.raises(InputError, match="cannot be fetched"):
-        download.fetch(remote, tmp_path / "c", "nowhere")
+        files.fetch(remote, tmp_path / "c", "nowhere")
     assert not any((tmp_path / name).exists() for name in "abc")
 
 

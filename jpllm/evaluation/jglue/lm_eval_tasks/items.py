@@ -42,7 +42,7 @@ def load(task: str, jglue_dir: str | None = None, **_: object) -> dict:
         raise FileNotFoundError("name the folder with the data: JGLUE_DIR, or the metadata jglue_dir")
     files = find_files(task, Path(folder))
     if "valid" not in files:
-        raise FileNotFoundError(f"{folder}: no {TASKS[task].folder}/{TASKS[task].valid_file}")
+        raise FileNotFoundError(f"{folder}: no {TASKS[task].folder}/{TASKS[task].files['valid']}")
     items = {split: list(read_items(task, file)) for split, file in files.items()}
     shots, scored = split_items(task, items.get("train"), items["valid"])
     return {"shots": Dataset.from_list(shots), "test": Dataset.from_list(scored)}
@@ -57,7 +57,7 @@ def find_files(task: str, folder: Path) -> dict[str, Path]:
     newest = max(versions, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
     found = {
         split: [path for path in sorted(newest.glob(name)) if path.suffix in SUFFIXES]  # no backups
-        for split, name in (("train", row.train_file), ("valid", row.valid_file))
+        for split, name in row.files.items()
     }
     return {split: paths[-1] for split, paths in found.items() if paths}
 

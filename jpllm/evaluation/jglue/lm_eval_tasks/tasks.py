@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 Split = Literal["train", "valid"]
+SPLITS: tuple[Split, ...] = ("train", "valid")
 Kind = Literal["choice", "label", "similarity", "reading", "retrieval"]
 
 
@@ -32,7 +33,7 @@ class Task:
             "label": one or two texts with one of `labels`. "similarity": two sentences with a number from 0 to 5.
             "reading": a question on a paragraph, in files nested as those of SQuAD. "retrieval": a question with texts
             that a search engine found for it.
-        folder, train_file, valid_file: patterns of the official names; a `*` directly after `v` is the version.
+        folder, files: patterns of the official names, of files by split; a `*` directly after `v` is the version.
         id_column, text_columns, choice_columns: columns of the official files; of "reading" those of a question.
         labels: in the order of the choices in the prompt files.
         version: the version of the files whose scores compare; None where any is taken.
@@ -52,8 +53,7 @@ class Task:
     folder: str
     id_column: str
     text_columns: tuple[str, ...]
-    train_file: str = "train-v*.json"
-    valid_file: str = "valid-v*.json"
+    files: Mapping[str, str] = field(default_factory=lambda: {"train": "train-v*.json", "valid": "valid-v*.json"})
     choice_columns: tuple[str, ...] = ()
     labels: tuple[str | int, ...] = ()
     version: str | None = None
@@ -71,14 +71,9 @@ class Task:
         """Number of answers that an item offers; 0 where the answer is written freely."""
         return len(self.choice_columns or self.labels)
 
-    def file_pattern(self, split: Split) -> str:
-        """Return the pattern of the official name of a file."""
-        return self.train_file if split == "train" else self.valid_file
-
     def official_path(self, split: Split) -> str:
         """Return `FOLDER/FILE` of the supported version, as it is in the official repository."""
-        name = self.file_pattern(split).removesuffix(".json*").removesuffix(".json")
-        return f"{self.folder}/{name}.json".replace("v*", f"v{self.version}")
+        return f"{self.folder}/{self.files[split]}".replace("v*", f"v{self.version}").rstrip("*")
 
 
 NEOX_SMALL = "rinna/japanese-gpt-neox-small (0.1B)"
@@ -204,8 +199,7 @@ TASKS: dict[str, Task] = {
         title="JCoLA",
         kind="label",
         folder="jcola-v*",
-        train_file="in_domain_train-v*.json*",
-        valid_file="in_domain_valid-v*.json*",
+        files={"train": "in_domain_train-v*.json*", "valid": "in_domain_valid-v*.json*"},
         id_column="uid",
         text_columns=("sentence",),
         labels=(0, 1),
@@ -221,8 +215,7 @@ TASKS: dict[str, Task] = {
         title="JAQKET",
         kind="retrieval",
         folder="jaqket-v2*",
-        train_file="train_jaqket*.json",
-        valid_file="dev_jaqket*.json",
+        files={"train": "train_jaqket*.json", "valid": "dev_jaqket*.json"},
         id_column="qid",
         text_columns=("question",),
         published={

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from jpllm import runtime
 from jpllm.data.minhash import comparable
-from jpllm.evaluation.benchmarks import BenchmarkConfig, Item, read_benchmark
+from jpllm.evaluation.contamination.benchmarks import BenchmarkConfig, Item, read_benchmark
 
 NUM_PLANTED, NUM_OTHERS = 50, 200
 Named = tuple[str, Item]  # with the name of its benchmark

@@ -1,18 +1,11 @@
-"""Scores of benchmarks as they are shown: what tasks and metrics are called, and how a score is written."""
+"""Scores of benchmarks as they are shown: the names of tasks and metrics, and how a score is written."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-TASK_NAMES = {
-    "jcommonsenseqa": "JCommonsenseQA",
-    "jnli": "JNLI",
-    "jsquad": "JSQuAD",
-    "jsts": "JSTS",
-    "marc_ja": "MARC-ja",
-    "jcola": "JCoLA",
-    "jaqket": "JAQKET",
-}
+from jpllm.evaluation.jglue.lm_eval_tasks.tasks import TASKS
+
 METRIC_NAMES = {
     "acc": "accuracy",
     "balanced_acc": "balanced accuracy",
@@ -27,17 +20,17 @@ WITHOUT_HITS = "without items in its training texts"
 
 
 def score_title(task: str, metric: str) -> str:
-    """`JNLI accuracy`."""
-    return f"{TASK_NAMES.get(task, task)} {METRIC_NAMES.get(metric, metric)}"
+    """Return the names of task and metric, such as `JNLI accuracy`; unknown ones as they are."""
+    return f"{TASKS[task].title if task in TASKS else task} {METRIC_NAMES.get(metric, metric)}"
 
 
 def score_text(metric: str, value: float | None) -> str:
-    """A share in per cent, a correlation as it is, and nothing of nothing."""
+    """Return a share in per cent, a correlation with three decimals, and an empty text for None."""
     return "" if value is None else f"{100 * value:.1f} %" if metric in SHARES else f"{value:.3f}"
 
 
 def score_with_error(metric: str, value: float, standard_error: float | None) -> str:
-    """`41.2 ± 1.0 %`, or the score alone where there is no standard error."""
+    """Return a text such as `41.2 ± 1.0 %`, or the score alone where there is no standard error."""
     text = score_text(metric, value)
     if standard_error is None:
         return text
@@ -46,7 +39,7 @@ def score_with_error(metric: str, value: float, standard_error: float | None) ->
 
 
 def without_hits_text(metric: str, entry: Mapping) -> str:
-    """An entry of `without_hits`: a score of the items that stand in no training text, `n` of them."""
+    """Return the text of an entry of `without_hits`: the score of the `n` items that are in no training text."""
     left_out = f"{entry['num_left_out']:,.0f} {entry['left_out']} left out"
     if entry["value"] is None:
         return f"none is left, {left_out}"

@@ -25,12 +25,11 @@ from typing import Literal
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, ConfigError, option
 from jpllm.evaluation.generate import SamplingConfig
-from jpllm.evaluation.jglue_data import JglueConfig
+from jpllm.evaluation.jglue.files import JglueConfig
 from jpllm.evaluation.texts import ReadingConfig
-from jpllm.training.jglue_finetuning_arguments import FinetuneConfig
+from jpllm.training.jglue_finetuning import FinetuneConfig, problems_of_keys
 
 Part = Literal["perplexity", "forgetting", "jglue", "jglue_finetuned", "samples"]
-OF_BOTH = ("jglue_dir", "any_jglue_content")  # keys that act on the parts jglue and jglue_finetuned
 
 
 @dataclass
@@ -63,40 +62,19 @@ class EvaluateConfig:
             yield "output_dir", "name it: each fine-tuning has a folder in it"
 
 
-def refuse_what_cannot_act(
-    given: EvaluateConfig, reading: ReadingConfig, jglue: JglueConfig, finetuning: FinetuneConfig
-) -> None:
-    """Raise ConfigError for parts that lack what they need, and for keys of parts that are not measured."""
-    parts, problems = set(given.parts), []
-    if {"perplexity", "forgetting"} & parts and not reading.texts:
-        problems.append("texts: name at least one text, or choose --parts samples")
-    if {"jglue", "jglue_finetuned"} & parts and not jglue.jglue_dir:
-        problems.append("jglue_dir: name the folder with the official files; docs/evaluation.md says where they are")
-    if jglue.contamination and not given.output_dir:
-        problems.append("contamination: the answers that it needs are in output_dir; name that too")
-    for keys, part in ((jglue, "jglue"), (finetuning, "jglue_finetuned")):
-        default = vars(type(keys)())
-        for key, value in vars(keys).items():
-            acts_on = {"jglue", "jglue_finetuned"} if key in OF_BOTH else {part}
-            if value != default[key] and not acts_on & parts:
-                problems.append(f"{key}: acts only on the part {part}; add it to parts, or remove this")
-    if problems:
+def main() -> None:
+    classes = [EvaluateConfig, ReadingConfig, JglueConfig, SamplingConfig, FinetuneConfig]
+    given, reading, jglue, sampling, finetuning = config.parse(classes, prog="recipes/evaluate.py", description=__doc__)
+    runtime.configure_logging()
+    parts, output_dir, any_content = set(given.parts), given.output_dir, jglue.any_jglue_content
+    if problems := list(problems_of_keys(parts, output_dir, reading, jglue, finetuning)):
         raise ConfigError(problems)
 
-
-def main() -> None:
-    given, reading, jglue, sampling, finetuning = config.parse(
-        [EvaluateConfig, ReadingConfig, JglueConfig, SamplingConfig, FinetuneConfig],
-        prog="recipes/evaluate.py",
-        description=__doc__,
-    )
-    runtime.configure_logging()
-    refuse_what_cannot_act(given, reading, jglue, finetuning)
-
     # Imported here, so that --help and a mistake in the configuration answer at once.
-    from jpllm.evaluation import clean_scores, forgetting, harness, jglue_data, processes, report, samples, texts
-    from jpllm.evaluation.continuations import PromptReader
-    from jpllm.evaluation.identity import identity, measured_with
+    from jpllm.evaluation import distributed, forgetting, report, results, samples, texts
+    from jpllm.evaluation.contamination import clean_scores
+    from jpllm.evaluation.jglue import files, harness
+    from jpllm.evaluation.jglue.continuations import PromptReader
     from jpllm.models.build import context_length, load_trained
     from jpllm.models.classifier import load_any_kind
     from jpllm.tokenizer.encoder import corpus_encoder
@@ -104,40 +82,37 @@ def main() -> None:
     from jpllm.tracking.wandb import mirror
     from jpllm.training import jglue_finetuning
 
-    parts, output_dir, any_content = given.parts, given.output_dir, jglue.any_jglue_content
     mirrored = mirror.mirrored_run(Path(given.model)) if given.report_to == "wandb" else None
     runtime.use_all_cores()
     # Files that cannot be used are found out before the model is loaded.
-    tasks = jglue_data.find_all(jglue.jglue_dir, jglue.tasks, any_content) if "jglue" in parts else []
-    is_finetuned = "jglue_finetuned" in parts
-    chosen = is_finetuned and jglue_finetuning.choose_tasks(finetuning, jglue.jglue_dir, any_content)
+    tasks = files.find_all(jglue.jglue_dir, jglue.tasks, any_content) if "jglue" in parts else []
+    chosen = "jglue_finetuned" in parts and jglue_finetuning.choose_tasks(finetuning, jglue.jglue_dir, any_content)
     hits = clean_scores.read_report(jglue.contamination) if jglue.contamination else None
-    processes.join()
+    distributed.join()
 
-    is_any_kind = parts == ["jglue_finetuned"]  # the other parts are for language models
+    is_any_kind = parts == {"jglue_finetuned"}  # the other parts are for language models
     tokenizer = load(given.model, needs_eos=not is_any_kind)
     model = load_any_kind(given.model) if is_any_kind else load_trained(given.model)
-    results = report.with_earlier(identity(given.model, model, tokenizer) | measured_with(), output_dir)
+    found = results.with_earlier(results.identity(given.model, model, tokenizer) | results.measured_with(), output_dir)
     if "perplexity" in parts:
-        texts.add_missing(results.setdefault("perplexity", []), model, corpus_encoder(tokenizer, given.model), reading)
+        texts.add_missing(found.setdefault("perplexity", []), model, corpus_encoder(tokenizer, given.model), reading)
     if "forgetting" in parts:
-        encoder = corpus_encoder(tokenizer, given.model)
-        forgetting.add_missing(results, model, encoder, given.earlier_models, reading)
+        forgetting.add_missing(found, model, corpus_encoder(tokenizer, given.model), given.earlier_models, reading)
     if tasks:
         reader = PromptReader(model, tokenizer, reading.batch_size, runtime.process_rank(), runtime.num_processes())
-        harness.add_missing(results, reader, tasks, jglue.style, jglue.num_fewshot, jglue.limit, output_dir)
+        harness.add_missing(found, reader, tasks, jglue.style, jglue.num_fewshot, jglue.limit, output_dir)
     if "samples" in parts:
-        samples.add_missing(results, model, tokenizer, given.prompts, sampling, given.seed)
+        samples.add_missing(found, model, tokenizer, given.prompts, sampling, given.seed)
     if hits and runtime.is_main_process():  # it alone wrote the answers
-        report.save(results, output_dir)
-        clean_scores.add_scores_without_hits(results["jglue"], hits, output_dir)
+        report.save(found, output_dir)
+        clean_scores.add_scores_without_hits(found["jglue"], hits, output_dir)
     if chosen:
         length = min(context_length(model.to("cpu")), tokenizer.model_max_length)  # the GPU is for the runs
         classify = Path(__file__).with_name("classify.py")
-        jglue_finetuning.add_missing(results, chosen, finetuning, length, classify, output_dir)
-    report.write(results, output_dir)
+        jglue_finetuning.add_missing(found, chosen, finetuning, length, classify, output_dir)
+    report.write(found, output_dir)
     if mirrored and runtime.is_main_process():
-        mirror.send_evaluation(mirrored, results)
+        mirror.send_evaluation(mirrored, found)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from jpllm.data import builtin
 from jpllm.data.sources import write_jsonl
 from tests.conftest import ROOT
-from tests.evaluation.jglue_files import write_jglue
+from tests.evaluation.jglue.jglue_files import write_jglue
 from tests.tokenizer.byte_level import byte_level_tokenizer
 
 CORPORA = ("corpus.jsonl.gz", "corpus.jsonl", "aozora.jsonl.gz", "japanese.jsonl", "english.jsonl", "more.jsonl")

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
+    "lm_eval_tasks": 0,
     "config": 0,
     "config_help": 0,
     "config_settings": 0,
@@ -27,6 +28,7 @@ LAYERS = {
     "cli": 4,
     "recipes": 3,
 }
+STANDALONE = "jpllm.evaluation.jglue.lm_eval_tasks"
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "sentencepiece", "tokenizers", "matplotlib", "pyarrow")
 ONE_OWNER = ("deepspeed", "lm_eval", "wandb", "wandb_workspaces", "gradio", "xllamacpp")
 
@@ -37,8 +39,13 @@ def modules():
 
 
 def unit(module: str) -> str | None:
-    """`data` for jpllm.data.pack, `config` for jpllm.config, `recipes` for a recipe."""
+    """`data` for jpllm.data.pack, `config` for jpllm.config, `recipes` for a recipe.
+
+    The task files that lm-evaluation-harness reads without jpllm are a unit of their own, below all others.
+    """
     parts = module.split(".")
+    if module.startswith(STANDALONE):
+        return "lm_eval_tasks"
     if parts[0] == "jpllm":
         return parts[1] if len(parts) > 1 and parts[1] in LAYERS else None
     return "recipes" if parts[0] == "recipes" else None
@@ -70,6 +77,11 @@ def test_imports_point_down(file):
         assert target != "recipes", f"{file} imports a recipe"
         below = LAYERS[target] < LAYERS[own] or (LAYERS[own] in (0, 2) and LAYERS[target] == LAYERS[own])
         assert below, f"{file} ({own}) imports {target}: imports point down, and packages of layer 1 stay apart"
+
+
+def test_task_files_need_nothing_of_jpllm():
+    for file in (ROOT / STANDALONE.replace(".", "/")).glob("*.py"):
+        assert not [name for name in imports(parse(file)) if name.split(".")[0] == "jpllm"], file
 
 
 def test_layer_2_has_no_circle():

@@ -3,12 +3,13 @@
 import pytest
 
 from jpllm import scores
-from jpllm.evaluation.jglue.metrics import SCORES
-from jpllm.evaluation.jglue_data import TASKS
+from jpllm.evaluation.jglue.lm_eval_tasks.metrics import SCORES
+from jpllm.evaluation.jglue.lm_eval_tasks.tasks import TASKS
 
 
 def test_every_task_and_metric_has_a_name():
-    assert tuple(scores.TASK_NAMES) == TASKS
+    names = ["JCommonsenseQA", "JNLI", "JSQuAD", "JSTS", "MARC-ja", "JCoLA", "JAQKET"]
+    assert [scores.score_title(task, "acc").removesuffix(" accuracy") for task in TASKS] == names
     assert set(scores.METRIC_NAMES) == set(SCORES)
     assert scores.score_title("jsquad", "exact_match") == "JSQuAD exact match"
     assert scores.score_title("another", "rouge") == "another rouge"

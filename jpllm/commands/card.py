@@ -103,7 +103,7 @@ def _evaluation(folder: Path) -> dict:
 
 def weights_of(folder: Path) -> str:
     """Return the fingerprint of a model's weights, as evaluations name it."""
-    from jpllm.evaluation.identity import identity
+    from jpllm.evaluation.results import identity
     from jpllm.models.classifier import load_any_kind
     from jpllm.sharing.card.compose import model_folder
     from jpllm.tokenizer.load import load

@@ -131,13 +131,13 @@ def show_leaderboard(folders: Sequence[Path], output: Path | None) -> None:
     """Write the table of all results, or print it."""
     from rich.console import Console
 
-    from jpllm.evaluation import leaderboard, leaderboard_page
+    from jpllm.evaluation import leaderboard
 
     tables = leaderboard.tables(folders)
     if output:
-        leaderboard_page.write(output, tables)
+        leaderboard.write(output, tables)
         return runtime.announce(str(output))
-    for table in leaderboard_page.terminal(tables):
+    for table in leaderboard.terminal(tables):
         Console().print(table)
 
 

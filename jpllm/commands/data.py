@@ -14,10 +14,9 @@ from jpllm.data.pack import PackConfig
 from jpllm.data.preview import PreviewConfig
 from jpllm.data.shards import ShardsSize
 from jpllm.data.sources import SourceConfig, write_jsonl
-from jpllm.evaluation.benchmarks import BenchmarkConfig
-from jpllm.evaluation.contamination import ContaminationConfig
-from jpllm.evaluation.jglue_data import Task
-from jpllm.evaluation.jglue_download import FOLDERS, HOST
+from jpllm.evaluation.contamination.benchmarks import BenchmarkConfig
+from jpllm.evaluation.contamination.search import ContaminationConfig
+from jpllm.evaluation.jglue.files import FETCHABLE, HOST, TaskName
 
 
 @dataclass
@@ -66,8 +65,8 @@ class JglueConfig:
     """Download"""
 
     output_dir: Path = option(REQUIRED, "Folder for the files; give it to recipes/evaluate.py as jglue_dir.")
-    tasks: list[Task] = option(
-        default_factory=lambda: list(FOLDERS), help="Tasks to fetch; by default all that have a public repository."
+    tasks: list[TaskName] = option(
+        default_factory=lambda: list(FETCHABLE), help="Tasks to fetch; by default all that have a public repository."
     )
     mirror: str = option(HOST, "Server with the same paths as the official one, which is the default.")
 
@@ -159,9 +158,9 @@ def contamination(argv: Sequence[str]) -> None:
     from rich.console import Console
 
     from jpllm.data.sources import ReadProgress, numbered_documents
-    from jpllm.evaluation import contamination_report
-    from jpllm.evaluation.benchmarks import read_benchmark
-    from jpllm.evaluation.contamination import ContaminationSearch
+    from jpllm.evaluation.contamination import report
+    from jpllm.evaluation.contamination.benchmarks import read_benchmark
+    from jpllm.evaluation.contamination.search import ContaminationSearch
 
     search = ContaminationSearch(list(map(read_benchmark, files.benchmarks)), settings)
     sources = []
@@ -175,20 +174,20 @@ def contamination(argv: Sequence[str]) -> None:
     results = {
         "settings": dataclasses.asdict(settings),
         "sources": sources,
-        "benchmarks": contamination_report.file_content(search.findings),
+        "benchmarks": report.file_content(search.findings),
     }
     write_jsonl([results], files.output)
-    Console().print(contamination_report.terminal_table(search.findings))
+    Console().print(report.terminal_table(search.findings))
     runtime.announce(f"{files.output}: the items that were found")
 
 
 def jglue(argv: Sequence[str]) -> None:
     """Fetch the official files of JGLUE and JCoLA, and check that they are as published."""
     (settings,) = config.parse([JglueConfig], argv, prog="jpllm data jglue", description=jglue.__doc__)
-    from jpllm.evaluation import jglue_download
+    from jpllm.evaluation.jglue import files
 
-    for remote in jglue_download.files_of(settings.tasks):
-        is_new = jglue_download.fetch(remote, settings.output_dir, settings.mirror)
+    for remote in files.files_of(settings.tasks):
+        is_new = files.fetch(remote, settings.output_dir, settings.mirror)
         file = settings.output_dir / remote.path.parent.name / remote.path.name
         runtime.announce(f"{file}: {'fetched' if is_new else 'was there'}")
 

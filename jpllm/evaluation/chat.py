@@ -1,4 +1,4 @@
-"""A conversation with a language model, by the chat template that is saved with its tokenizer."""
+"""A conversation with a language model, written by the chat template that is saved with its tokenizer."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class ChatSamplingConfig(SamplingConfig):
 
 
 def encode_messages(tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict[str, str]]) -> list[int]:
-    """Ids of a conversation that the model is to answer: in segments, as `recipes/sft.py` trains.
+    """Return the ids of a conversation that the model is to answer, encoded in segments as `recipes/sft.py` trains.
 
-    Some published templates cannot be cut into segments; their models were trained elsewhere, on the whole text.
+    Some published templates cannot be cut into segments; for these the whole text is encoded at once.
     """
     try:
         return encode_to_answer(tokenizer, messages)
@@ -68,20 +68,20 @@ class Conversation:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Forget all exchanges."""
         self.exchanges: list[tuple[str, str]] = []
         self.num_forgotten = 0
 
     def messages(self, first: int = 0) -> list[dict[str, str]]:
-        """The system message, and the exchanges from number `first` on, as messages with `role` and `content`."""
+        """Return the system message and the exchanges from number `first` on, as dicts with `role` and `content`."""
         roles = ("user", "assistant")
         parts = [zip(roles, exchange, strict=True) for exchange in self.exchanges[first:]]
         return [*self.system, *({"role": role, "content": text} for part in parts for role, text in part)]
 
     def ask(self, question: str, on_text: Callable[[str], None] | None = None) -> Answer:
-        """The model's answer, whose new text `on_text` gets piece by piece; only a whole one becomes history.
+        """Return the model's answer; `on_text` gets its text piece by piece. Only a complete answer becomes history.
 
-        Each answer is drawn with a seed of its own, so that a question asked again can be answered differently.
+        Each answer is drawn with a different seed, so that a question asked again can be answered differently.
 
         Raises:
             InputError: the question alone fills the context, or holds a special token, which would be read as one.
@@ -102,7 +102,7 @@ class Conversation:
         write_jsonl([{"messages": self.messages()}], file)
 
     def _prompt(self, question: str) -> tuple[list[int], int]:
-        """Ids of what the model sees of the conversation, and the number of its first exchange."""
+        """Return the ids of the part of the conversation that fits, and the number of its first exchange."""
         context = context_length(self.model)
         room = min(self.sampling.max_new_tokens, context // 2)
         asked = {"role": "user", "content": question}

@@ -1,4 +1,4 @@
-"""What a classifier makes of rows whose labels are known, and how well that agrees with them."""
+"""A classifier's predictions for rows whose labels are known, and their scores."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jpllm.data.label_rows import AnyRow, batches_by_length
-from jpllm.evaluation.jglue import metrics
-from jpllm.evaluation.standard_error import standard_error
-from jpllm.evaluation.token_scores import sum_over_processes
+from jpllm.evaluation.distributed import sum_over_processes
+from jpllm.evaluation.jglue.lm_eval_tasks import metrics
+from jpllm.evaluation.jglue.score_rows import standard_error
 
 if TYPE_CHECKING:
     import torch
@@ -31,11 +31,12 @@ def predict(
     rank: int = 0,
     num_ranks: int = 1,
 ) -> np.ndarray:
-    """Outputs of `model` (evaluation mode for the duration) for each row, float32 (rows, classes), or (rows, 1).
+    """Return the outputs of `model`, in evaluation mode, for each row: float32 (rows, classes), or (rows, 1).
 
-    Where a row is a sequence for each of its choices, the one output of each is a column: (rows, choices).
+    For questions with choices, a row of which has a sequence for each choice, the shape is (rows, choices).
     Rows of about equal length are computed together. With several processes each takes every `num_ranks`-th batch, and
-    all of them get the whole. They call the model equally often: one that shares its weights needs that.
+    all of them return the outputs of all rows. They call the model equally often, as a model whose weights they share
+    needs.
     """
     from jpllm.models.evaluating import evaluating
 
@@ -56,7 +57,7 @@ def predict(
 
 
 def probabilities(outputs: np.ndarray) -> np.ndarray:
-    """Softmax over the classes, float64 (rows, classes)."""
+    """Return the softmax over the classes, float64 (rows, classes)."""
     shifted = outputs.astype(np.float64) - outputs.max(axis=1, keepdims=True)
     return np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
 
@@ -93,7 +94,7 @@ class ClassScore:
 
     @property
     def standard_error(self) -> float | None:
-        """Of the accuracy; None for a single row."""
+        """Standard error of the accuracy; None for a single row."""
         return standard_error("acc", list(zip(self.targets, self.outputs.argmax(axis=1).tolist(), strict=True)))
 
     @property
@@ -103,17 +104,17 @@ class ClassScore:
 
     @property
     def precision(self) -> np.ndarray:
-        """Of each class the share of the rows predicted as it that are it; 0 where none is."""
+        """For each class the share of the rows predicted as it that belong to it; 0 where there are none."""
         return _shares(np.diag(self.confusion), self.confusion.sum(axis=0))
 
     @property
     def recall(self) -> np.ndarray:
-        """Of each class the share of its rows that are predicted as it; 0 where it has none."""
+        """For each class the share of its rows that are predicted as it; 0 where it has none."""
         return _shares(np.diag(self.confusion), self.confusion.sum(axis=1))
 
     @property
     def f1(self) -> np.ndarray:
-        """Of each class the harmonic mean of precision and recall; 0 where both are."""
+        """For each class the harmonic mean of precision and recall; 0 where both are 0."""
         return _shares(2 * np.diag(self.confusion), self.confusion.sum(axis=0) + self.confusion.sum(axis=1))
 
     @property
@@ -123,11 +124,11 @@ class ClassScore:
 
     @property
     def figures(self) -> dict[str, float]:
-        """What is logged of an evaluation."""
+        """Figures that an evaluation logs."""
         return {"loss": self.loss, "accuracy": self.accuracy, "macro_f1": self.macro_f1}
 
     def report(self, names: Sequence[str]) -> dict:
-        """All of it, for the results."""
+        """Return all scores, as the results hold them."""
         counts = self.confusion.sum(axis=1).tolist()
         columns = zip(names, self.precision.tolist(), self.recall.tolist(), self.f1.tolist(), counts, strict=True)
         return {
@@ -158,11 +159,11 @@ class ChoiceScore(ClassScore):
 
     @property
     def figures(self) -> dict[str, float]:
-        """What is logged of an evaluation."""
+        """Figures that an evaluation logs."""
         return {"loss": self.loss, "accuracy": self.accuracy}
 
     def report(self, names: Sequence[str]) -> dict:
-        """All of it, for the results; `majority` is the accuracy of always choosing the same place."""
+        """Return all scores, as the results hold them; `majority` is that of always choosing the same place."""
         whole = super().report(names)
         return {key: value for key, value in whole.items() if key not in ("macro_f1", "classes", "confusion")}
 
@@ -196,11 +197,11 @@ class RegressionScore:
 
     @property
     def figures(self) -> dict[str, float]:
-        """What is logged of an evaluation."""
+        """Figures that an evaluation logs."""
         return {"loss": self.loss, "pearson": self.pearson, "spearman": self.spearman}
 
     def report(self) -> dict:
-        """All of it, for the results; `mean_loss` is that of always naming the mean."""
+        """Return all scores, as the results hold them; `mean_loss` is that of always predicting the mean."""
         return {"num_rows": len(self.targets), **self.figures, "mean_loss": float(self._true.var())}
 
     @property

@@ -30,7 +30,7 @@ SUFFIXES = (".md", ".json")
 
 @dataclass(frozen=True)
 class ModelAnswers:
-    """What one model answered to each of the prompts."""
+    """The answers of one model to each of the prompts."""
 
     model: str
     uses_template: bool
@@ -52,7 +52,7 @@ def ask(
     stop: Stop,
     on_text: Callable[[str], None] | None = None,
 ) -> ModelAnswers:
-    """Load a model, let it answer, and free its memory. `on_text` gets each `transcript` as it comes into being.
+    """Load a model, let it answer, and free its memory; `on_text` gets the `transcript` of each answer piece by piece.
 
     Raises:
         InputError: there is no such model, or a prompt leaves it no room for an answer.
@@ -73,17 +73,17 @@ def ask(
 
 
 def transcript(prompt: str, reply: Answer | None = None) -> str:
-    """`prompt▸answer`, and where the answer was cut."""
+    """Return `prompt▸answer`, with a mark where the answer was cut."""
     return f"{prompt}▸{reply.text}{cut_mark(reply)}" if reply else f"{prompt}▸"
 
 
 def cut_mark(reply: Answer) -> str:
-    """What is shown behind an answer that did not end by itself, but at `max_new_tokens` or with the context."""
+    """Return the mark behind an answer that was cut at `max_new_tokens` or at the end of the context, else ''."""
     return "" if reply.ended else " [cut]"
 
 
 def markdown_table(prompts: Sequence[str], columns: Sequence[ModelAnswers]) -> str:
-    """One row per prompt, one column per model."""
+    """Return a Markdown table with one row per prompt and one column per model."""
     rows = []
     for index, prompt in enumerate(prompts):
         replies = [column.answers[index] for column in columns]

@@ -1,4 +1,4 @@
-"""What checkpoints of one model know of several kinds of text: a matrix of bits per byte, and its change."""
+"""Forgetting: bits per byte of several checkpoints on several kinds of text, and the change from the first one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from jpllm.evaluation import texts
-from jpllm.evaluation.identity import identity, measured_with
+from jpllm.evaluation.results import identity, measured_with
 from jpllm.evaluation.score_tables import TableTexts
 from jpllm.evaluation.texts import ReadingConfig
 from jpllm.models.build import load_trained
@@ -37,17 +37,17 @@ class Matrix:
 
     @property
     def change(self) -> dict[str, list[float]]:
-        """Difference to the first model: above 0 something was forgotten."""
+        """Difference to the first model; above 0 means that something was forgotten."""
         return {group: [bits - row[0] for bits in row] for group, row in self.bits_per_byte.items()}
 
 
 def add_missing(
     results: dict, model: PreTrainedModel, encoder: Encoder, earlier_models: Sequence[str], reading: ReadingConfig
 ) -> None:
-    """Compare the model that `results` are of with earlier ones, unless `results` has just this comparison.
+    """Compare the model of `results` with earlier models, unless `results` already has this comparison.
 
-    All read the texts with one context, by default the shortest that one of them has by itself. A comparison with
-    other weights, texts or windows is replaced. The texts' rows of this model are added to `results["perplexity"]`.
+    All models read the texts with the same context, by default the shortest of their own contexts. A comparison with
+    other weights, texts or windows is replaced. The rows of this model are also added to `results["perplexity"]`.
 
     Raises:
         InputError: a model or a text cannot be read, or the windows do not fit a model.
@@ -74,9 +74,10 @@ def add_missing(
 
 
 def matrix(scores: Mapping[str, Sequence[dict]]) -> Matrix:
-    """From the rows of scored texts of each model, with `group`, `bits_per_byte` and `num_bytes`.
+    """Return the matrix for the rows of scored texts of each model, with `group`, `bits_per_byte` and `num_bytes`.
 
-    Texts of a group are added up: the bits of all through the bytes of all. Rows without `num_bytes` are averages.
+    The texts of a group count as one text: all bits divided by all bytes. Rows without `num_bytes` are averages, which
+    are left out.
     """
     texts = {model: [row for row in rows if "num_bytes" in row] for model, rows in scores.items()}
     found: dict[str, list[float]] = {}
@@ -90,7 +91,7 @@ def matrix(scores: Mapping[str, Sequence[dict]]) -> Matrix:
 
 
 def table(found: Matrix) -> TableTexts:
-    """A row for each group; behind every model but the first its change."""
+    """Return a table with a row for each group, and the change in brackets for every model but the first."""
     rows = []
     for group, row in found.bits_per_byte.items():
         changes = found.change[group]
@@ -100,6 +101,6 @@ def table(found: Matrix) -> TableTexts:
 
 
 def _described(name: str, context_length: int | None) -> tuple[dict, int]:
-    """What a model is, and the tokens that it sees at once; its memory is given back."""
+    """Return the identity of a model and the number of tokens that it sees at once; free its memory."""
     model = load_trained(name)
     return identity(name, model, load(name)), texts.context_length(model, context_length)

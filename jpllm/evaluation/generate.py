@@ -34,7 +34,7 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model wrote, without the prompt and without special tokens.
+    """A text that a model wrote, without the prompt and without special tokens.
 
     `ended` is false where it was cut at `max_new_tokens` or at the end of the context. `num_tokens` counts all tokens
     generated, an EOS among them.
@@ -46,9 +46,9 @@ class Answer:
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """Ids of a prompt. An EOS that the tokenizer appends by itself is removed: after it the model would begin anew.
+    """Return the ids of a prompt, without an EOS that the tokenizer appends: after it the model would begin a new text.
 
-    An empty prompt is one EOS (or BOS), the state in which training documents begin.
+    An empty prompt is one EOS (or BOS), which precedes the documents in training.
     """
     ids = list(tokenizer(prompt, add_special_tokens=True)["input_ids"])
     while ids and ids[-1] == tokenizer.eos_token_id:
@@ -57,7 +57,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 
 
 def encode_instruction(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """Ids of a prompt as the only message of a conversation, by the tokenizer's chat template."""
+    """Return the ids of a prompt as the only message of a conversation, by the tokenizer's chat template."""
     return encode_to_answer(tokenizer, [{"role": "user", "content": prompt}])
 
 
@@ -68,7 +68,7 @@ def generate(
     sampling: SamplingConfig,
     seed: int = 0,
 ) -> list[str]:
-    """The texts of `answers`, one per prompt."""
+    """Return one continuation per prompt, as text only; for the other parameters see `answers`."""
     return [found.text for found in answers(model, tokenizer, prompts, sampling, seed)]
 
 
@@ -80,7 +80,7 @@ def answers(
     seed: int = 0,
     stop: Stop = "eos",
 ) -> list[Answer]:
-    """One continuation per prompt; prompts are answered one by one, so that no padding can change the result.
+    """Return one continuation per prompt; prompts are read one by one, so that no padding can change the result.
 
     Raises:
         InputError: a prompt leaves no room for an answer. Nothing has been generated then.
@@ -98,7 +98,7 @@ def answer(
     stop: Stop = "eos",
     on_text: Callable[[str], None] | None = None,
 ) -> Answer:
-    """The answer to a prompt, whose ids are fewer than the model's context holds.
+    """Return the answer to a prompt, whose ids must leave room in the model's context.
 
     It ends with an EOS; with `stop="sentence"` also behind the first 。, whatever token holds it. `on_text` is called
     with each new piece of the text as soon as its characters are whole. The same seed gives the same answer; the
@@ -175,7 +175,7 @@ def _generation_config(
 
 @contextmanager
 def _prepared(model: PreTrainedModel, seed: int) -> Iterator[None]:
-    """Evaluation mode, a seed, and no settings of the model's own: transformers would fill ours up with them."""
+    """Set evaluation mode and a seed, and hide the model's own settings, which transformers would add to ours."""
     import torch
     from transformers import GenerationConfig
 
@@ -193,7 +193,7 @@ def _prepared(model: PreTrainedModel, seed: int) -> Iterator[None]:
 
 
 class _Stream:
-    """Hands on what a growing text has gained."""
+    """Passes each addition to a growing text on to `on_text`."""
 
     def __init__(self, on_text: Callable[[str], None] | None) -> None:
         self.on_text = on_text

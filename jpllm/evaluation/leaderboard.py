@@ -1,25 +1,36 @@
-"""Results of several models in one table, and beside it what others published.
+"""The leaderboard: results of several models in one table, beside published ones, as text, Markdown or a web page.
 
-A column holds scores that were got in one way: the same task, wording, examples, items and data. What was got in
-another way stands in a column of its own, and the lines below the models say how.
+A column holds scores that were measured alike: the same task, wording, examples, items and data. Scores that were
+measured differently have a column of their own, and the lines below the models say how.
 """
 
 from __future__ import annotations
 
+import html
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jpllm.evaluation import published
-from jpllm.evaluation.jglue.metrics import SCORES
-from jpllm.evaluation.jglue_data import TASKS
-from jpllm.evaluation.result_folder import Results, read
-from jpllm.evaluation.score_tables import FINETUNED_COLUMNS, FINETUNED_SOURCE, cell_text, finetuned_cells
-from jpllm.runtime import InputError
+from jpllm import markdown
+from jpllm.evaluation.jglue.lm_eval_tasks.metrics import SCORES
+from jpllm.evaluation.jglue.lm_eval_tasks.tasks import (
+    PUBLISHED_SETTINGS,
+    PUBLISHED_SOURCE,
+    TASKS,
+    published_by_model,
+)
+from jpllm.evaluation.results import Results, read
+from jpllm.evaluation.score_tables import FINETUNED_COLUMNS, FINETUNED_NOTE, cell_text, finetuned_cells
+from jpllm.runtime import InputError, write_whole
 from jpllm.scores import WITHOUT_HITS, score_text, score_title, score_with_error, without_hits_text
 
+if TYPE_CHECKING:
+    import rich.table
+
+SUFFIXES = (".md", ".html")
 _CONSTANT = "(constant)"
 _SETTINGS = ("style", "num_fewshot", "limit", "shots_from", "data_version", "data_sha256", "task_version", "n")
 _LIBRARIES = ("jpllm", "torch", "transformers", "lm_eval")
@@ -27,12 +38,12 @@ _LIBRARIES = ("jpllm", "torch", "transformers", "lm_eval")
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is shown, in whatever format.
+    """A table of the leaderboard, in whatever format it is shown.
 
     Attributes:
         rows: one per model; the first cell names it.
-        lines: below the models, what belongs to the columns: chance, number of items, settings.
-        notes: what is to be read below the table.
+        lines: rows below the models, which describe the columns: chance, number of items, settings.
+        notes: sentences below the table.
     """
 
     title: str
@@ -44,11 +55,12 @@ class Table:
 
 
 def tables(paths: Sequence[Path]) -> list[Table]:
-    """The tables of the results in folders that recipes/evaluate.py wrote: those of texts and questions and the
-    published ones, those of fine-tuning, and what is broken.
+    """Return the tables of the results in folders that recipes/evaluate.py wrote.
+
+    They are those of texts and questions with the published ones, that of fine-tuning, and a list of what is broken.
 
     Raises:
-        InputError: none of them can be read.
+        InputError: no results can be read.
     """
     found: dict[Path, Results] = {}
     broken: list[list[str]] = []
@@ -70,6 +82,51 @@ def tables(paths: Sequence[Path]) -> list[Table]:
     return [*shown, Table("Not compared", ["results", "reason"], broken, is_text=True)] if broken else shown
 
 
+def write(file: Path, tables: Sequence[Table]) -> None:
+    """Write the tables in the format that the file's name ends with; whole or not at all.
+
+    Raises:
+        InputError: the name ends neither with .md nor with .html.
+    """
+    if file.suffix not in SUFFIXES:
+        raise InputError(f"output: {file}: write a file name that ends with {' or '.join(SUFFIXES)}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, to_markdown(tables) if file.suffix == ".md" else page(tables))
+
+
+def terminal(tables: Sequence[Table]) -> list[rich.table.Table]:
+    """Return the tables for `rich`, with the notes as captions."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = []
+    for table in tables:
+        one = RichTable(title=table.title, caption=Text("\n".join(table.notes)), caption_justify="left")
+        for number, name in enumerate(table.header):
+            one.add_column(Text(name), overflow="fold", justify="right" if number and not table.is_text else "left")
+        for row in table.rows:
+            one.add_row(*map(Text, row), end_section=row is table.rows[-1])
+        for row in table.lines:
+            one.add_row(*map(Text, row), style="dim")
+        shown.append(one)
+    return shown
+
+
+def to_markdown(tables: Sequence[Table]) -> str:
+    """Return the tables as Markdown, with the lines below the models in italics."""
+    parts = ["# Leaderboard"]
+    for table in tables:
+        notes = "\n".join(f"- {markdown.escaped(note)}" for note in table.notes)
+        text = markdown.table(table.header, table.rows, table.lines)
+        parts.append(f"## {table.title}\n\n{text}\n{notes}".rstrip())
+    return "\n\n".join(parts) + "\n"
+
+
+def page(tables: Sequence[Table]) -> str:
+    """Return a self-contained web page; wide tables scroll sideways while the names of the models stay in sight."""
+    return _PAGE.replace("<!--body-->", "\n".join(map(_section, tables)))
+
+
 def _own_table(results: Sequence[Results]) -> Table:
     columns = [*_text_columns(results), *_task_columns(results)]
     rows = []
@@ -86,28 +143,29 @@ def _own_table(results: Sequence[Results]) -> Table:
 
 
 def _published_table() -> Table:
-    keys = list(dict.fromkeys(key for scores in published.ZERO_TRAINING.values() for key in scores))
+    published = published_by_model(finetuned=False)
+    keys = list(dict.fromkeys(key for scores in published.values() for key in scores))
     rows = []
-    for model, scores in published.ZERO_TRAINING.items():
+    for model, scores in published.items():
         cells = [score_with_error(key[1], *scores[key]) if key in scores else "" for key in keys]
         rows.append([f"{model}, published", *cells])
-    notes = [f"Source: {published.ZERO_TRAINING_SOURCE}.", published.ZERO_TRAINING_SETTINGS]
+    notes = [f"Source: {PUBLISHED_SOURCE}.", PUBLISHED_SETTINGS]
     notes.append("So these compare with the results above in size only, not to the point.")
     return Table("Published", ["model", *(score_title(*key) for key in keys)], rows, [], notes)
 
 
 def _finetuned_table(results: Sequence[Results]) -> Table:
-    """A row for each score of each model, and on it what others published of the same task and metric."""
+    """Return a table with a row for each score of each model, beside published scores of the same task and metric."""
     order = {key: place for place, key in enumerate([*TASKS, *SCORES])}
     rows = [(one.label, finetuned_cells(row)) for one in results for row in one.jglue_finetuned]
     rows.sort(key=lambda row: (order.get(row[1]["task"], math.inf), order[row[1]["metric"]]))
     cells = [[label, *(cell_text(row.get(key, "")) for key in FINETUNED_COLUMNS)] for label, row in rows]
     notes = ["Each standard error is that of one run, from its n items."]
-    return Table("Fine-tuned", ["model", *FINETUNED_COLUMNS.values()], cells, [], [*notes, FINETUNED_SOURCE])
+    return Table("Fine-tuned", ["model", *FINETUNED_COLUMNS.values()], cells, [], [*notes, FINETUNED_NOTE])
 
 
 class _TextColumn:
-    """Bits per byte on one text; a model may have several, with other windows."""
+    """Bits per byte on one text; a model may have several values, with different windows."""
 
     def __init__(self, rows: dict[int, list[dict]]) -> None:
         self.rows, self.first = rows, next(iter(rows.values()))[0]
@@ -133,7 +191,7 @@ class _TextColumn:
 
 
 class _TaskColumn:
-    """A metric of a task, got in one way."""
+    """Scores by one metric of a task that were measured alike."""
 
     def __init__(self, rows: dict[int, dict]) -> None:
         self.rows, self.first = rows, next(iter(rows.values()))
@@ -169,7 +227,7 @@ class _TaskColumn:
 
 
 def _text_columns(results: Sequence[Results]) -> list[_TextColumn]:
-    """A column for each text; texts of one name but of other bytes are others."""
+    """Return a column for each text; texts of the same name but different bytes have one each."""
     found: dict[str, dict[int, list[dict]]] = {}
     for number, one in enumerate(results):
         for row in one.perplexity:
@@ -179,7 +237,7 @@ def _text_columns(results: Sequence[Results]) -> list[_TextColumn]:
 
 
 def _task_columns(results: Sequence[Results]) -> list[_TaskColumn]:
-    """A column for each metric of a task and each way to get it; by task and metric."""
+    """Return a column for each metric of a task and each set of settings, sorted by task and metric."""
     found: dict[str, dict[int, dict]] = {}
     for number, one in enumerate(results):
         for row in one.jglue:
@@ -191,7 +249,7 @@ def _task_columns(results: Sequence[Results]) -> list[_TaskColumn]:
 
 
 def _titles(columns: Sequence[_TextColumn | _TaskColumn]) -> Iterator[str]:
-    """Of columns with one title each has its number."""
+    """Yield the titles of columns, numbered where several have the same."""
     titles = [column.title for column in columns]
     for place, title in enumerate(titles):
         is_one_of_several = titles.count(title) > 1
@@ -199,7 +257,7 @@ def _titles(columns: Sequence[_TextColumn | _TaskColumn]) -> Iterator[str]:
 
 
 def _versions(results: Sequence[Results]) -> list[str]:
-    """What the results were measured with: one line, or one for each model where they differ."""
+    """Return the library versions of the results: one line, or one for each model where they differ."""
     texts = ["; ".join(map(_libraries, one.versions)) for one in results]
     if len(set(texts)) == 1:
         return [f"Measured with {texts[0]}."] if texts[0] else []
@@ -210,3 +268,47 @@ def _versions(results: Sequence[Results]) -> list[str]:
 
 def _libraries(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {versions[name]}" for name in _LIBRARIES if name in versions)
+
+
+def _section(table: Table) -> str:
+    head = _html_row("th", table.header)
+    rows = "\n".join(_html_row("td", row) for row in table.rows)
+    lines = "\n".join(_html_row("td", row) for row in table.lines)
+    foot = f"<tfoot>\n{lines}\n</tfoot>" if lines else ""
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
+    kind = "text" if table.is_text else "scores"
+    table_text = f"<table class={kind}>\n<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody>\n{foot}</table>"
+    return f"<h2>{html.escape(table.title)}</h2>\n<div class=wide>{table_text}</div>\n<ul>{notes}</ul>"
+
+
+def _html_row(kind: str, cells: Iterable[str]) -> str:
+    first, *others = map(html.escape, cells)
+    return f"<tr><th>{first}</th>{''.join(f'<{kind}>{cell}</{kind}>' for cell in others)}</tr>"
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>jpllm: leaderboard</title>
+<style>
+:root { color-scheme: light dark; --line: #8886; --paper: Canvas; }
+body { font: 15px/1.5 system-ui, "Hiragino Sans", "Noto Sans JP", sans-serif; margin: 1.5em auto; padding: 0 1em; }
+body { max-width: 90em; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; }
+td, th { padding: .3em .8em; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top; }
+.scores td { white-space: nowrap; }
+.text td { text-align: left; overflow-wrap: anywhere; }
+thead th { vertical-align: bottom; }
+th:first-child { position: sticky; left: 0; background: var(--paper); text-align: left; overflow-wrap: anywhere; }
+th:first-child { min-width: 12em; max-width: 18em; font-weight: 600; }
+tfoot td, tfoot th { font-size: .9em; border-bottom-style: dotted; }
+li { overflow-wrap: anywhere; }
+@media (max-width: 40em) {
+  body { font-size: 14px; padding: 0 .5em; }
+  th:first-child { min-width: 7em; max-width: 9em; }
+}
+</style>
+<h1>Leaderboard</h1>
+<!--body-->
+</html>
+"""

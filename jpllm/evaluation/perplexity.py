@@ -18,7 +18,7 @@ import numpy as np
 
 from jpllm.data.blocks import IGNORED_LABEL
 from jpllm.data.corpus import EncodedText
-from jpllm.evaluation.token_scores import sum_over_batches, sum_over_processes
+from jpllm.evaluation.distributed import sum_over_batches, sum_over_processes
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextScore:
-    """What a model needs to predict a text; `nll_nats` is the negative log-likelihood of all tokens."""
+    """The size of a text, and `nll_nats`, the negative log-likelihood of all its tokens."""
 
     name: str
     num_tokens: int
@@ -57,7 +57,7 @@ class TextScore:
 
 @dataclass(frozen=True)
 class Window:
-    """The model reads ids `start` to `stop` − 1 and is scored on those from `scored_from` on."""
+    """Ids `start` to `stop` − 1, which the model reads at once; those from `scored_from` on are scored."""
 
     start: int
     stop: int
@@ -65,7 +65,7 @@ class Window:
 
 
 def windows(num_ids: int, context_length: int, stride: int | None = None) -> Iterator[Window]:
-    """Cover ids 1 … num_ids − 1 so that each is scored exactly once, with up to `context_length` ids in sight.
+    """Yield windows of up to `context_length` ids that score each of the ids 1 … num_ids − 1 exactly once.
 
     `stride` is the number of ids scored per window, at most context_length − 1 (the default: no id is read twice but
     the one before each window). A smaller stride gives each scored id at least context_length − stride ids before it.
@@ -90,10 +90,10 @@ def score(
     rank: int = 0,
     num_ranks: int = 1,
 ) -> list[TextScore]:
-    """Score each text with `model` (evaluation mode for the duration), one EOS standing before its first token.
+    """Score each text with `model`, in evaluation mode, with one EOS before its first token.
 
-    With several processes see `sum_over_batches` and `sum_over_processes`.
-    Negative log-likelihoods are computed from float32 logits and summed in float64.
+    With several processes each takes every `num_ranks`-th batch, and all of them return the whole scores. Negative
+    log-likelihoods are computed from float32 logits and summed in float64.
     """
     from jpllm.models.evaluating import evaluating
 
@@ -111,19 +111,19 @@ def score(
 
 
 def total(scores: Sequence[TextScore], name: str = "total") -> TextScore:
-    """All texts as if they were one."""
+    """Return the score of all texts as if they were one."""
     counts = (sum(getattr(score, key) for score in scores) for key in ("num_tokens", "num_bytes", "num_characters"))
     return TextScore(name, *counts, sum(score.nll_nats for score in scores))
 
 
 def xz_bits_per_byte(texts: Sequence[str]) -> float:
-    """Bits per byte of `xz -9` on the documents joined by newlines: what a general compressor makes of the text."""
+    """Return the bits per byte of `xz -9`, a general compressor, on the documents joined by newlines."""
     data = "\n".join(texts).encode("utf-8")
     return 8 * len(lzma.compress(data, preset=9)) / len(data)
 
 
 def unigram_bits_per_byte(text: EncodedText) -> float:
-    """Bits per byte of the tokens of a text, each coded by its frequency in this very text, whatever stands before it.
+    """Return the bits per byte of a text whose tokens are coded by their frequencies in it, without context.
 
     This is the entropy of the text's tokens, EOS included. It is a lower bound of what any unigram model with this
     tokenizer needs, since one fitted on other texts has other frequencies.
@@ -133,7 +133,7 @@ def unigram_bits_per_byte(text: EncodedText) -> float:
 
 
 def _nll_nats(model: torch.nn.Module, ids: np.ndarray, batch: Sequence[Window]) -> float:
-    """Negative log-likelihood of the scored ids of a batch of windows."""
+    """Return the negative log-likelihood in nats of the scored ids of a batch of windows."""
     import torch
 
     length = max(window.stop - window.start for window in batch)

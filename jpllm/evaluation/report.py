@@ -1,47 +1,25 @@
-"""The results of an evaluation as tables and as a file."""
+"""The results of an evaluation as tables, on the terminal and as files."""
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jpllm import markdown, runtime
 from jpllm.evaluation import forgetting, score_tables, texts
-from jpllm.evaluation.identity import SUMS
-from jpllm.runtime import InputError, write_whole
+from jpllm.evaluation.results import RESULTS_NAME
+from jpllm.runtime import write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-RESULTS_NAME = "evaluation.json"
 TABLE_NAME = "evaluation.md"
-logger = logging.getLogger(__name__)
-
-
-def with_earlier(identity: dict, output_dir: Path | None) -> dict:
-    """`identity` and the results that `output_dir` holds of the same weights, configuration and tokenizer.
-
-    Raises:
-        InputError: the file with the results is broken.
-    """
-    file = output_dir / RESULTS_NAME if output_dir else None
-    if not file or not file.is_file():
-        return identity
-    try:
-        earlier = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: broken JSON; remove it, or name another output_dir") from error
-    if changed := [key.removesuffix("_sha256") for key in SUMS if earlier.get(key) != identity[key]]:
-        logger.warning("%s: results of another model (%s) are replaced", file, ", ".join(changed))
-        return identity
-    return {**earlier, **identity}
 
 
 def write(results: dict, output_dir: Path | None) -> None:
-    """Print the results, as Markdown where there is no terminal; with `output_dir` also `save` them."""
+    """Print the results, as Markdown where there is no terminal; with `output_dir` also save them."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -54,7 +32,7 @@ def write(results: dict, output_dir: Path | None) -> None:
 
 
 def save(results: dict, output_dir: Path) -> None:
-    """Keep the results as `evaluation.json` and `evaluation.md`, each whole or not at all."""
+    """Write the results as `evaluation.json` and `evaluation.md`, each whole or not at all."""
     if runtime.is_main_process():
         output_dir.mkdir(parents=True, exist_ok=True)
         write_whole(output_dir / RESULTS_NAME, json.dumps(results, ensure_ascii=False, indent=2) + "\n")
@@ -63,6 +41,7 @@ def save(results: dict, output_dir: Path) -> None:
 
 
 def _markdown(results: dict) -> str:
+    """Return tables, paragraphs and samples as Markdown."""
     parts = [
         markdown.escaped(part) if isinstance(part, str) else markdown.table(*part, are_numbers=True).rstrip()
         for part in _parts(results)
@@ -74,7 +53,7 @@ def _markdown(results: dict) -> str:
 
 
 def _print(results: dict, console: Console) -> None:
-    """The same on a terminal."""
+    """Print tables, paragraphs and samples on a terminal."""
     from rich.text import Text
 
     for part in _parts(results):
@@ -86,14 +65,14 @@ def _print(results: dict, console: Console) -> None:
 
 
 def _parts(results: dict) -> Iterator[score_tables.TableTexts | str]:
-    """Tables and paragraphs."""
+    """Yield the tables and paragraphs of a report."""
     if "perplexity" in results:
         yield texts.table(results["perplexity"])
     if results.get("jglue"):
         yield score_tables.jglue_table(results["jglue"])
     if results.get("jglue_finetuned"):
         yield score_tables.finetuned_table(results["jglue_finetuned"])
-        yield score_tables.FINETUNED_SOURCE
+        yield score_tables.FINETUNED_NOTE
     for task, reason in results.get("jglue_finetuned_skipped", {}).items():
         yield f"{task} was skipped: {reason}."
     if found := results.get("forgetting"):

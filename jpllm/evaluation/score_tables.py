@@ -1,10 +1,10 @@
-"""Rows of scores as tables: their head, and the texts of their rows."""
+"""Rows of scores as tables: the header, and the texts of the rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from jpllm.evaluation import published
+from jpllm.evaluation.jglue.lm_eval_tasks.tasks import FINETUNED_SETTINGS, FINETUNED_SOURCE, published_by_model
 from jpllm.scores import WITHOUT_HITS, score_text, score_with_error, without_hits_text
 
 JGLUE_COLUMNS = {
@@ -19,6 +19,7 @@ JGLUE_COLUMNS = {
     "majority": "majority",
     "remarks": "remarks",
 }
+PUBLISHED_FINETUNED = published_by_model(finetuned=True)
 FINETUNED_COLUMNS = {
     "task": "task",
     "metric": "metric",
@@ -30,20 +31,20 @@ FINETUNED_COLUMNS = {
     "standard_error": "standard error",
     "chance": "chance",
     "majority": "majority",
-    **{model: f"{model}, published" for model in published.FINE_TUNED},
+    **{model: f"{model}, published" for model in PUBLISHED_FINETUNED},
     "remarks": "remarks",
 }
 TableTexts = tuple[list[str], list[list[str]]]
-FINETUNED_SOURCE = f"Published: {published.FINE_TUNED_SOURCE}. {published.FINE_TUNED_SETTINGS}"
+FINETUNED_NOTE = f"Published: {FINETUNED_SOURCE}. {FINETUNED_SETTINGS}"
 
 
 def table(rows: Sequence[dict], columns: Mapping[str, str]) -> TableTexts:
-    """Rows as texts; `columns` has key and title of each column."""
+    """Return header and rows as texts; `columns` has key and title of each column."""
     return list(columns.values()), [[cell_text(row.get(key, "")) for key in columns] for row in rows]
 
 
 def jglue_table(rows: Sequence[dict]) -> TableTexts:
-    """Rows of `jpllm.evaluation.harness`: shares in per cent, correlations as they are, and what to beware of."""
+    """Return the rows of `jglue.harness` as a table: shares in per cent, correlations as they are, and remarks."""
 
     def remarks(row: dict) -> str:
         found = [f"one answer in {100 * row['commonest_answer']:.0f} %"] if row["is_constant"] else []
@@ -66,15 +67,15 @@ def jglue_table(rows: Sequence[dict]) -> TableTexts:
 
 
 def finetuned_table(rows: Sequence[dict]) -> TableTexts:
-    """Rows of `jpllm.evaluation.finetuned` beside published ones."""
+    """Return the rows of `jglue.finetuning` as a table, beside published scores."""
     return table(list(map(finetuned_cells, rows)), FINETUNED_COLUMNS)
 
 
 def finetuned_cells(row: Mapping) -> dict:
-    """A row of `jpllm.evaluation.finetuned`, and what others published, as `FINETUNED_COLUMNS` shows them."""
+    """Return the cells of a row of `jglue.finetuning` and of published scores, by the keys of `FINETUNED_COLUMNS`."""
     metric = row["metric"]
     shown = {key: score_text(metric, row.get(key)) for key in ("standard_error", "chance", "majority")}
-    for model, scores in published.FINE_TUNED.items():
+    for model, scores in PUBLISHED_FINETUNED.items():
         known = scores.get((row["task"], metric))
         shown[model] = score_text(metric, known and known.value)
     found = [f"trained on {row['max_train_rows']:,} rows"] if row.get("max_train_rows") else []
@@ -93,7 +94,7 @@ def finetuned_cells(row: Mapping) -> dict:
 
 
 def cell_text(value: object) -> str:
-    """A number with four decimals, or with commas; anything else as it is."""
+    """Return a float with four decimals (without any from 1,000 on), an int with commas, anything else as it is."""
     if isinstance(value, float):
         return f"{value:,.4f}" if value < 1000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

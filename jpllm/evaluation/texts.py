@@ -1,4 +1,4 @@
-"""Texts that a model is scored on: each a row with bits per byte, what was read, and how."""
+"""Scores of texts as rows of results: bits per byte, the text that was read, and the windows it was read in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jpllm.config import option
 from jpllm.data.corpus import choose_documents, encode_text
 from jpllm.data.sources import SourceConfig, read_documents
 from jpllm.evaluation import perplexity, score_tables
-from jpllm.evaluation.identity import measured_with
+from jpllm.evaluation.results import measured_with
 from jpllm.models import build
 from jpllm.runtime import InputError
 
@@ -63,16 +63,16 @@ class ReadingConfig:
     batch_size: int = option(8, "Windows or prompts per forward pass.", minimum=1)
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """No text twice."""
+        """Yield a problem for texts that are named twice."""
         names = [source.label for source in self.texts]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             yield "texts", f"{', '.join(twice)}: named twice; results are told apart by these names"
 
 
 def add_missing(rows: list[dict], model: PreTrainedModel, encoder: Encoder, reading: ReadingConfig) -> list[dict]:
-    """The rows of the texts, in their order. Those that `rows` has are taken from it, the others are scored and added.
+    """Return a row for each text of `reading`, in their order; score the texts without a row, and add these to `rows`.
 
-    Where a launcher started several processes, all of them call it, and each gets the whole result.
+    With several processes all of them must call this function, and each gets all rows.
 
     Raises:
         InputError: a text cannot be read, or the windows do not fit the model.
@@ -95,10 +95,12 @@ def add_missing(rows: list[dict], model: PreTrainedModel, encoder: Encoder, read
 
 
 def context_length(model: PreTrainedModel, wanted: int | None) -> int:
-    """Tokens that the model sees at once: as wanted, by default what it was trained on, at most 2,048.
+    """Return the number of tokens that the model sees at once.
+
+    It is `wanted`, by default the length that the model was trained on, but at most 2,048.
 
     Raises:
-        InputError: more than the model has positions.
+        InputError: `wanted` is more than the model has positions.
     """
     positions = model.config.max_position_embeddings
     length = wanted or min(build.context_length(model), MAX_DEFAULT_CONTEXT)
@@ -108,12 +110,12 @@ def context_length(model: PreTrainedModel, wanted: int | None) -> int:
 
 
 def table(rows: Sequence[dict]) -> score_tables.TableTexts:
-    """The rows, and below them the averages."""
+    """Return the rows as a table, and below them the averages."""
     return score_tables.table([*rows, *averages(rows)], COLUMNS)
 
 
 def averages(rows: Sequence[dict]) -> Iterator[dict]:
-    """The mean of the rows that were read alike, where there are several: each counts the same, whatever its length."""
+    """Yield the mean of rows with the same windows, where there are several; each text counts the same."""
     keys = ("max_bytes", "context_length", "stride")
     for settings in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
         members = [row for row in rows if tuple(row[key] for key in keys) == settings]

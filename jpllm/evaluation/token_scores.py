@@ -1,24 +1,29 @@
-"""What a model makes of tokens that it is to predict, in batches that processes share."""
+"""How probable a model finds the tokens of wanted answers, and whether an answer of its own is right."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jpllm.data.blocks import IGNORED_LABEL
+from jpllm.data.instruct_blocks import padded
+from jpllm.data.instruct_rows import Row
+from jpllm.evaluation.distributed import sum_over_batches, sum_over_processes
 
 if TYPE_CHECKING:
     import torch
 
-Item = TypeVar("Item")
+_RESULT = "答えは"
 
 
 @dataclass(frozen=True)
 class TokenScore:
-    """How many tokens were to be predicted, how many the model thinks the most probable ones, and how probable all."""
+    """Counts of the tokens to predict and of those that the model finds most probable, and the likelihood of all."""
 
     num_tokens: int
     num_correct: int
@@ -32,20 +37,21 @@ class TokenScore:
 
     @property
     def accuracy(self) -> float:
-        """Share of the tokens that the model thinks the most probable ones."""
+        """Share of the tokens that the model finds the most probable ones."""
         return self.num_correct / max(self.num_tokens, 1)
 
 
 def token_score(sums: np.ndarray, name: str = "") -> TokenScore:
-    """The score of what `token_sums` counts."""
+    """Return the score for the sums of `token_sums`."""
     num_tokens, num_correct, nll_nats = sums
     return TokenScore(int(num_tokens), int(num_correct), float(nll_nats), name)
 
 
 def token_sums(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
-    """Labels that count, right ones and their negative log-likelihood, float64 (3,), from float32 logits.
+    """Return number of labels, number of right ones, and their negative log-likelihood in nats: float64 (3,).
 
-    `logits` (rows, tokens, vocabulary) are those at the `labels` (rows, tokens), softmax of one row at a time.
+    `logits` (rows, tokens, vocabulary) predict the `labels` (rows, tokens), of which IGNORED_LABEL does not count. The
+    softmax is computed in float32, of one row at a time.
     """
     import torch
 
@@ -59,31 +65,57 @@ def token_sums(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
     return sums
 
 
-def sum_over_batches(
-    items: Sequence[Item],
-    compute: Callable[[Sequence[Item]], np.ndarray | float],
-    batch_size: int,
+def score_rows(
+    model: torch.nn.Module,
+    rows: Sequence[Row],
+    *,
+    pad_token_id: int,
+    padding_side: str = "right",
+    batch_size: int = 8,
+    autocast: AbstractContextManager | None = None,
     rank: int = 0,
     num_ranks: int = 1,
-) -> np.ndarray | float:
-    """The sum of what `compute` makes of this process's batches, every `num_ranks`-th; 0 where it has none.
+) -> TokenScore:
+    """Score the labels of rows with `model`, in evaluation mode, in batches of rows of similar length.
 
-    All processes call it equally often, with nothing to count if need be: a model that shares its weights needs that.
+    With several processes each takes every `num_ranks`-th batch, and all of them return the whole score.
     """
-    total: np.ndarray | float = 0.0
-    for start in range(0, len(items), num_ranks * batch_size):
-        own = items[start + rank * batch_size :][:batch_size]
-        found = compute(own or items[:1])
-        total = total + (found if own else 0.0)
-    return total
+    from jpllm.models.evaluating import evaluating
+
+    items = [{"input_ids": row.ids, "labels": row.labels} for row in sorted(rows, key=len, reverse=True)]
+
+    def sums_of(batch: Sequence[dict]) -> np.ndarray:
+        return _padded_sums(model, padded(batch, pad_token_id, padding_side))
+
+    with evaluating(model, autocast):
+        sums = np.zeros(3) + sum_over_batches(items, sums_of, batch_size, rank, num_ranks)
+    return token_score(sum_over_processes(sums, model, num_ranks))
 
 
-def sum_over_processes(sums: np.ndarray, model: torch.nn.Module, num_ranks: int) -> np.ndarray:
-    """The sum of an array over the default process group, where there are several processes."""
+def _padded_sums(model: torch.nn.Module, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the `token_sums` of a padded batch."""
     import torch
 
-    if num_ranks == 1:
-        return sums
-    total = torch.from_numpy(sums).to(next(model.parameters()).device)
-    torch.distributed.all_reduce(total)
-    return total.cpu().numpy()
+    device = next(model.parameters()).device
+    batch = {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
+    labels = batch.pop("labels")[:, 1:]
+    return token_sums(model(**batch).logits[:, :-1], labels)
+
+
+def is_right(answer: str, wanted: str) -> bool:
+    """Whether two answers differ at most in the width of characters and in white space.
+
+    Where the wanted answer gives reasons before the words 答えは, only what follows these words is compared.
+    """
+    wanted = _comparable(wanted)
+    if _RESULT in wanted:
+        return _RESULT in answer and _after(_comparable(answer)) == _after(wanted)
+    return _comparable(answer) == wanted
+
+
+def _comparable(text: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", text).split())
+
+
+def _after(text: str) -> str:
+    return text.rpartition(_RESULT)[2]

@@ -20,7 +20,7 @@ from jpllm.data.instruct import InstructDataConfig
 from jpllm.data.instruct_blocks import InstructDataset, PackedRows, RowsByLength, padded
 from jpllm.data.instruct_rows import Row
 from jpllm.data.sources import write_jsonl
-from jpllm.evaluation import perplexity, responses
+from jpllm.evaluation import perplexity, token_scores
 from jpllm.evaluation.generate import SamplingConfig, answer
 from jpllm.evaluation.perplexity import TextScore
 from jpllm.evaluation.token_scores import TokenScore
@@ -65,7 +65,7 @@ class Questions:
             got = answer(model, tokenizer, encode_to_answer(tokenizer, messages), self.sampling, self.seed)
             if wanted is not None:
                 ended.append(got.ended)
-                right.append(responses.is_right(got.text, wanted))
+                right.append(token_scores.is_right(got.text, wanted))
             if runtime.is_main_process():
                 shown = {"prompt": messages[-1]["content"], "text": got.text, "wanted": wanted, "ended": got.ended}
                 append_row(self.output_dir / SAMPLES_NAME, self.clock.position(step) | shown)
@@ -103,7 +103,7 @@ class InstructTrainer(BaseTrainer):
             "rank": self.args.process_index,
             "num_ranks": self.args.world_size,
         }
-        rows = responses.score(model, self.eval_dataset, pad_token_id=self._tokenizer.pad_token_id, **common)
+        rows = token_scores.score_rows(model, self.eval_dataset, pad_token_id=self._tokenizer.pad_token_id, **common)
         texts = perplexity.score(
             model,
             self._texts,

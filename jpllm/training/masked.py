@@ -8,8 +8,7 @@ import torch
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
 from jpllm.data.corpus import DataConfig
-from jpllm.evaluation import masked
-from jpllm.evaluation.fill_mask import fill_mask
+from jpllm.evaluation import fill_mask
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.evaluation.token_scores import TokenScore
 from jpllm.models.masked_loss import use_masked_loss
@@ -41,11 +40,11 @@ class MaskedLMTrainer(CausalLMTrainer):
         seed: int,
     ) -> list[str]:
         """What the model writes in the gaps of the prompts; nothing is drawn by chance."""
-        return fill_mask(model, tokenizer, prompts)
+        return fill_mask.fill_mask(model, tokenizer, prompts)
 
     def score(self, model: torch.nn.Module) -> list[TokenScore]:
         """Scores of `model` on the held-out texts, in the arithmetic that the training uses."""
-        return masked.score(
+        return fill_mask.score(
             model,
             self.eval_dataset,
             masking=self.train_dataset.masking,
@@ -58,12 +57,12 @@ class MaskedLMTrainer(CausalLMTrainer):
 
     def figures(self, scores: Sequence[TokenScore]) -> dict[str, float]:
         """Loss and accuracy over all texts; where there are several, the loss of each, and of each group."""
-        total = masked.total(scores)
+        total = fill_mask.total(scores)
         figures = {"loss": total.loss, "masked_accuracy": total.accuracy}
         if len(scores) > 1:
             figures |= {f"loss/{score.name}": score.loss for score in scores}
         return figures | {
-            f"group_loss/{group}": masked.total(members).loss for group, members in self.groups(scores).items()
+            f"group_loss/{group}": fill_mask.total(members).loss for group, members in self.groups(scores).items()
         }
 
     def closing_figures(self, final: dict[str, float]) -> dict[str, float]:

@@ -4,7 +4,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from jpllm import cli
-from jpllm.evaluation.identity import identity
+from jpllm.evaluation.results import identity
 from jpllm.models.build import build_from_scratch, load_trained
 from jpllm.models.presets import ModelConfig
 from jpllm.tokenizer.load import load

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from jpllm.cli import main
-from tests.evaluation.test_contamination import JCQA, JNLI
+from tests.evaluation.contamination.test_search import JCQA, JNLI
 
 
 @pytest.fixture

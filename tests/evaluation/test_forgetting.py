@@ -5,7 +5,7 @@ import pytest
 from jpllm.data.sources import SourceConfig
 from jpllm.evaluation import forgetting
 from jpllm.evaluation.forgetting import matrix, table
-from jpllm.evaluation.identity import SUMS, identity
+from jpllm.evaluation.results import SUMS, identity
 from jpllm.evaluation.texts import ReadingConfig
 from jpllm.models.build import build_from_scratch, load_trained, record_trained_length
 from jpllm.models.presets import ModelConfig

@@ -1,9 +1,10 @@
-"""Samples say how they were drawn, and are drawn again only where that is otherwise."""
+"""Samples say how they were drawn, and are drawn again only where that is otherwise; their measures counted by hand."""
 
 import pytest
 
 from jpllm.evaluation import samples
-from jpllm.evaluation.generate import SamplingConfig
+from jpllm.evaluation.generate import Answer, SamplingConfig
+from jpllm.evaluation.samples import SampleQuality, sample_quality
 from jpllm.models.build import build_from_scratch
 from jpllm.models.presets import ModelConfig
 from jpllm.tokenizer.load import load
@@ -41,3 +42,30 @@ def test_samples_and_their_settings(model_and_tokenizer, monkeypatch):
     assert (results["sample_settings"]["seed"], len(results["samples"])) == (4, 2)
     samples.add_missing(results, *model_and_tokenizer, ["猫"], sampling, seed=4)
     assert [row["prompt"] for row in results["samples"]] == ["猫"]
+
+
+def quality(*texts, ended=()):
+    return sample_quality([Answer(text, index in ended, 1) for index, text in enumerate(texts)])
+
+
+def test_all_measures():
+    found = quality("あいうえ、abc", "ああ　ああ\nああ", ended={1})
+    assert found == SampleQuality(
+        num_texts=2,
+        num_characters=8 + 6,
+        japanese=pytest.approx(10 / 13),  # あいうえ and six あ, of those and abc
+        repeated=pytest.approx(2 / 8),  # ああああ comes three times
+        distinct_1=pytest.approx(8 / 14),  # あいうえ、abc
+        distinct_2=pytest.approx(8 / 12),  # seven in the first text, ああ in the second
+        ended=0.5,
+    )
+
+
+def test_width_of_characters_does_not_matter():
+    assert quality("ＡＢｱ").japanese == pytest.approx(1 / 3)
+
+
+def test_nothing_to_count():
+    assert quality("") == SampleQuality(1, 0, None, None, None, None, 0.0)
+    assert quality() == SampleQuality(0, 0, None, None, None, None, None)
+    assert quality("、。").japanese is None

@@ -11,12 +11,12 @@ import pytest
 
 from jpllm import cli
 from jpllm.evaluation import leaderboard
-from jpllm.evaluation.continuations import PromptReader
+from jpllm.evaluation.jglue.continuations import PromptReader
 from jpllm.models.build import build_from_scratch
 from jpllm.models.presets import ModelConfig
 from jpllm.tokenizer.load import load, save
 from tests.configs.test_configs import ROOT
-from tests.evaluation.jglue_files import write_jglue
+from tests.evaluation.jglue.jglue_files import write_jglue
 from tests.recipes.test_pretrain_scratch import call_recipe
 
 pytest.importorskip("lm_eval", reason="pip install 'jpllm[eval]'")

@@ -15,7 +15,7 @@ from jpllm.runtime import InputError
 from jpllm.tokenizer.load import load, save
 from jpllm.training import recipe_process
 from tests.configs.test_configs import ROOT
-from tests.evaluation.jglue_files import write_jglue
+from tests.evaluation.jglue.jglue_files import write_jglue
 from tests.recipes.test_pretrain_scratch import call_recipe
 
 pytest.importorskip("lm_eval", reason="pip install 'jpllm[eval]'")

@@ -8,8 +8,8 @@ import yaml
 from jpllm import config as configurations
 from jpllm.runtime import InputError, StoppedEarly
 from jpllm.training import jglue_finetuning, recipe_process
-from jpllm.training.jglue_finetuning_arguments import FinetuneConfig
-from tests.evaluation.jglue_files import write_jglue
+from jpllm.training.jglue_finetuning import FinetuneConfig
+from tests.evaluation.jglue.jglue_files import write_jglue
 
 WEIGHTS = {"model": "gone/model", "weights_sha256": "w", "config_sha256": "c", "tokenizer_sha256": "t"}
 

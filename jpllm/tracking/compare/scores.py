@@ -32,7 +32,7 @@ def jglue_rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def without_hits(row: dict) -> list[dict]:
-    """Return the entries that `jpllm.evaluation.clean_scores` added to a row, as far as they are whole."""
+    """Return the entries that `evaluation.contamination.clean_scores` added to a row, as far as they are whole."""
     found = []
     for entry in rows_of(row.get("without_hits")):
         known = {key: number(entry.get(key)) for key in ("n", "num_left_out", "value", "standard_error")}

@@ -1,0 +1,1 @@
+"""Contamination: benchmark items that occur in training documents, and scores without them."""

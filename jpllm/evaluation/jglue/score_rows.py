@@ -1,0 +1,65 @@
+"""A score as a row of results: with its standard error, and with what chance or a constant answer would score."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from jpllm.evaluation.jglue.lm_eval_tasks import metrics
+from jpllm.evaluation.jglue.lm_eval_tasks.tasks import TASKS
+
+NUM_RESAMPLES = 1000
+CONSTANT_SHARE = 0.95
+_CHANCE_IS_A_SHARE = ("acc", "balanced_acc")
+
+
+def standard_error(metric: str, pairs: metrics.Pairs, clusters: Sequence[Hashable] | None = None) -> float | None:
+    """Return the standard error of a score, or None for a single cluster.
+
+    Items of one cluster, such as the questions on one paragraph, may be right or wrong together; `clusters` names the
+    cluster of each pair, by default one of its own. The error of a mean comes from the residuals, added up in each
+    cluster (Liang and Zeger 1986, https://doi.org/10.1093/biomet/73.1.13); that of any other score comes from 1,000
+    bootstrap samples of clusters.
+    """
+    score = metrics.SCORES[metric]
+    names = list(range(len(pairs)) if clusters is None else clusters)
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    places = np.array([numbers[name] for name in names], dtype=np.int64)
+    num_clusters = len(numbers)
+    if num_clusters < 2:
+        return None
+    if metric in metrics.MEANS:
+        values = np.array([score([pair]) for pair in pairs])
+        sums = np.bincount(places, values - values.mean(), num_clusters)
+        return float(np.sqrt(num_clusters / (num_clusters - 1) * (sums**2).sum()) / len(pairs))
+    members = [np.flatnonzero(places == number) for number in range(num_clusters)]
+    draws = np.random.default_rng(0).integers(0, num_clusters, (NUM_RESAMPLES, num_clusters))
+    samples = (np.concatenate([members[number] for number in draw]) for draw in draws)
+    return float(np.std([score([pairs[place] for place in sample]) for sample in samples], ddof=1))
+
+
+def score_row(
+    task: str, metric: str, value: float, pairs: metrics.Pairs, clusters: Sequence[Hashable] | None = None
+) -> dict:
+    """Return a score with its standard error (for `clusters` see `standard_error`) and its baselines.
+
+    `chance` is the score of guessing, `majority` that of always giving the most frequent right answer of these items.
+    `commonest_answer` is the share of the answer that was given most often; from 0.95 on the row `is_constant`.
+    """
+    most_frequent = Counter(gold[0] if isinstance(gold, tuple) else gold for gold, _ in pairs).most_common(1)[0][0]
+    share = Counter(_comparable(given) for _, given in pairs).most_common(1)[0][1] / len(pairs)
+    return {
+        "metric": metric,
+        "value": float(value),
+        "standard_error": standard_error(metric, pairs, clusters),
+        "chance": 1 / TASKS[task].num_choices if metric in _CHANCE_IS_A_SHARE else 0.0,
+        "majority": metrics.SCORES[metric]([(gold, most_frequent) for gold, _ in pairs]),
+        "commonest_answer": share,
+        "is_constant": share >= CONSTANT_SHARE,
+    }
+
+
+def _comparable(given: object) -> object:
+    return metrics.comparable(given) if isinstance(given, str) else given

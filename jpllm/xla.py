@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 SWITCH = "USE_TORCH_XLA"  # accelerate and transformers leave torch_xla alone where it is 0
 _LAUNCHED = "FORK_LAUNCHED"  # set by accelerate's launcher for TPUs, in each process
@@ -45,6 +46,13 @@ def kind() -> str:
     import torch_xla
 
     return torch_xla.runtime.device_type()
+
+
+def chip() -> str:
+    """What the maker calls the device of this process, such as "TPU v5 lite"."""
+    import torch_xla.core.xla_model
+
+    return torch_xla.core.xla_model.xla_device_kind()
 
 
 def take_rank() -> None:
@@ -95,6 +103,19 @@ def sync() -> None:
     import torch_xla
 
     torch_xla.sync()
+
+
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Have each layer computed again in the backward pass, by the function that XLA has for it.
+
+    PyTorch's own looks for a module torch.xla, and XLA would join its second forward pass with the first.
+    """
+    from torch_xla.utils.checkpoint import checkpoint
+
+    model.activation_checkpointing_enable()
+    for module in model.modules():
+        if hasattr(module, "_gradient_checkpointing_func"):  # of transformers 5.23
+            module._gradient_checkpointing_func = checkpoint
 
 
 def num_compilations() -> int:

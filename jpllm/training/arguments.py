@@ -198,7 +198,7 @@ def training_arguments(config: TrainingConfig, max_steps: int, precision: Precis
         fp16=precision == "fp16",
         tf32=True if on_gpu and torch.cuda.get_device_capability()[0] >= 8 else None,
         torch_compile=config.torch_compile,
-        activation_checkpointing=config.activation_checkpointing,
+        activation_checkpointing=config.activation_checkpointing and not on_xla,  # BaseTrainer sees to it there
         train_sampling_strategy="sequential",
         logging_steps=config.logging_steps,
         logging_first_step=True,
@@ -227,7 +227,7 @@ def training_arguments(config: TrainingConfig, max_steps: int, precision: Precis
 
 
 def _optimizer_name(config: TrainingConfig, on_xla: bool) -> str:
-    """Trainer's name of the optimizer; it is not asked for one where Muon stands in."""
+    """Trainer's name of the optimizer; Muon is made without it."""
     if config.optimizer == "adamw_8bit":
         return "adamw_bnb_8bit"
     return "adamw_torch" if on_xla else "adamw_torch_fused"  # PyTorch refuses the fused one on XLA tensors

@@ -42,9 +42,7 @@ class Engine:
     @property
     def scheme(self) -> str | None:
         """Its name in `jpllm.models.scheme`; None where that does not know it."""
-        if self.name == "XLA":  # each core has the whole model
-            return "ddp" if self.num_processes > 1 else "single"
-        if self.name in ("", "DDP", "FSDP2"):
+        if self.name in ("", "DDP", "FSDP2", "XLA"):
             return self.name.lower() or "single"
         stage = re.fullmatch(r"DeepSpeed ZeRO-(\d)( with .*offload)?", self.name)
         name = f"zero{stage[1]}{'_offload' if stage[2] else ''}" if stage else None

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from jpllm import xla
 from jpllm.runtime import InputError, device
 from jpllm.training.arguments import TrainingConfig
 
@@ -27,7 +26,9 @@ def refuse_impossible(
         raise InputError("optimizer: muon has no embedding_warmup_steps; remove them, or write adamw")
     if config.optimizer == "muon" and has_lora:
         raise InputError("optimizer: muon is for whole matrices, not for those of LoRA; write adamw")
-    if config.optimizer == "muon" and engine_name not in ("", "DDP", "XLA"):
+    if config.optimizer == "muon" and engine_name == "XLA":
+        raise InputError("optimizer: muon has steps that XLA compiles for minutes on end; write adamw")
+    if config.optimizer == "muon" and engine_name not in ("", "DDP"):
         raise InputError(
             f"optimizer: muon needs whole matrices, and {engine_name} cuts them up; write adamw, or launch with "
             "accelerate_configs/single_gpu.yaml or multi_gpu.yaml"
@@ -66,7 +67,7 @@ def build_muon(model: PreTrainedModel, config: TrainingConfig, decayed_names: It
         [{"params": others, "weight_decay": config.weight_decay}, {"params": undecayed, "weight_decay": 0.0}],
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
-        fused=not xla.is_launched(),
+        fused=True,
     )
     return MuonWithAdamW(muon, adamw)
 
@@ -75,28 +76,28 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """Two optimizers for different parameters of one model that step, save and load as one."""
 
     def __init__(self, muon: torch.optim.Muon, adamw: torch.optim.AdamW) -> None:
-        self.parts = (muon, adamw)
-        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self._parts = (muon, adamw)
+        super().__init__([group for part in self._parts for group in part.param_groups], {})
 
     def step(self, closure: Callable | None = None) -> None:
         """Make the step of both; what a scheduler wrote into `param_groups` holds for both."""
-        for part in self.parts:
+        for part in self._parts:
             part.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of both."""
-        for part in self.parts:
+        for part in self._parts:
             part.zero_grad(set_to_none)
 
     def state_dict(self) -> dict:
         """The states of both."""
-        return {"parts": [part.state_dict() for part in self.parts]}
+        return {"parts": [part.state_dict() for part in self._parts]}
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Take states that `state_dict` gave."""
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+        for part, state in zip(self._parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
 
 
 def keep_steps_on_host(optimizer: torch.optim.Optimizer) -> None:
@@ -111,8 +112,7 @@ def keep_steps_on_host(optimizer: torch.optim.Optimizer) -> None:
             if isinstance(state.get("step"), torch.Tensor):
                 state["step"] = state["step"].cpu()
 
-    for part in optimizer.parts if isinstance(optimizer, MuonWithAdamW) else (optimizer,):
-        part.register_load_state_dict_post_hook(to_host)
+    optimizer.register_load_state_dict_post_hook(to_host)
 
 
 def embeddings_apart(model: PreTrainedModel, groups: Sequence[dict]) -> list[dict]:

@@ -58,6 +58,8 @@ class BaseTrainer(Trainer):
         if xla.is_launched():
             xla.seed(self.args.seed + self.args.process_index)
             self.add_callback(_GraphPerStep())
+            if config.activation_checkpointing:
+                xla.checkpoint_activations(self.plain_model())
         self.remove_callback(PrinterCallback)
         self.callback_handler.callbacks = [
             _QuietProgress() if isinstance(callback, ProgressCallback) else callback

@@ -35,6 +35,20 @@ CASES = {
     "GPT-NeoX of two layers": NEOX,
 }
 
+NOT_SHOWN = """## Not shown here
+
+- The recipe in several XLA processes. torch_xla starts one process on its CPU device, whatever it is told
+  (`torch_xla/_internal/pjrt.py`, `run_multiprocess`); several devices are threads of it, where a recipe stops with an
+  error, since ranks are a process's. Two threads that compile the same sum at the same time do not meet (two values of
+  `op_id` in XLA's message, then the process is ended), so `xla_two_devices.py` lets the second come later. What
+  processes tell each other in host memory is tested with two of them in `tests/test_xla.py`.
+- A TPU: speed, memory, bf16 there, eight processes. Not measured. This measures it, on a TPU host:
+  `accelerate launch --config_file accelerate_configs/tpu.yaml recipes/pretrain_scratch.py --config
+  recipes/configs/pretrain_scratch/published_c_tpu.yaml --max_hours 0.5` (exit code 75; `metrics.jsonl` has
+  `tokens_per_second`, `peak_tpu_bytes` and `compilations`).
+- Muon: the graphs of its first two steps, for two layers, took XLA more than eight minutes to compile; it is refused.
+"""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -84,7 +98,11 @@ class Runs:
         config = "recipes/configs/pretrain_scratch/smoke_cpu.yaml"
         data = {"sources": self.folder / "corpus/documents.jsonl", "tokenizer": self.folder / "tokenizer"}
         paths = {**data, "output_dir": self.folder / name, "shards_dir": self.folder / "shards"}
-        words = ["recipes/pretrain_scratch.py", f"--config={config}", *(f"--{key}={path}" for key, path in paths.items())]
+        words = [
+            "recipes/pretrain_scratch.py",
+            f"--config={config}",
+            *(f"--{key}={path}" for key, path in paths.items()),
+        ]
         words += ["--logging_steps=1", f"--tokens={NUM_TOKENS}", *keys]
         launch = [Path(sys.executable).with_name("accelerate"), "launch", "--config_file=accelerate_configs/tpu.yaml"]
         with (self.folder / f"{name}.log").open("a", encoding="utf-8") as log:
@@ -173,7 +191,9 @@ def resuming(runs: Runs) -> Iterator[Finding]:
     codes = [whole, runs.run("killed", True, *keys)]
     yield _same(f"killed after step {reached}, begun again from step 8", runs, "killed", codes, [0, 0])
     codes = [runs.run("stopped", True, *keys, "--max_hours=0.0001"), runs.run("stopped", True, *keys)]
-    yield _same("stopped by max_hours after step 1, with dropout", runs, "stopped", codes, [runtime.EXIT_STOPPED_EARLY, 0])
+    yield _same(
+        "stopped by max_hours after step 1, with dropout", runs, "stopped", codes, [runtime.EXIT_STOPPED_EARLY, 0]
+    )
 
 
 def _same(subject: str, runs: Runs, name: str, codes: list[int], expected: list[int]) -> Finding:
@@ -199,7 +219,9 @@ def two_devices(runs: Runs) -> Iterator[Finding]:
         (runs.folder / f"two_devices_{count}.log").write_text(done.stdout + done.stderr, encoding="utf-8")
         sums[count] = [json.loads(line)["weights"] for line in done.stdout.splitlines() if line.startswith("{")]
     holds = len(sums[1]) == 1 and len(sums[2]) == 2 and all(abs(s - sums[1][0]) < 1e-5 for s in sums[2])
-    yield Finding("two devices, half of the batch each", holds, f"sums of weights {sums[2]}, and {sums[1]} on one device")
+    yield Finding(
+        "two devices, half of the batch each", holds, f"sums of weights {sums[2]}, and {sums[1]} on one device"
+    )
 
 
 def report(findings: Sequence[Finding], runs: Runs) -> str:
@@ -209,11 +231,12 @@ def report(findings: Sequence[Finding], runs: Runs) -> str:
         "# Training on XLA's CPU device",
         "",
         f"`make xla-proof` (`benchmarks/xla_proof.py`), {time.strftime('%Y-%m-%d')}, commit {runtime.commit()}.",
-        f"{machine.cpu_model()}, {runtime.num_cores()} cores beside other work, {machine.host_memory_bytes() / 1e9:.0f} GB; "
+        f"{machine.cpu_model()}, {runtime.num_cores()} cores beside other work, "
+        f"{machine.host_memory_bytes() / 1e9:.0f} GB; "
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}.",
         "",
         "Each run is `accelerate launch --config_file accelerate_configs/tpu.yaml recipes/pretrain_scratch.py` with",
-        "`PJRT_DEVICE=CPU` and `smoke_cpu.yaml`, shortened to 20 steps of 512 tokens; plain runs have `USE_TORCH_XLA=0`.",
+        "`PJRT_DEVICE=CPU` and `smoke_cpu.yaml`, shortened to 20 steps of 512 tokens; plain runs: `USE_TORCH_XLA=0`.",
         "",
         "| | holds | figures |",
         "| --- | --- | --- |",
@@ -221,18 +244,7 @@ def report(findings: Sequence[Finding], runs: Runs) -> str:
         "",
         "Wall-clock seconds: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in runs.seconds.items()) + ".",
         "",
-        "## Not shown here",
-        "",
-        "- The recipe in several XLA processes. torch_xla starts one process on its CPU device, whatever it is told",
-        "  (`torch_xla/_internal/pjrt.py`, `run_multiprocess`); several devices are threads of it, where a recipe stops",
-        "  with an error, since ranks are a process's. Two threads that compile the same sum at the same time do not meet",
-        "  (two values of `op_id` in XLA's message, then the process is ended), so `xla_two_devices.py` lets the second",
-        "  come later. What processes tell each other in host memory is tested with two of them in `tests/test_xla.py`.",
-        "- A TPU: speed, memory, bf16 there, eight processes. Not measured. This measures it, on a TPU host:",
-        "  `accelerate launch --config_file accelerate_configs/tpu.yaml recipes/pretrain_scratch.py",
-        "  --config recipes/configs/pretrain_scratch/published_c_tpu.yaml --max_hours 0.5` (`metrics.jsonl` has tokens/s,",
-        "  `peak_tpu_bytes` and `compilations`; exit code 75).",
-        "",
+        NOT_SHOWN,
     ]
     return "\n".join(lines)
 

@@ -1,8 +1,8 @@
 """Five steps of accelerate's optimizer on the XLA devices of this process, each with its part of the batch.
 
-Prints a line of JSON for each device: what its weights add up to. `CPU_NUM_DEVICES=2` makes two devices of the CPU, each
-of which is a thread. The second waits before its first steps: two threads that compile the same all-reduce at the same
-time get two of them, which wait for each other.
+Prints a line of JSON for each device: what its weights add up to. `CPU_NUM_DEVICES=2` makes two devices of the CPU,
+each of which is a thread. The second waits before its first steps: two threads that compile the same all-reduce at the
+same time get two of them, which wait for each other.
 """
 
 from __future__ import annotations

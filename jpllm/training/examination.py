@@ -105,7 +105,7 @@ def constraints_name() -> str:
 
 
 def tpu(pci_devices: Path = Path("/sys/bus/pci/devices")) -> Iterator[Finding]:
-    """The TPU of this host, and whether torch_xla is there and made for this PyTorch; nothing where there is neither."""
+    """The TPU of this host, and whether torch_xla is there and made for this PyTorch; nothing without either."""
     num_chips = sum(_pci_ids(folder) in _TPU_CHIPS for folder in pci_devices.glob("*"))
     found = f"{num_chips} chips" if num_chips else "none"
     version, torch = installed_version("torch_xla"), installed_version("torch")

@@ -53,9 +53,11 @@ class HardwareConfig:
             )
         if self.engine == "single" and self.num_gpus > 1:
             yield "engine", f"single is one process, and num_gpus is {self.num_gpus}; take ddp"
-        if self.engine == "ddp" and self.num_gpus == 1:
+        known = GPUS.get(self.gpu)
+        is_tpu = known is not None and known.num_tpu_cores > 0
+        if self.engine == "ddp" and self.num_gpus == 1 and not is_tpu:
             yield "engine", "ddp is for several GPUs; take single, or raise num_gpus"
-        if (known := GPUS.get(self.gpu)) and known.num_tpu_cores:
+        if is_tpu:
             if self.engine not in (None, "xla"):
                 yield "engine", f"{self.gpu} is a TPU, where xla is the only one; remove engine"
             if self.num_gpus not in (1, known.num_tpu_cores):

@@ -145,7 +145,11 @@ class Search:
                 return candidate
             first = first or candidate
         if first is None:
-            what = "LoRA" if asked.learned.lora_rank and asked.optimizer == "muon" else f"engine {self.engine or self.engines[0]}"
+            what = (
+                "LoRA"
+                if asked.learned.lora_rank and asked.optimizer == "muon"
+                else f"engine {self.engine or self.engines[0]}"
+            )
             raise InputError(f"optimizer: {asked.optimizer} does not work with {what}; write adamw")
         return first
 

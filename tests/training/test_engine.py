@@ -253,5 +253,5 @@ def test_recipes_whose_shapes_vary_are_refused_on_a_tpu(launcher, monkeypatch):
 @pytest.mark.usefixtures("with_torch_xla")
 def test_a_launch_that_accelerate_would_turn_into_xla_is_refused(launcher):
     launcher({})
-    with pytest.raises(InputError, match="torch_xla is installed, and accelerate computes with it .* USE_TORCH_XLA=0"):
+    with pytest.raises(InputError, match=r"torch_xla is installed, and accelerate computes with it .* USE_TORCH_XLA=0"):
         engine.prepare(has_fixed_shapes=True)

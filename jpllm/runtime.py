@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jpllm import xla
+
 if TYPE_CHECKING:
     import torch
     from rich.text import Text
@@ -68,6 +70,17 @@ def run_command(command: Callable[[], object]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def run_recipe(main: Callable[[], object]) -> None:
+    """Run a recipe's `main` and leave the process with its exit code, see `run_command`.
+
+    accelerate's launcher for TPUs calls it, through the recipe's `launch`, in each process that it starts.
+    """
+    if xla.is_launched():
+        xla.take_rank()
+    if code := run_command(main):
+        sys.exit(code)
 
 
 def _part_from_others() -> None:
@@ -125,6 +138,7 @@ def versions() -> dict[str, str]:
     found = {"jpllm": __version__, "python": platform.python_version()}
     for name in (
         "torch",
+        "torch_xla",
         "transformers",
         "accelerate",
         "deepspeed",
@@ -187,9 +201,11 @@ def refuse_used(folder: Path, key: str = "output_dir") -> None:
 
 
 def device() -> torch.device:
-    """Where this process computes: its CUDA GPU, or the CPU (also when the launcher asked for it)."""
+    """Where this process computes: its XLA device, its CUDA GPU, or the CPU (also when the launcher asked for it)."""
     import torch
 
+    if xla.is_launched():
+        return xla.device()
     wants_cpu = os.environ.get("ACCELERATE_USE_CPU", "false").lower() in ("1", "true", "yes")
     return torch.device("cuda" if torch.cuda.is_available() and not wants_cpu else "cpu")
 

@@ -13,7 +13,6 @@ held_out.jsonl (the validation rows), predictions.jsonl, loss.png, scores.png, r
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -154,5 +153,10 @@ def layers_to_keep(
     return frozen_layers if can_keep and recipe.keep_trunk_output is not False else []
 
 
+def launch() -> None:
+    """Run the recipe; accelerate calls it by this name in each process of a TPU (`accelerate_configs/tpu.yaml`)."""
+    runtime.run_recipe(main)
+
+
 if __name__ == "__main__":
-    sys.exit(runtime.run_command(main))
+    launch()

@@ -14,7 +14,6 @@ could do before, or `new`; the bits per byte of both are measured before, during
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -73,7 +72,7 @@ def main() -> None:
 
     if run_folder.is_finished(training.output_dir, configuration):
         return
-    engine.prepare()
+    engine.prepare(has_fixed_shapes=True)
     runtime.use_all_cores()
     tokenizer_path = recipe.tokenizer or recipe.model
     tokenizer = load(tokenizer_path)
@@ -125,5 +124,10 @@ def warn_unless_forgetting_shows(groups: set[str | None]) -> None:
         )
 
 
+def launch() -> None:
+    """Run the recipe; accelerate calls it by this name in each process of a TPU (`accelerate_configs/tpu.yaml`)."""
+    runtime.run_recipe(main)
+
+
 if __name__ == "__main__":
-    sys.exit(runtime.run_command(main))
+    launch()

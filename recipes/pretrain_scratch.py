@@ -13,7 +13,6 @@ samples.jsonl, held_out.jsonl, loss.png, results.json and model/.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -89,11 +88,11 @@ def main() -> None:
 
     if run_folder.is_finished(training.output_dir, configuration):
         return
-    engine.prepare()
+    is_masked = recipe.objective == "mlm"
+    engine.prepare(has_fixed_shapes=not is_masked)
     runtime.use_all_cores()
     tokenizer = load(recipe.tokenizer)
     encoder = corpus_encoder(tokenizer, recipe.tokenizer)
-    is_masked = recipe.objective == "mlm"
     if is_masked:
         ensure_mask_token(tokenizer)
     model = build_from_scratch(model_config, tokenizer, training.seed)
@@ -155,5 +154,10 @@ def refuse_what_cannot_act(
         raise ConfigError(problems)
 
 
+def launch() -> None:
+    """Run the recipe; accelerate calls it by this name in each process of a TPU (`accelerate_configs/tpu.yaml`)."""
+    runtime.run_recipe(main)
+
+
 if __name__ == "__main__":
-    sys.exit(runtime.run_command(main))
+    launch()

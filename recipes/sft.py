@@ -12,7 +12,6 @@ the training did. Before the first step one row is shown in colour.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -157,5 +156,10 @@ def plain_texts(data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast, to
     return held_out, BlockDataset(shards, data.sequence_length, seed=seed, isolate_documents=True)
 
 
+def launch() -> None:
+    """Run the recipe; accelerate calls it by this name in each process of a TPU (`accelerate_configs/tpu.yaml`)."""
+    runtime.run_recipe(main)
+
+
 if __name__ == "__main__":
-    sys.exit(runtime.run_command(main))
+    launch()

@@ -48,7 +48,7 @@ SHORTER: dict[str, dict[str, str]] = {
     "jpllm chat": {"max_new_tokens": "5"},
 }
 
-NETWORK, LOGIN, GPU = "needs the network", "needs a login and the network", "needs GPUs"
+NETWORK, LOGIN, GPU, TPU = "needs the network", "needs a login and the network", "needs GPUs", "needs a TPU"
 NOT_RUN = {
     "make demo": "takes nine minutes; its commands are those of the recipes",
     "make test": "runs this test",
@@ -58,6 +58,11 @@ NOT_RUN = {
     "pip install 'jpllm[gguf]'": NETWORK,
     "pip install 'jpllm[wandb]'": NETWORK,
     "git clone https://github.com/OWNER/jpllm && cd jpllm && pip install -c constraints.txt -e '.[8bit]'": NETWORK,
+    "git clone https://github.com/OWNER/jpllm && cd jpllm": NETWORK,
+    "pip install torch==2.9.0 --index-url https://download.pytorch.org/whl/cpu": NETWORK,
+    "pip install -c constraints-tpu.txt -e '.[tpu]'": NETWORK,
+    "accelerate launch --config_file accelerate_configs/tpu.yaml recipes/pretrain_scratch.py "
+    "--config recipes/configs/pretrain_scratch/published_c_tpu.yaml --output_dir /kaggle/working/published_c": TPU,
     "jpllm data jglue --output_dir JGLUE": NETWORK,
     "jpllm data jglue --tasks jnli jsts jcommonsenseqa --output_dir JGLUE/datasets": NETWORK,
     "accelerate launch --config_file accelerate_configs/single_gpu.yaml recipes/pretrain_scratch.py "

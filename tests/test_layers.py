@@ -15,6 +15,7 @@ LAYERS = {
     "config_settings": 0,
     "config_types": 0,
     "runtime": 0,
+    "xla": 0,
     "markdown": 0,
     "scores": 0,
     "tokenizer": 1,
@@ -30,7 +31,7 @@ LAYERS = {
 }
 STANDALONE = "jpllm.evaluation.jglue.lm_eval_tasks"
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "sentencepiece", "tokenizers", "matplotlib", "pyarrow")
-ONE_OWNER = ("deepspeed", "lm_eval", "wandb", "wandb_workspaces", "gradio", "xllamacpp")
+ONE_OWNER = ("deepspeed", "lm_eval", "wandb", "wandb_workspaces", "gradio", "xllamacpp", "torch_xla")
 
 
 def modules():

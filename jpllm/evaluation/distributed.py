@@ -72,6 +72,7 @@ def sum_over_processes(sums: np.ndarray, model: torch.nn.Module, num_ranks: int)
 
     if num_ranks == 1:
         return sums
-    total = torch.from_numpy(sums).to(next(model.parameters()).device)
+    device = next(model.parameters()).device
+    total = torch.from_numpy(sums).to("cpu" if device.type == "xla" else device)
     torch.distributed.all_reduce(total)
     return total.cpu().numpy()

@@ -102,7 +102,8 @@ def score(
         for index, text in enumerate(texts):
             ids = np.concatenate([[eos_token_id], text.token_ids])
             todo = list(windows(len(ids), context_length, stride))
-            sums[index] = sum_over_batches(todo, partial(_nll_nats, model, ids), batch_size, rank, num_ranks)
+            compute = partial(_nll_nats, model, ids, full_shape=(batch_size, context_length))
+            sums[index] = sum_over_batches(todo, compute, batch_size, rank, num_ranks)
     sums = sum_over_processes(sums, model, num_ranks)
     return [
         TextScore(text.name, len(text.token_ids), text.num_bytes, text.num_characters, float(nll_nats))
@@ -132,25 +133,26 @@ def unigram_bits_per_byte(text: EncodedText) -> float:
     return float(-(counts * np.log2(counts / counts.sum())).sum() / text.num_bytes)
 
 
-def _nll_nats(model: torch.nn.Module, ids: np.ndarray, batch: Sequence[Window]) -> float:
-    """Return the negative log-likelihood in nats of the scored ids of a batch of windows."""
+def _nll_nats(model: torch.nn.Module, ids: np.ndarray, batch: Sequence[Window], full_shape: tuple[int, int]) -> float:
+    """Return the negative log-likelihood in nats of the scored ids of a batch of windows.
+
+    On an XLA device, where each shape is compiled, all batches have the shape of a full one.
+    """
     import torch
 
-    length = max(window.stop - window.start for window in batch)
-    input_ids = torch.zeros(len(batch), length, dtype=torch.int64)
-    labels = torch.full((len(batch), length), IGNORED_LABEL)
+    device = next(model.parameters()).device
+    shape = full_shape if device.type == "xla" else (len(batch), max(window.stop - window.start for window in batch))
+    input_ids = torch.zeros(shape, dtype=torch.int64)
+    labels = torch.full(shape, IGNORED_LABEL)
     for row, window in enumerate(batch):
         piece = torch.from_numpy(ids[window.start : window.stop])
         input_ids[row, : len(piece)] = piece  # padding comes after the text, where a causal model cannot see it
         first = window.scored_from - window.start
         labels[row, first : len(piece)] = piece[first:]
-    device = next(model.parameters()).device
     logits = model(input_ids=input_ids.to(device), use_cache=False).logits
     targets = labels[:, 1:].to(device)
-    total = 0.0
-    for row_logits, row_targets in zip(logits[:, :-1], targets, strict=True):  # softmax of one row at a time
-        losses = torch.nn.functional.cross_entropy(
-            row_logits.float(), row_targets, ignore_index=IGNORED_LABEL, reduction="none"
-        )
-        total += losses.cpu().double().sum().item()
-    return total
+    losses = [
+        torch.nn.functional.cross_entropy(row_logits.float(), row_targets, ignore_index=IGNORED_LABEL, reduction="none")
+        for row_logits, row_targets in zip(logits[:, :-1], targets, strict=True)  # softmax of one row at a time
+    ]
+    return sum(row.sum().item() for row in torch.stack(losses).cpu().double())

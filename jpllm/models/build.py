@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jpllm import xla
 from jpllm.models.presets import ModelConfig
 from jpllm.runtime import InputError, device
 
@@ -124,6 +126,16 @@ def _load(
             f"unexpected {sorted(info['unexpected_keys'])[:3]}"
         )
     return model
+
+
+def host_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy of a model on an XLA device, in host memory and with the forward pass of its class."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        copied = type(model)(copy.deepcopy(model.config))
+    copied.load_state_dict(xla.state_on_host(model))
+    return copied
 
 
 def load_to_continue(

@@ -115,7 +115,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def _few_counted(targets: torch.Tensor) -> torch.Tensor | None:
-    """Where there is something to learn; None where that is nearly everywhere."""
+    """Where there is something to learn; None where that is nearly everywhere, or on XLA: there no shape may vary."""
+    if targets.device.type == "xla":
+        return None
     counted = (targets != IGNORED_LABEL).nonzero().flatten()
     return counted if len(counted) <= _MOST_COUNTED * len(targets) else None
 
@@ -147,7 +149,7 @@ def _sum_and_gradients(hidden, weight, targets, product_dtype, smoothing: float,
         probabilities.scatter_add_(1, target, probabilities.new_full((len(piece), 1), smoothing - 1))
         if smoothing:
             probabilities -= smoothing / weight.shape[0]
-        if not counts.all():
+        if hidden.device.type == "xla" or not counts.all():  # XLA would have to stop and tell
             probabilities.mul_(counts)
         logits_gradient = probabilities.to(product_dtype)
         if for_hidden:

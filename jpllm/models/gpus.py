@@ -1,4 +1,4 @@
-"""GPUs that people have at home or rent: memory, and the speed of their matrix units."""
+"""GPUs and TPUs that people have at home or rent: memory, and the speed of their matrix units."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ FP32_SLOWDOWN_WITH_TF32, FP32_SLOWDOWN = 2, 8
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU by NVIDIA's data sheet.
+    """A GPU by NVIDIA's data sheet, or a TPU by Google's.
 
     Attributes:
         memory_gib: what the driver reports; less than the name says where error correction takes its part.
         half_tflops: dense fp16 products summed in float32, as PyTorch computes them, in 10¹² operations a second.
         has_bf16: bf16 at the same speed (compute capability 8.0 and more).
+        num_tpu_cores: of the host that the name stands for, each with this memory and speed; 0 for a GPU.
     """
 
     memory_gib: float
     half_tflops: float
     has_bf16: bool
+    num_tpu_cores: int = 0
 
 
 # Sources: NVIDIA's Turing, Volta, Ampere (GA100, GA102), Ada and Hopper whitepapers and data sheets. GeForce cards sum
@@ -42,4 +44,6 @@ GPUS: dict[str, Gpu] = {
     "a100-80": Gpu(79.2, 312.0, True),
     "h100": Gpu(79.2, 989.0, True),
     "h200": Gpu(139.8, 989.0, True),
+    # https://cloud.google.com/tpu/docs/v5e: 16 GB and 197 TFLOPS in bf16 a chip, which is one core; 15.75 GiB are free
+    "v5e-8": Gpu(15.75, 197.0, True, num_tpu_cores=8),
 }

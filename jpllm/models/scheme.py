@@ -7,7 +7,8 @@ from typing import Literal
 
 from jpllm.models.learned import ALL, Learned
 
-Engine = Literal["single", "ddp", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload", "fsdp2"]
+Engine = Literal["single", "ddp", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload", "fsdp2", "xla"]
+WHOLE_MODEL: tuple[Engine, ...] = ("single", "ddp", "xla")  # each process has all of it, with float32 weights
 Arithmetic = Literal["fp32", "fp16", "bf16", "pure_bf16"]
 Optimizer = Literal["adamw", "adamw_8bit", "muon"]
 
@@ -60,14 +61,14 @@ class Scheme:
     @property
     def passes_trunk_over(self) -> bool:
         """Frozen layers are computed once for each row: their output is kept."""
-        return self.keeps_trunk and self.engine in ("single", "ddp")
+        return self.keeps_trunk and self.engine in WHOLE_MODEL
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of a weight where products are computed: ZeRO and FSDP2 keep the float32 ones apart."""
         if self.arithmetic == "fp32":
             return 4
-        return 2 if self.engine not in ("single", "ddp") or self.arithmetic == "pure_bf16" else 4
+        return 2 if self.engine not in WHOLE_MODEL or self.arithmetic == "pure_bf16" else 4
 
     @property
     def saved_bytes(self) -> int:

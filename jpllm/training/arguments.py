@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from jpllm import xla
 from jpllm.config import REQUIRED, option
 from jpllm.runtime import InputError, device
 from jpllm.training import engine, operators
@@ -129,13 +130,16 @@ class TrainingConfig:
 def choose_precision(wanted: Precision) -> Precision:
     """`wanted`, or for "auto" what this machine computes fastest without losing accuracy.
 
-    bf16 on a GPU of compute capability 8 or more (below it PyTorch emulates bf16, slower than fp32) and on a CPU with
-    AMX tiles; fp16 on older GPUs; fp32 on other CPUs, where AVX-512 runs bf16 products at half the speed of fp32.
+    bf16 on a TPU, on a GPU of compute capability 8 or more (below it PyTorch emulates bf16, slower than fp32) and on a
+    CPU with AMX tiles; fp16 on older GPUs; fp32 on other CPUs, where AVX-512 runs bf16 products at half the speed of
+    fp32.
 
     Raises InputError for fp16 on a CPU that does not compute it, see `refuse_fp16_on_cpu`.
     """
     import torch
 
+    if xla.is_launched():
+        return _precision_with_xla(wanted)
     on_gpu = device().type == "cuda"
     if wanted == "fp16" and not on_gpu:
         refuse_fp16_on_cpu(engine.requested().name)
@@ -144,6 +148,14 @@ def choose_precision(wanted: Precision) -> Precision:
     if on_gpu:
         return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
     return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def _precision_with_xla(wanted: Precision) -> Precision:
+    if wanted == "fp16":
+        raise InputError("precision: fp16 is nothing that a TPU is made for; write auto, bf16 or fp32")
+    if wanted != "auto":
+        return wanted
+    return "bf16" if xla.kind() == "TPU" else "fp32"
 
 
 def refuse_fp16_on_cpu(engine_name: str) -> None:
@@ -173,12 +185,14 @@ def num_steps(config: TrainingConfig, tokens_per_step: float, tokens_per_epoch: 
 def training_arguments(config: TrainingConfig, max_steps: int, precision: Precision) -> TrainingArguments:
     """Trainer's arguments. Blocks come in the dataset's own order, which is already shuffled.
 
-    Raises InputError if one process would use several GPUs.
+    Raises InputError if one process would use several GPUs, or what would be compiled is compiled already.
     """
     import torch
     from transformers import TrainingArguments
 
-    on_gpu = device().type == "cuda"
+    on_gpu, on_xla = device().type == "cuda", device().type == "xla"
+    if on_xla and config.torch_compile:
+        raise InputError("torch_compile: XLA compiles every step by itself; remove it")
     # accelerate hands its own setting down here; precision belongs to the recipe.
     os.environ["ACCELERATE_MIXED_PRECISION"] = {"fp32": "no"}.get(precision, precision)
     arguments = TrainingArguments(
@@ -194,15 +208,15 @@ def training_arguments(config: TrainingConfig, max_steps: int, precision: Precis
         adam_beta1=config.adam_beta1,
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
-        optim="adamw_bnb_8bit" if config.optimizer == "adamw_8bit" else "adamw_torch_fused",
-        use_cpu=not on_gpu,
+        optim=_optimizer_name(config, on_xla),
+        use_cpu=not (on_gpu or on_xla),
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=on_gpu,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         tf32=True if on_gpu and torch.cuda.get_device_capability()[0] >= 8 else None,
         torch_compile=config.torch_compile,
-        activation_checkpointing=config.activation_checkpointing,
+        activation_checkpointing=config.activation_checkpointing and not on_xla,  # BaseTrainer sees to it there
         train_sampling_strategy="sequential",
         logging_steps=config.logging_steps,
         logging_first_step=True,
@@ -219,9 +233,19 @@ def training_arguments(config: TrainingConfig, max_steps: int, precision: Precis
         report_to="none",
         disable_tqdm=not sys.stderr.isatty(),
     )
+    if on_xla:
+        # accelerate would set XLA_USE_BF16 on a TPU, which makes weights and moments bf16 too; BaseTrainer has autocast
+        arguments.mixed_precision = "no"
     if arguments.n_gpu > 1:  # Trainer would split each batch over them, and every count of tokens would be wrong
         raise InputError(
             f"one process sees {arguments.n_gpu} GPUs: launch one process for each with "
             "accelerate_configs/multi_gpu.yaml, or choose one with CUDA_VISIBLE_DEVICES=0"
         )
     return arguments
+
+
+def _optimizer_name(config: TrainingConfig, on_xla: bool) -> str:
+    """Trainer's name of the optimizer; Muon is made without it."""
+    if config.optimizer == "adamw_8bit":
+        return "adamw_bnb_8bit"
+    return "adamw_torch" if on_xla else "adamw_torch_fused"  # PyTorch refuses the fused one on XLA tensors

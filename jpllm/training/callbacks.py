@@ -14,6 +14,8 @@ from pathlib import Path
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from jpllm import xla
+from jpllm.models.build import host_copy
 from jpllm.runtime import Diverged
 from jpllm.tracking import alarms
 from jpllm.tracking.energy import EnergyMeter
@@ -124,6 +126,8 @@ class MetricsRecorder(TrainerCallback):
         if self._meter and (kwh := self._meter.kwh()) is not None:
             row["kwh"] = round(self._earlier_kwh + kwh, 6)
         row |= machine.peak_memory()
+        if xla.is_launched():
+            row["compilations"] = xla.num_compilations()
         append_row(self._file, row)
         tqdm.write(_readable(row, state.max_steps), file=sys.stderr)
         _refuse_not_finite(row)
@@ -185,6 +189,10 @@ class SampleWriter(TrainerCallback):
     def on_evaluate(self, args, state, control, model=None, **kwargs) -> None:
         if not self._prompts:
             return
+        if xla.is_launched():  # each token would be a graph of its own there, to be compiled
+            if not state.is_world_process_zero:
+                return
+            model = host_copy(model)
         texts = self._answer(model, self._prompts)  # in every process: none can where each has a share of the weights
         if not state.is_world_process_zero:
             return

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from jpllm import xla
 from jpllm.models import scheme
 from jpllm.runtime import InputError, device, num_processes
 from jpllm.training import operators
@@ -30,7 +31,7 @@ _MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 
 @dataclass(frozen=True)
 class Engine:
-    """How many processes train one model, and what joins them: DDP, FSDP2, DeepSpeed ZeRO-…; "" joins nothing."""
+    """How many processes train one model, and what joins them: DDP, FSDP2, DeepSpeed ZeRO-…, XLA; "" joins nothing."""
 
     num_processes: int
     name: str
@@ -42,22 +43,24 @@ class Engine:
     @property
     def scheme(self) -> str | None:
         """Its name in `jpllm.models.scheme`; None where that does not know it."""
-        if self.name in ("", "DDP", "FSDP2"):
+        if self.name in ("", "DDP", "FSDP2", "XLA"):
             return self.name.lower() or "single"
         stage = re.fullmatch(r"DeepSpeed ZeRO-(\d)( with .*offload)?", self.name)
         name = f"zero{stage[1]}{'_offload' if stage[2] else ''}" if stage else None
         return name if name in get_args(scheme.Engine) else None
 
 
-def prepare() -> None:
+def prepare(has_fixed_shapes: bool = False) -> None:
     """Make ready for the engine that the launcher asked for. Call it first, so that a wrong launch fails at once.
 
     The model has to be built before these arguments too: with them, ZeRO-3 makes every new model an empty shell.
+    `has_fixed_shapes` says that all batches, also those of evaluations, are of one shape, as XLA needs it.
 
     Raises:
         InputError: the launcher started fewer processes than it was asked for, or the engine cannot run here.
     """
     asked = requested()
+    _refuse_impossible_xla(asked, has_fixed_shapes)
     on_cpu = device().type == "cpu"
     if on_cpu:  # accelerate imports DeepSpeed where it is installed, and it would say that it found no GPU
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -84,6 +87,8 @@ def requested() -> Engine:
     Raises:
         InputError: several processes were asked for and one was started alone, or DeepSpeed's file cannot be read.
     """
+    if xla.is_launched():
+        return Engine(num_processes(), "XLA")
     # accelerate sets MASTER_ADDR where several processes are asked for; who starts several sets WORLD_SIZE too.
     asked_for_several = "MASTER_ADDR" in os.environ or any(int(os.environ.get(name, "1")) > 1 for name in _MPI_SIZES)
     if asked_for_several and "WORLD_SIZE" not in os.environ:
@@ -106,6 +111,8 @@ def running(accelerator: Accelerator) -> Engine:
         name = _zero_name(state.deepspeed_plugin.deepspeed_config["zero_optimization"])
     elif kind == "FSDP":
         name = f"FSDP{state.fsdp_plugin.fsdp_version}"
+    elif kind == "XLA":
+        name = kind
     elif kind in ("NO", "MULTI_CPU", "MULTI_GPU"):
         name = "DDP" if state.num_processes > 1 else ""
     else:
@@ -177,6 +184,19 @@ def release(trainer: Trainer) -> None:
 
         torch.cuda.empty_cache()
     unset_hf_deepspeed_config()
+
+
+def _refuse_impossible_xla(asked: Engine, has_fixed_shapes: bool) -> None:
+    if asked.name == "XLA" and not has_fixed_shapes:
+        raise InputError(
+            "accelerate_configs/tpu.yaml: on a TPU run cpt, and pretrain_scratch with objective: clm; other recipes "
+            f"have batches of many shapes, and each would be compiled: use a GPU, or the CPU with {xla.SWITCH}=0"
+        )
+    if asked.name != "XLA" and xla.is_available():
+        raise InputError(
+            "torch_xla is installed, and accelerate computes with it wherever it is: launch with accelerate launch "
+            f"--config_file accelerate_configs/tpu.yaml, or, to leave it out, set {xla.SWITCH}=0 before the command"
+        )
 
 
 def _requested_zero() -> dict:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jpllm import runtime
+from jpllm import runtime, xla
 from jpllm.training import machine
 
 _LEAST_HOST_GB, _GOOD_HOST_GB = 4, 16  # to train at all; to offload the optimizer of a 1B model
@@ -23,6 +23,7 @@ _LEAST_DISK_GB, _GOOD_DISK_GB = 2, 20
 _FREE_GPU_SHARE = 0.9
 _DEEPSPEED_TIMEOUT_SECONDS = 120
 _REPOSITORY = Path(__file__).resolve().parents[2]
+_TPU_CHIPS = {("0x1ae0", device) for device in ("0x0027", "0x005e", "0x0056", "0x0062", "0x0063", "0x006f", "0x0076")}
 _DRIVER = Path("/proc/driver/nvidia/version")
 _EXTENSIONS_VARIABLE = "TORCH_EXTENSIONS_DIR"
 # Run by another process: importing DeepSpeed takes seconds, prints, and may fail in many ways.
@@ -49,6 +50,7 @@ class Finding:
 def examine(folder: Path) -> Iterator[Finding]:
     """All findings, in the order of the table."""
     yield from packages()
+    yield from tpu()
     yield from gpus()
     yield cores_and_memory()
     yield disk(folder)
@@ -59,13 +61,13 @@ def examine(folder: Path) -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    """The packages that setup.cfg asks for, and the versions that constraints.txt names."""
+    """The packages that setup.cfg asks for, and the versions that the file of constraints names."""
     from packaging.requirements import Requirement
 
     yield Finding("Python", "ok", platform.python_version())
     needed = [Requirement(line) for line in required_packages()]
     tested = tested_versions()
-    fix = "pip install -c constraints.txt -e ."
+    fix = f"pip install -c {constraints_name()} -e ."
     others = []
     for need in needed:
         name, version = need.name.replace("_", "-"), installed_version(need.name)
@@ -91,10 +93,37 @@ def required_packages() -> list[str]:
 
 
 def tested_versions() -> dict[str, str]:
-    """Name and version of each line of constraints.txt; empty where there is none."""
-    file = _REPOSITORY / "constraints.txt"
+    """Name and version of each line of the file of constraints; empty where there is none."""
+    file = _REPOSITORY / constraints_name()
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return dict(line.strip().split("==") for line in lines if "==" in line and not line.startswith("#"))
+
+
+def constraints_name() -> str:
+    """The file of constraints for this environment: the one for TPUs where torch_xla is installed."""
+    return "constraints.txt" if installed_version("torch_xla") is None else "constraints-tpu.txt"
+
+
+def tpu(pci_devices: Path = Path("/sys/bus/pci/devices")) -> Iterator[Finding]:
+    """The TPU of this host, and whether torch_xla is there and made for this PyTorch; nothing without either."""
+    num_chips = sum(_pci_ids(folder) in _TPU_CHIPS for folder in pci_devices.glob("*"))
+    found = f"{num_chips} chips" if num_chips else "none"
+    version, torch = installed_version("torch_xla"), installed_version("torch")
+    install = "pip install -c constraints-tpu.txt -e '.[tpu]' (make tpu-venv: in an environment of its own)"
+    if version is None:
+        if num_chips:
+            yield Finding("TPU", "fail", f"{found}, but torch_xla is not installed", install)
+        return
+    facts = f"{found}; torch_xla {version} with torch {torch}"
+    if version.split(".")[:2] != (torch or "").split(".")[:2]:
+        yield Finding("TPU", "fail", f"{facts}: they are made for each other in the same version only", install)
+    elif not xla.is_available():
+        yield Finding("TPU", "warn", f"{facts}, switched off", f"{xla.SWITCH} is 0: unset it to use the TPU")
+    elif num_chips:
+        yield Finding("TPU", "ok", f"{facts}: launch with accelerate_configs/tpu.yaml")
+    else:
+        fix = f"{xla.SWITCH}=0 before a command trains without it, or use another environment"
+        yield Finding("TPU", "warn", f"{facts}, which computes on the CPU here, slowly", fix)
 
 
 def installed_version(name: str) -> str | None:
@@ -188,6 +217,14 @@ def deepspeed() -> Finding:
     if words.get("cpu_adam") == "impossible here":
         return Finding("DeepSpeed", "warn", facts, "no optimizer offload; ds_report says what is missing")
     return Finding("DeepSpeed", "ok", facts)
+
+
+def _pci_ids(folder: Path) -> tuple[str, str]:
+    """Vendor and device of a PCI device."""
+    try:
+        return tuple((folder / name).read_text(encoding="ascii").strip() for name in ("vendor", "device"))
+    except OSError:
+        return "", ""
 
 
 def extension_folders() -> list[Path]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from jpllm import xla
 from jpllm.config import option
 from jpllm.config_types import suggest
 from jpllm.models.estimate import GIB
@@ -14,12 +15,16 @@ from jpllm.models.scheme import Engine
 from jpllm.runtime import InputError
 from jpllm.training import machine
 
+_TPUS = {"TPU v5 lite": "v5e-8"}  # what libtpu calls a chip, and our name of a host with it
+
 
 @dataclass
 class HardwareConfig:
     """Hardware to plan for"""
 
-    gpu: str | None = option(None, f"cpu, {', '.join(GPUS)}; by default this machine's GPU, or its CPU.")
+    gpu: str | None = option(
+        None, f"cpu, {', '.join(GPUS)} (a TPU with its eight cores); by default this machine's GPU, or its CPU."
+    )
     gpu_memory_gib: float | None = option(None, "Memory of each GPU in GiB, instead of what is known of it.", above=0)
     host_memory_gib: float | None = option(
         None,
@@ -48,8 +53,17 @@ class HardwareConfig:
             )
         if self.engine == "single" and self.num_gpus > 1:
             yield "engine", f"single is one process, and num_gpus is {self.num_gpus}; take ddp"
-        if self.engine == "ddp" and self.num_gpus == 1:
+        known = GPUS.get(self.gpu)
+        is_tpu = known is not None and known.num_tpu_cores > 0
+        if self.engine == "ddp" and self.num_gpus == 1 and not is_tpu:
             yield "engine", "ddp is for several GPUs; take single, or raise num_gpus"
+        if is_tpu:
+            if self.engine not in (None, "xla"):
+                yield "engine", f"{self.gpu} is a TPU, where xla is the only one; remove engine"
+            if self.num_gpus not in (1, known.num_tpu_cores):
+                yield "num_gpus", f"{self.gpu} has {known.num_tpu_cores} cores, which all work; remove num_gpus"
+        elif self.engine == "xla":
+            yield "engine", f"xla is for TPUs, and gpu is {self.gpu}; write gpu: v5e-8"
         if self.gpu == "cpu" and (self.num_gpus > 1 or self.gpu_memory_gib):
             yield "gpu", "cpu, and GPUs are described too; remove num_gpus and gpu_memory_gib"
 
@@ -62,6 +76,7 @@ class Hardware:
         memory: of each GPU; of the machine where there is none.
         half_tflops: peak of each GPU, see `jpllm.models.gpus.Gpu`.
         is_here: it is this machine.
+        is_tpu: what is called a GPU here are the cores of a TPU.
     """
 
     name: str
@@ -72,13 +87,16 @@ class Hardware:
     num_gpus: int
     host: int | None
     is_here: bool
+    is_tpu: bool = False
 
 
 def resolve(config: HardwareConfig) -> Hardware:
     """The hardware that was asked for, or this machine's.
 
-    Raises InputError if GPUs are to share the work and there are none.
+    Raises InputError if GPUs are to share the work and there are none, or for a TPU that is not known.
     """
+    if config.gpu is None and xla.is_launched() and xla.kind() == "TPU":
+        config = replace(config, gpu=_local_tpu())
     local = [] if config.gpu == "cpu" else machine.gpus()
     local_name = known_gpu(local[0].name, local[0].total_bytes / GIB) if local else None
     on_gpu = bool(local or config.gpu_memory_gib or config.gpu in GPUS)
@@ -91,6 +109,7 @@ def resolve(config: HardwareConfig) -> Hardware:
             raise InputError("engine and num_gpus are for GPUs, and there is none here; name one with gpu")
         return Hardware("CPU", False, host, None, False, 1, host, True)
     known = GPUS.get(config.gpu or local_name)
+    num_tpu_cores = known.num_tpu_cores if known else 0
     if config.gpu_memory_gib:
         memory = int(config.gpu_memory_gib * GIB)
     else:
@@ -101,10 +120,18 @@ def resolve(config: HardwareConfig) -> Hardware:
         memory=memory,
         half_tflops=known.half_tflops if known else None,
         has_bf16=known.has_bf16 if known else not local or local[0].has_bf16,
-        num_gpus=config.num_gpus,
+        num_gpus=num_tpu_cores or config.num_gpus,
         host=host,
         is_here=is_here,
+        is_tpu=num_tpu_cores > 0,
     )
+
+
+def _local_tpu() -> str:
+    chip = xla.chip()
+    if chip not in _TPUS:
+        raise InputError(f"the memory of {chip} is not known; give gpu_memory_gib to jpllm plan")
+    return _TPUS[chip]
 
 
 def known_gpu(name: str, memory_gib: float) -> str | None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from jpllm import xla
+
 BF16_CAPABILITY = (8, 0)  # below it PyTorch emulates bf16, slower than fp32, and is_bf16_supported() says True
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 
@@ -70,7 +72,7 @@ def resident_bytes(process: str | int = "self", peak: bool = False) -> int:
 def peak_memory() -> dict[str, int]:
     """Bytes that this process had at most so far, as metrics name them: `peak_host_bytes`, with CUDA `peak_gpu_bytes`.
 
-    The latter are those of tensors on this process's GPU.
+    The latter are those of tensors on this process's GPU; on a TPU `peak_tpu_bytes` are those of this process's core.
     """
     import torch
 
@@ -83,6 +85,8 @@ def peak_memory() -> dict[str, int]:
         peaks = {"peak_host_bytes": largest * (1 if sys.platform == "darwin" else 1024)}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         peaks["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
+    if xla.is_launched() and (peak := xla.peak_bytes()) is not None:
+        peaks["peak_tpu_bytes"] = peak
     return peaks
 
 

@@ -26,6 +26,8 @@ def refuse_impossible(
         raise InputError("optimizer: muon has no embedding_warmup_steps; remove them, or write adamw")
     if config.optimizer == "muon" and has_lora:
         raise InputError("optimizer: muon is for whole matrices, not for those of LoRA; write adamw")
+    if config.optimizer == "muon" and engine_name == "XLA":
+        raise InputError("optimizer: muon has steps that XLA compiles for minutes on end; write adamw")
     if config.optimizer == "muon" and engine_name not in ("", "DDP"):
         raise InputError(
             f"optimizer: muon needs whole matrices, and {engine_name} cuts them up; write adamw, or launch with "
@@ -96,6 +98,21 @@ class MuonWithAdamW(torch.optim.Optimizer):
         for part, state in zip(self._parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self._parts for group in part.param_groups]
+
+
+def keep_steps_on_host(optimizer: torch.optim.Optimizer) -> None:
+    """Have the optimizer's counts of steps in host memory whenever states are loaded.
+
+    accelerate sends all that it loads to the XLA device, and AdamW reads the count of each parameter in each step: each
+    would be a graph of its own, and a wait.
+    """
+
+    def to_host(loaded: torch.optim.Optimizer) -> None:
+        for state in loaded.state.values():
+            if isinstance(state.get("step"), torch.Tensor):
+                state["step"] = state["step"].cpu()
+
+    optimizer.register_load_state_dict_post_hook(to_host)
 
 
 def embeddings_apart(model: PreTrainedModel, groups: Sequence[dict]) -> list[dict]:

@@ -13,7 +13,8 @@ from jpllm.training.planned_run import PlannedRun
 
 _CLOSING = "jpllm plan, with the same configuration, looks for what fits"
 _USUAL = f"less memory: a smaller per_device_train_batch_size, activation_checkpointing: true; {_CLOSING}"
-_CPU_ALLOCATOR = "can't allocate memory"  # a RuntimeError of PyTorch's allocator on CPUs
+# RuntimeErrors of PyTorch's allocator on CPUs, and of XLA
+_OTHER_ALLOCATORS = ("can't allocate memory", "RESOURCE_EXHAUSTED")
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def explained(run: PlannedRun) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one
-        if not (isinstance(error, torch.OutOfMemoryError) or _CPU_ALLOCATOR in str(error)):
+        if not (isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _OTHER_ALLOCATORS)):
             raise
         reason = str(error).splitlines()[0]
         advice = _USUAL

@@ -27,6 +27,7 @@ NUM_ALTERNATIVES = 3
 COMFORTABLE = 0.95  # of the memory; above it the gaps that the allocator leaves between tensors decide
 # The simple ones first; each next one needs less memory of a GPU, and more of something else.
 ENGINES_ONE_GPU: tuple[Engine, ...] = ("single", "zero2_offload", "zero3_offload")
+ENGINES_TPU: tuple[Engine, ...] = ("xla",)
 ENGINES_MANY_GPUS: tuple[Engine, ...] = ("ddp", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload")
 # How much longer a step takes: estimates, to order the ways that fit. Only that of checkpointing is arithmetic: one
 # more forward pass, beside a forward pass and a backward one of twice its size.
@@ -36,6 +37,7 @@ HALF_MICRO_BATCH_TIME = 1.03
 ENGINE_TIME = {
     "single": 1.0,
     "ddp": 1.0,
+    "xla": 1.0,
     "zero1": 1.02,
     "zero2": 1.03,
     "zero3": 1.2,
@@ -73,6 +75,8 @@ def arithmetic(training: TrainingConfig, where: Hardware, engine: Engine = "sing
     """
     import torch
 
+    if training.precision == "fp16" and where.is_tpu:
+        raise InputError("precision: fp16 is nothing that a TPU is made for; write auto or bf16")
     if training.precision == "fp16" and not where.on_gpu and not engine.startswith("zero"):
         refuse_fp16_on_cpu("")
     if training.precision != "auto":
@@ -121,6 +125,8 @@ class Search:
         """Those to be considered, the simplest first."""
         if not self.hardware.on_gpu:
             return ("single",)
+        if self.hardware.is_tpu:
+            return ENGINES_TPU
         if self.engine:
             return (self.engine,)
         return ENGINES_ONE_GPU if self.hardware.num_gpus == 1 else ENGINES_MANY_GPUS
@@ -143,7 +149,11 @@ class Search:
                 return candidate
             first = first or candidate
         if first is None:
-            what = "LoRA" if asked.learned.lora_rank and asked.optimizer == "muon" else f"engine {self.engine}"
+            what = (
+                "LoRA"
+                if asked.learned.lora_rank and asked.optimizer == "muon"
+                else f"engine {self.engine or self.engines[0]}"
+            )
             raise InputError(f"optimizer: {asked.optimizer} does not work with {what}; write adamw")
         return first
 
@@ -247,7 +257,7 @@ def works(scheme: Scheme) -> bool:
     """Whether the engine and LoRA take the optimizer (`jpllm.training.optimizer.refuse_impossible`)."""
     if scheme.optimizer == "muon":
         return scheme.engine in ("single", "ddp") and not scheme.learned.lora_rank
-    return scheme.optimizer == "adamw" or not scheme.offloads
+    return scheme.optimizer == "adamw" or not (scheme.offloads or scheme.engine == "xla")
 
 
 def changes(asked: Scheme, scheme: Scheme) -> dict[str, object]:

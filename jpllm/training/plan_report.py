@@ -17,7 +17,7 @@ from jpllm.training.plan import COMFORTABLE, Candidate, peak_tflops
 if TYPE_CHECKING:
     from rich.table import Table
 
-_ACCELERATE_CONFIGS = {"single": "single_gpu", "ddp": "multi_gpu"}
+_ACCELERATE_CONFIGS = {"single": "single_gpu", "ddp": "multi_gpu", "xla": "tpu"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class Report:
         yield self._memory_table()
         if self.best.scheme.engine == "fsdp2":
             yield "memory with FSDP2: by the published arithmetic of its shares, not held against runs on GPUs yet"
+        if self.where.is_tpu:
+            yield "memory of a TPU: counted as on a GPU; what XLA adds or saves has not been measured on a TPU yet"
         yield self._needs_table()
         yield from self._time_lines()
         if self.others:
@@ -104,7 +106,8 @@ class Report:
         chosen = next(iter(self.others), self.best) if not self.best.fits(self.where) else self.best
         changes = {key: _written(value) for key, value in chosen.changes.items() if key != "engine"}
         keys = [f"--{key} {value}" for key, value in {**given, **changes}.items()]
-        processes = "" if chosen.scheme.engine == "single" else f" --num_processes {self.where.num_gpus}"
+        is_set = chosen.scheme.engine in ("single", "xla")  # a TPU's launcher takes all cores that there are
+        processes = "" if is_set else f" --num_processes {self.where.num_gpus}"
         launch = f"accelerate launch --config_file {accelerate_config(chosen, self.where)}{processes}"
         return " ".join([launch, f"recipes/{recipe}.py", *keys])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from jpllm import runtime
+from jpllm import runtime, xla
 from jpllm.data.mix import SourceUse
 from jpllm.runtime import InputError
 from jpllm.tracking import metrics, plot
@@ -150,4 +150,6 @@ def _verify(trainer: BaseTrainer, model_dir: Path, trained_loss: float) -> float
 def _device_name(arguments: TrainingArguments) -> str:
     if arguments.device.type == "cuda":
         return f"{arguments.world_size} × {torch.cuda.get_device_name()}"
+    if arguments.device.type == "xla":
+        return f"{arguments.world_size} × XLA {xla.kind()}"
     return f"{arguments.world_size} × {arguments.device.type}, {torch.get_num_threads()} threads each"

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as logging_of_transformers
 
-from jpllm import runtime
+from jpllm import runtime, xla
 from jpllm.data import mix
 from jpllm.data.blocks import BlockDataset
 from jpllm.data.corpus import DataConfig, EncodedText, write_documents
@@ -198,6 +198,8 @@ def train_and_prove(
     """
     logging_of_transformers.disable_progress_bar()  # for saving and loading: ours is the training's
     runs = engine.confirm(trainer.accelerator)
+    if runs.name == "XLA":
+        xla.connect_processes()
     runtime.announce(str(runs))
     trainer.facts = replace(facts, world_size=runs.num_processes, engine=runs.name)
     start = _starting_point(trainer, training.output_dir, training.resume_changed)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 
 import torch
 from transformers import TrainerCallback
 
-from jpllm import runtime
+from jpllm import runtime, xla
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 logger = logging.getLogger(__name__)
@@ -19,7 +20,8 @@ logger = logging.getLogger(__name__)
 class StopInTime(TrainerCallback):
     """Saves and stops after the step in which SIGTERM or Ctrl-C arrives, or `max_hours` are over.
 
-    All processes stop after the same step, whichever of them was told. A second signal ends the process at once.
+    All processes stop after the same step, whichever of them was told. A second signal ends the process at once. In a
+    thread, where the launcher for TPUs runs a recipe, no signal can be taken: there `max_hours` alone stops in time.
 
     Attributes:
         reason: why training was stopped before its end; None where it was not.
@@ -31,6 +33,8 @@ class StopInTime(TrainerCallback):
         self._handlers: dict[int, object] = {}
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
         self._handlers = {number: signal.signal(number, self._note) for number in _SIGNALS}
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
@@ -63,6 +67,6 @@ def any_process(value: bool, args) -> bool:
     """Whether `value` is true in any process."""
     if args.world_size == 1:
         return value
-    flag = torch.tensor(int(value), device=args.device)
+    flag = torch.tensor(int(value), device="cpu" if xla.is_launched() else args.device)
     torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
     return bool(flag.item())

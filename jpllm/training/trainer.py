@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from jpllm import xla
 from jpllm.models.build import copy_weights, load_trained
 from jpllm.runtime import Diverged
 from jpllm.training import checkpoint, engine
@@ -57,6 +58,11 @@ class BaseTrainer(Trainer):
         self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self._config, self._embedding_warmup_steps = config, embedding_warmup_steps
         engine.keep_sums_in_float32(self.accelerator)
+        if xla.is_launched():
+            xla.seed(self.args.seed + self.args.process_index)
+            self.add_callback(_GraphPerStep())
+            if config.activation_checkpointing:
+                xla.checkpoint_activations(self.plain_model())
         self.remove_callback(PrinterCallback)
         self.callback_handler.callbacks = [
             _QuietProgress() if isinstance(callback, ProgressCallback) else callback
@@ -71,7 +77,10 @@ class BaseTrainer(Trainer):
         if self.optimizer is None and self._embedding_warmup_steps:
             usual = super().create_optimizer(model)
             usual.param_groups = optimizers.embeddings_apart(self.model, usual.param_groups)
-        return super().create_optimizer(model)
+        optimizer = super().create_optimizer(model)
+        if xla.is_launched():
+            optimizers.keep_steps_on_host(optimizer)
+        return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
         """Trainer's schedule; in the embedding warm-up everything but the token embeddings waits."""
@@ -89,6 +98,10 @@ class BaseTrainer(Trainer):
         self.log(dict(row))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, row)
         return row
+
+    def compute_loss_context_manager(self) -> AbstractContextManager:
+        """Mixed precision of the forward pass, where accelerate is not to see to it."""
+        return autocast(self.args) if xla.is_launched() else super().compute_loss_context_manager()
 
     def plain_model(self) -> torch.nn.Module:
         """The model without the wrappers of compilation and data parallelism."""
@@ -127,6 +140,18 @@ class BaseTrainer(Trainer):
     def load_final(self, directory: Path) -> PreTrainedModel:
         """Read back what `save_final` wrote."""
         return load_trained(directory, type(self.plain_model()))
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the model as `from_pretrained` reads it; one on an XLA device from a copy in host memory.
+
+        Trainer would move such a model itself, and its optimizer would be left with parameters that are no more its.
+        """
+        if not xla.is_launched():
+            super().save_model(output_dir, _internal_call)
+            return
+        if self.args.should_save:
+            self._save(output_dir, state_dict=xla.state_on_host(self.plain_model()))
+        self.accelerator.wait_for_everyone()
 
     @property
     def checkpoints_dir(self) -> Path:
@@ -169,9 +194,9 @@ class BaseTrainer(Trainer):
             copy_weights(resume_from_checkpoint, self.model)
 
     def _refuse_not_finite(self) -> None:
-        parameters = self.model.parameters()
-        is_finite = bool(self._tr_loss.isfinite()) and all(bool(p.detach().isfinite().all()) for p in parameters)
-        if any_process(not is_finite, self.args):
+        parameters = [parameter.detach() for parameter in self.model.parameters()]
+        are_finite = torch.stack([tensor.isfinite().all() for tensor in (self._tr_loss, *parameters)])
+        if any_process(not bool(are_finite.all()), self.args):
             raise Diverged(
                 f"step {self.state.global_step}: the loss or a weight is not finite, and no checkpoint was written of "
                 f"it; {last_good(self.checkpoints_dir)}; lower learning_rate (it is {self._get_learning_rate():.2e}), "
@@ -204,6 +229,19 @@ class _LossSinceLastLog(TrainerCallback):
             saved = json.loads(file.read_text(encoding="utf-8"))
             self._trainer._tr_loss += saved["loss_sum"]
             self._trainer._globalstep_last_logged = saved["logged_step"]
+
+
+class _GraphPerStep(TrainerCallback):
+    """Ends a graph of XLA after each forward and backward pass and after what is logged: no later one then differs."""
+
+    def on_substep_end(self, args, state, control, **kwargs) -> None:
+        xla.sync()
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        xla.sync()
+
+    def on_log(self, args, state, control, **kwargs) -> None:
+        xla.sync()
 
 
 class _QuietProgress(ProgressCallback):

@@ -112,3 +112,54 @@ def test_without_deepspeed_and_a_compiler(monkeypatch):
         "no g++ and no ninja",
         "apt install g++ and pip install ninja, for DeepSpeed and torch_compile",
     )
+
+
+@pytest.fixture
+def tpu_host(tmp_path):
+    """Four v5e chips and the network card of the same maker."""
+    for index, device in enumerate(["0x0063"] * 4 + ["0x0042"]):
+        folder = tmp_path / f"0000:00:0{index}.0"
+        folder.mkdir()
+        (folder / "vendor").write_text("0x1ae0\n")
+        (folder / "device").write_text(f"{device}\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("torch", "torch_xla", "switch", "status", "found", "fix"),
+    [
+        ("2.13.0", None, "1", "fail", "4 chips, but torch_xla is not installed", "-c constraints-tpu.txt -e '.[tpu]'"),
+        ("2.13.0", "2.9.0", "1", "fail", "torch_xla 2.9.0 with torch 2.13.0: they are made", "constraints-tpu.txt"),
+        ("2.9.0", "2.9.0", "0", "warn", "4 chips; torch_xla 2.9.0 with torch 2.9.0, switched off", "unset it"),
+        ("2.9.0", "2.9.0", "1", "ok", "4 chips; torch_xla 2.9.0 with torch 2.9.0: launch with accelerate_configs", ""),
+    ],
+)
+def test_tpu(torch, torch_xla, switch, status, found, fix, monkeypatch, tpu_host):
+    versions = {"torch": torch, "torch_xla": torch_xla}
+    monkeypatch.setattr(examination, "installed_version", versions.get)
+    monkeypatch.setattr(examination.xla, "is_available", lambda: switch == "1")
+    (finding,) = examination.tpu(tpu_host)
+    assert finding.status == status
+    assert found in finding.found
+    assert fix in finding.fix
+
+
+def test_hosts_without_a_tpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(examination, "installed_version", {"torch": "2.13.0"}.get)
+    assert list(examination.tpu(tmp_path)) == []
+    assert examination.constraints_name() == "constraints.txt"
+    monkeypatch.setattr(examination, "installed_version", {"torch": "2.9.0", "torch_xla": "2.9.0"}.get)
+    monkeypatch.setattr(examination.xla, "is_available", lambda: True)
+    (finding,) = examination.tpu(tmp_path)
+    assert (finding.status, finding.fix[:16]) == ("warn", "USE_TORCH_XLA=0 ")
+    assert examination.constraints_name() == "constraints-tpu.txt"
+
+
+def test_both_files_of_constraints_name_the_same_versions_but_for_pytorch():
+    versions = []
+    for name in ("constraints.txt", "constraints-tpu.txt"):
+        lines = (examination._REPOSITORY / name).read_text(encoding="utf-8").splitlines()
+        versions.append(dict(line.split("==") for line in lines if "==" in line and not line.startswith("#")))
+    usual, for_tpus = versions
+    assert (for_tpus.pop("torch"), for_tpus.pop("torch_xla")) == ("2.9.0", "2.9.0")
+    assert for_tpus.items() <= usual.items()

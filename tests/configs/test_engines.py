@@ -51,6 +51,15 @@ def test_accelerate_file_loads_and_leaves_the_precision_to_the_recipe(file):
         assert (ROOT / loaded.deepspeed_config["deepspeed_config_file"]).is_file()
 
 
+def test_the_launcher_for_tpus_finds_in_each_training_recipe_what_it_calls():
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    loaded = load_config_from_file(str(ROOT / "accelerate_configs/tpu.yaml"))
+    assert loaded.distributed_type.value == "XLA"
+    for name in ("pretrain_scratch", "cpt", "sft", "classify"):
+        assert callable(getattr(load_recipe(ROOT / "recipes" / f"{name}.py"), loaded.main_training_function))
+
+
 def launched_environment(monkeypatch, *arguments: str) -> dict[str, str]:
     """The environment in which `accelerate launch ARGUMENTS recipe.py` would start the recipe, without starting it."""
     import torch.distributed.run

@@ -2,7 +2,9 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+from jpllm import xla
 from jpllm.runtime import InputError
+from jpllm.training import arguments as arguments_module
 from jpllm.training.arguments import TrainingConfig, choose_precision, num_steps, training_arguments
 from jpllm.training.engine import Engine
 
@@ -111,3 +113,33 @@ def test_every_key_reaches_trainer(tmp_path):
     assert arguments.get_warmup_steps(8) == 2
     assert (arguments.bf16, arguments.fp16, arguments.save_steps) == (True, False, 7)
     assert arguments.logging_nan_inf_filter is False
+
+
+@pytest.fixture
+def on_xla(monkeypatch):
+    monkeypatch.setattr(xla, "is_launched", lambda: True)
+    monkeypatch.setattr(arguments_module, "device", lambda: torch.device("xla"))
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # written by training_arguments; put back afterwards
+
+
+@pytest.mark.usefixtures("on_xla")
+@pytest.mark.parametrize(("kind", "expected"), [("TPU", "bf16"), ("CPU", "fp32")])
+def test_precision_with_xla(monkeypatch, kind, expected):
+    monkeypatch.setattr(xla, "kind", lambda: kind)
+    assert choose_precision("auto") == expected
+    assert choose_precision("bf16") == "bf16"
+    with pytest.raises(InputError, match="precision: fp16 is nothing that a TPU is made for"):
+        choose_precision("fp16")
+
+
+@pytest.mark.usefixtures("on_xla")
+def test_arguments_with_xla(tmp_path):
+    """The optimizer is not fused; accelerate does nothing about precision, and Trainer nothing about checkpointing."""
+    settings = config(output_dir=tmp_path, tokens=5, activation_checkpointing=True)
+    arguments = training_arguments(settings, max_steps=8, precision="fp32")
+    assert arguments.optim == "adamw_torch"
+    assert arguments.mixed_precision == "no"
+    assert not arguments.activation_checkpointing
+    assert not arguments.use_cpu
+    with pytest.raises(InputError, match="torch_compile: XLA compiles every step by itself"):
+        training_arguments(config(output_dir=tmp_path, tokens=5, torch_compile=True), max_steps=8, precision="fp32")

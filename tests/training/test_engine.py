@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from jpllm import xla
 from jpllm.runtime import InputError
 from jpllm.training import engine, operators
 from jpllm.training.engine import Engine
@@ -223,3 +224,34 @@ def test_without_a_compiler_there_is_one_message(launcher, monkeypatch):
     monkeypatch.setattr(operators.shutil, "which", lambda name: None)
     with pytest.raises(InputError, match=r"there is no g\+\+ here"):
         operators.load_operators(operators.PROCESSES)
+
+
+@pytest.fixture
+def with_torch_xla(monkeypatch):
+    monkeypatch.setattr(xla, "is_available", lambda: True)
+
+
+@pytest.mark.usefixtures("with_torch_xla")
+def test_the_launcher_for_tpus_asks_for_xla(launcher):
+    launcher({"FORK_LAUNCHED": "1", "WORLD_SIZE": "8", "RANK": "0"})
+    assert engine.requested() == Engine(8, "XLA")
+    assert engine.requested().scheme == "xla"
+    assert engine.confirm(accelerator("XLA", 8)) == Engine(8, "XLA")
+    with pytest.raises(InputError, match="asked for 8 processes, XLA, but what would train is one process, XLA"):
+        engine.confirm(accelerator("XLA", 1))
+
+
+@pytest.mark.usefixtures("with_torch_xla")
+def test_recipes_whose_shapes_vary_are_refused_on_a_tpu(launcher, monkeypatch):
+    monkeypatch.setattr(engine, "device", lambda: torch.device("xla"))
+    launcher({"FORK_LAUNCHED": "1"})
+    engine.prepare(has_fixed_shapes=True)
+    with pytest.raises(InputError, match=r"tpu.yaml: on a TPU run cpt, and pretrain_scratch with objective: clm"):
+        engine.prepare()
+
+
+@pytest.mark.usefixtures("with_torch_xla")
+def test_a_launch_that_accelerate_would_turn_into_xla_is_refused(launcher):
+    launcher({})
+    with pytest.raises(InputError, match=r"torch_xla is installed, and accelerate computes with it .* USE_TORCH_XLA=0"):
+        engine.prepare(has_fixed_shapes=True)

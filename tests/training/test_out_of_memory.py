@@ -12,7 +12,7 @@ from jpllm.training import hardware, out_of_memory
 from jpllm.training.arguments import TrainingConfig
 from jpllm.training.classifier_arguments import ClassifierTrainingConfig
 from jpllm.training.engine import Engine
-from jpllm.training.hardware import Hardware
+from jpllm.training.hardware import Hardware, HardwareConfig, resolve
 from jpllm.training.planned_run import PlannedRun
 from tests.models.test_build import tiny_model
 
@@ -110,3 +110,11 @@ def test_a_prediction_that_fails_hides_nothing(monkeypatch):
 def test_other_errors_pass():
     with pytest.raises(RuntimeError, match="shapes"), out_of_memory.explained(PlannedRun(None, None, 8, Engine(1, ""))):
         raise RuntimeError("shapes do not match")
+
+
+def test_memory_of_an_xla_device(monkeypatch):
+    error = RuntimeError("Bad StatusOr access: RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm.")
+    text = message(monkeypatch, resolve(HardwareConfig(gpu="v5e-8")), error, Engine(8, "XLA"))
+    assert text.startswith("out of memory: Bad StatusOr access: RESOURCE_EXHAUSTED")
+    assert "activation_checkpointing: true" in text
+    assert "adamw_8bit" not in text

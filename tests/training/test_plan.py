@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from jpllm import xla
 from jpllm.data.available import SourceTokens
 from jpllm.models.build import transformers_config
 from jpllm.models.estimate import GIB
@@ -244,3 +245,48 @@ def test_disk(gpt2, tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "free_disk_bytes", lambda folder: 10**9)
     (line,) = disk_shortages([DiskNeed("token shards", tmp_path, None), DiskNeed("model", tmp_path, 2 * 10**9)])
     assert line == "2.0 GB of disk for token shards and model, and 1.0 GB are free"
+
+
+def test_a_tpu_is_eight_cores_that_have_the_whole_model_each():
+    where = resolve(HardwareConfig(gpu="v5e-8"))
+    assert where == Hardware("v5e-8", True, int(15.75 * GIB), 197.0, True, 8, None, False, is_tpu=True)
+    asked = as_written(training(per_device_train_batch_size=4), 512, where, "xla")
+    assert (asked.num_processes, asked.arithmetic, asked.weight_bytes) == (8, "bf16", 4)
+    assert peak_tflops(where, asked) == 8 * 197.0
+    config = transformers_config(ModelConfig(model="neox-1b"), VocabularyOnly(32_000))
+    size = model_size(config)
+    search = Search(config, size, where)
+    assert search.engines == ("xla",)
+    best = search.best(replace(asked, activation_checkpointing=True))
+    assert best.memory.states.weights == 4 * 778_263_552
+    assert best.memory.states.optimizer == 8 * 778_263_552
+    assert best.memory.states.buckets == 0  # gradients are added up where they are
+    assert {way.scheme.engine for way in search.alternatives(best.scheme)} <= {"xla"}
+    assert {way.scheme.optimizer for way in search.savings(asked)} <= {"adamw"}
+    with pytest.raises(InputError, match="precision: fp16 is nothing that a TPU is made for"):
+        arithmetic(training(precision="fp16"), where)
+    for optimizer in ("adamw_8bit", "muon"):
+        with pytest.raises(InputError, match=f"optimizer: {optimizer} does not work with engine xla; write adamw"):
+            search.best(replace(asked, optimizer=optimizer))
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"gpu": "v5e-8", "engine": "ddp"}, ("engine", "v5e-8 is a TPU, where xla is the only one; remove engine")),
+        ({"gpu": "v5e-8", "num_gpus": 4}, ("num_gpus", "v5e-8 has 8 cores, which all work; remove num_gpus")),
+        ({"gpu": "t4", "engine": "xla"}, ("engine", "xla is for TPUs, and gpu is t4; write gpu: v5e-8")),
+    ],
+)
+def test_settings_that_contradict_a_tpu(settings, problem):
+    assert list(HardwareConfig(**settings).check()) == [problem]
+
+
+def test_the_tpu_of_this_host(monkeypatch):
+    monkeypatch.setattr(xla, "is_launched", lambda: True)
+    monkeypatch.setattr(xla, "kind", lambda: "TPU")
+    monkeypatch.setattr(xla, "chip", lambda: "TPU v5 lite")
+    assert resolve(HardwareConfig()) == resolve(HardwareConfig(gpu="v5e-8"))
+    monkeypatch.setattr(xla, "chip", lambda: "TPU v9")
+    with pytest.raises(InputError, match="the memory of TPU v9 is not known; give gpu_memory_gib"):
+        resolve(HardwareConfig())

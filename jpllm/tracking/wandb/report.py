@@ -59,7 +59,7 @@ def entity_and_project(target: str) -> list[str]:
 
 
 def report(runs: Sequence[Run], entity: str, project: str) -> Report:
-    """Return the report: the runs by name, curves against tokens and steps, the settings that differ, samples and scores.
+    """Return the report: runs by name, curves against tokens and steps, settings that differ, samples and scores.
 
     Raises:
         InputError: none of the runs was mirrored, or wandb-workspaces is not installed.
@@ -79,7 +79,9 @@ def report(runs: Sequence[Run], entity: str, project: str) -> Report:
 
     title = f"Comparison of {', '.join(run.name for run in mirrored)}"
     scores, others = metrics(mirrored)
-    tables = [v2.WeavePanelSummaryTable(table_name=name, layout=_layout(index)) for index, name in enumerate(REPORT_TABLES)]
+    tables = [
+        v2.WeavePanelSummaryTable(table_name=name, layout=_layout(index)) for index, name in enumerate(REPORT_TABLES)
+    ]
     return v2.Report(
         entity=entity,
         project=project,

@@ -3,6 +3,7 @@
 # make ops    compile DeepSpeed's C++ operators ahead of their first use: about three minutes on two cores, once
 # make test-full   ops, then every test
 # make gpu-proof   what the memory recipes and the plan promise, measured on this machine's NVIDIA GPU
+# make proof-1b    the 0.778 B model through its own files on a CPU: killed, gone on with, its memory held against the plan
 # make tpu-venv    the environment of a TPU host, .venv-tpu: PyTorch 2.9 and torch_xla; TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #                  spares it 5 GB of CUDA libraries
 # make xla-proof   training through accelerate_configs/tpu.yaml on XLA's CPU device, held against plain runs: about 15 minutes
@@ -14,7 +15,7 @@ DEMO := runs/demo
 TPU_VENV := .venv-tpu
 TORCH_INDEX ?=
 
-.PHONY: demo ops test test-full gpu-proof tpu-venv xla-proof lint clean
+.PHONY: demo ops test test-full gpu-proof proof-1b tpu-venv xla-proof lint clean
 
 $(VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +46,9 @@ test-full: ops
 gpu-proof: $(VENV)/installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[8bit]'
 	$(BIN)/python benchmarks/gpu_proof.py
+
+proof-1b: ops
+	$(BIN)/python benchmarks/proof_1b.py
 
 $(TPU_VENV)/installed: setup.cfg constraints-tpu.txt
 	$(PYTHON) -m venv $(TPU_VENV)

@@ -196,6 +196,7 @@ def prove(config: str, launch: str, precision: str, changes: dict) -> tuple[list
     }
     if "model" not in changes:  # a tiny one is the process and little else
         checks["memory is within a tenth of the plan"] = (abs(ratio - 1) <= LARGEST_MEMORY_DIFFERENCE, f"{ratio:.3f}")
+        checks["the proof takes little more than a step"] = (whole.record["end"] <= 1.05 * whole.record["step"], "")
     losses = " → ".join(f"{loss:.4f}" for loss in whole.losses.values())
     lines += [
         f"{whole.results['num_parameters']:,} parameters, {precision}, {whole.results['engine']}; "

@@ -165,6 +165,8 @@ def memory(size: ModelSize, scheme: Scheme, forward: StepBytes, evaluation: Step
     """
     if scheme.engine == "fsdp2":  # gradients are shares in float32
         forward = replace(forward, gradients=forward.gradients * 4 // scheme.weight_bytes // scheme.num_processes)
+    elif scheme.offloads and not scheme.on_gpu:  # gradients leave bucket by bucket; no GPU has confirmed that yet
+        forward = replace(forward, gradients=0)
     elif scheme.zero_stage >= 2:
         forward = replace(forward, gradients=forward.gradients // scheme.num_processes)
     fixed, evaluated = states(size, scheme), evaluation_bytes(size, scheme, evaluation)

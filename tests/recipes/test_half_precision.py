@@ -75,7 +75,9 @@ def overflowing(tmp_path_factory):
 def assert_learned_as_in_float32(run, float32, drift_nats):
     assert rows(run, "learning_rate") == rows(float32, "learning_rate")
     for key in ("loss", "eval_loss"):
-        assert rows(run, key) == pytest.approx(rows(float32, key), abs=drift_nats)
+        drift = max(abs(one - other) for one, other in zip(rows(run, key), rows(float32, key), strict=True))
+        print(f"{run.name}: {key} {rows(run, key)[-1]:.5f}, float32 {rows(float32, key)[-1]:.5f}, furthest {drift:.1e}")
+        assert drift <= drift_nats, key
     assert rows(run, "loss")[-1] < rows(run, "loss")[0] - 0.3
 
 

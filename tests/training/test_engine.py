@@ -188,11 +188,15 @@ def test_prepare_refuses_what_would_run_as_something_else(launcher, loaded):
         engine.prepare()
 
 
-def test_number_of_parameters_of_a_share():
-    model = torch.nn.Linear(3, 2)
-    assert engine.num_parameters(model) == 8
-    model.weight.ds_numel, model.weight.data = 6, torch.empty(0)
-    assert engine.num_parameters(model) == 8
+def test_fsdp2_adds_up_in_float32():
+    """Where accelerate casts gradients and the loss to the type of the products (read in accelerate 1.15)."""
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    cast = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16, output_dtype=torch.bfloat16)
+    plugin = SimpleNamespace(mixed_precision_policy=cast)
+    engine.keep_sums_in_float32(SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin)))
+    assert plugin.mixed_precision_policy == MixedPrecisionPolicy(torch.bfloat16, torch.float32, None)
+    engine.keep_sums_in_float32(SimpleNamespace(state=SimpleNamespace()))  # no FSDP: nothing to set
 
 
 def test_lock_of_a_killed_build_is_removed(launcher, monkeypatch, tmp_path, caplog):

@@ -154,6 +154,25 @@ def keep_sums_in_float32(accelerator: Accelerator) -> None:
         )
 
 
+def repeat_adam_decays(trainer: Trainer) -> None:
+    """Bring DeepSpeed's AdamW for host memory to the state that it had when the checkpoint was written.
+
+    It multiplies its powers of the betas step by step, and takes `pow` after a checkpoint was loaded; in float32 the
+    two differ, and so do the losses some steps later (DeepSpeed 0.19, `cpu_adam.h`). Steps on empty tensors multiply
+    anew. Call it when the checkpoint has been loaded, before the first step; other optimizers are left alone.
+    """
+    import torch
+
+    optimizer = getattr(getattr(trainer.deepspeed, "optimizer", None), "optimizer", None)
+    if type(optimizer).__name__ != "DeepSpeedCPUAdam":
+        return
+    group, nothing = optimizer.param_groups[0], torch.zeros(0)
+    num_steps = max((int(state["step"]) for state in optimizer.state.values()), default=0)
+    for step in range(1, num_steps + 1):
+        settings = (group["lr"], *group["betas"], group["eps"], group["weight_decay"], group["bias_correction"])
+        optimizer.ds_opt_adam.adam_update(optimizer.opt_id, step, *settings, nothing, nothing, nothing, nothing)
+
+
 def release(trainer: Trainer) -> None:
     """Give back the memory of optimizer and engine when training is over; below DeepSpeed the model's weights too.
 

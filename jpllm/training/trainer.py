@@ -224,6 +224,7 @@ class _LossSinceLastLog(TrainerCallback):
         self._trainer, self._directory = trainer, directory
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
+        engine.repeat_adam_decays(self._trainer)
         file = _since_log_file(self._directory, args.process_index)
         if file.exists():  # not for a process that was not there
             saved = json.loads(file.read_text(encoding="utf-8"))

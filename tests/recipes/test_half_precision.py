@@ -34,14 +34,14 @@ def train(corpus_file, tokenizer_dir, tmp_path_factory):
     """Train 20 steps below an engine in a precision; returns the run folder. What is trained is not trained again."""
     folder = tmp_path_factory.mktemp("half")
 
-    def run(engine, num_processes, precision, launch_file=None, name=None, changes=()):
+    def run(engine, num_processes, precision, launch_file=None, name=None, changes=(), wrapper=()):
         output_dir = folder / (name or f"{engine}-{num_processes}-{precision}")
         if not (output_dir / "results.json").exists():
             settings = pairs([*SMALL, *STEPS_20, *NEOX, *changes]) | {"--output_dir": output_dir}
             settings |= {"--sources": corpus_file, "--tokenizer": tokenizer_dir, "--shards_dir": folder / "shards"}
             settings |= {"--precision": precision, "--per_device_train_batch_size": 8 // num_processes}
             words = ["recipes/pretrain_scratch.py", *(str(word) for pair in settings.items() for word in pair)]
-            wrapper = {"fp16": [FP16_ON_CPU]}.get(precision, [])
+            wrapper = wrapper or {"fp16": [FP16_ON_CPU]}.get(precision, [])
             wrapper = [FSDP_ON_CPU] if engine == "fsdp2" else wrapper
             finished = launch(launch_file or engine, num_processes, [*wrapper, *words])
             (output_dir / "log.txt").write_text(finished.stderr, encoding="utf-8")
@@ -130,6 +130,27 @@ def test_a_step_that_overflows_is_skipped_and_counted_and_the_schedule_waits(tra
     )
     assert said == (str(num_skipped), str(num_skipped))
     assert not re.search("were skipped", (plain / "log.txt").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("engine", "num_processes"), [("zero2_offload", 1), ("zero3_offload", 1), ("zero2_offload", 2)]
+)
+def test_a_run_with_its_optimizer_in_host_memory_goes_on_bit_for_bit(train, tmp_path, engine, num_processes):
+    """Killed after step 25 and gone on with from step 20: late enough for the powers of the betas to matter."""
+    settings = ["--tokens", "20480", "--save_steps", "20", "--adam_beta2", "0.99"]
+    whole = train(engine, num_processes, "bf16", None, f"{engine}-{num_processes}-whole", settings)
+    name = f"{engine}-{num_processes}-killed"
+    kill = ["benchmarks/memory_by_part.py", str(tmp_path / "record.json"), "25"]
+    with pytest.raises(AssertionError, match=r"SIGKILL|exitcode: -9|died with"):
+        train(engine, num_processes, "bf16", None, name, settings, wrapper=kill)
+    killed = whole.parent / name
+    assert rows(killed, "loss") == rows(whole, "loss")[:25]
+    run = train(engine, num_processes, "bf16", None, name, settings)
+    for key in ("loss", "grad_norm", "eval_loss"):
+        assert rows(run, key) == rows(whole, key)
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (run, whole)]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ class Runs:
         for words in (made, trained):
             subprocess.run([*jpllm, *words], check=True, cwd=ROOT, env=_environment(on_xla=False))
 
-    def start(self, name: str, on_xla: bool, keys: Sequence[str]) -> subprocess.Popen:
+    def start(self, name: str, on_xla: bool, keys: Sequence[str], num_tokens: int = NUM_TOKENS) -> subprocess.Popen:
         """The recipe in a process group of its own; what it prints goes to NAME.log."""
         config = "recipes/configs/pretrain_scratch/smoke_cpu.yaml"
         data = {"sources": self.folder / "corpus/documents.jsonl", "tokenizer": self.folder / "tokenizer"}
@@ -103,7 +103,7 @@ class Runs:
             f"--config={config}",
             *(f"--{key}={path}" for key, path in paths.items()),
         ]
-        words += ["--logging_steps=1", f"--tokens={NUM_TOKENS}", *keys]
+        words += ["--logging_steps=1", f"--tokens={num_tokens}", *keys]
         launch = [Path(sys.executable).with_name("accelerate"), "launch", "--config_file=accelerate_configs/tpu.yaml"]
         with (self.folder / f"{name}.log").open("a", encoding="utf-8") as log:
             return subprocess.Popen(
@@ -115,10 +115,10 @@ class Runs:
                 start_new_session=True,
             )
 
-    def run(self, name: str, on_xla: bool, *keys: str) -> int:
+    def run(self, name: str, on_xla: bool, *keys: str, num_tokens: int = NUM_TOKENS) -> int:
         """The exit code of the recipe."""
         began = time.monotonic()
-        code = self.start(name, on_xla, keys).wait(TIMEOUT_SECONDS)
+        code = self.start(name, on_xla, keys, num_tokens).wait(TIMEOUT_SECONDS)
         self.seconds[name] = time.monotonic() - began
         return code
 
@@ -164,10 +164,10 @@ def bfloat16(runs: Runs) -> Iterator[Finding]:
 
 def checkpointing(runs: Runs) -> Iterator[Finding]:
     """Activation checkpointing, with three accumulated passes: the same losses as without, in the same steps."""
-    keys = ("--precision=fp32", "--gradient_accumulation_steps=3", "--tokens=7_680")
+    keys, num_tokens = ("--precision=fp32", "--gradient_accumulation_steps=3"), 10 * 768
     codes = [
-        runs.run("checkpointed", True, *keys, "--activation_checkpointing=true"),
-        runs.run("checkpointed_plain", False, *keys),
+        runs.run("checkpointed", True, *keys, "--activation_checkpointing=true", num_tokens=num_tokens),
+        runs.run("checkpointed_plain", False, *keys, num_tokens=num_tokens),
     ]
     if codes != [0, 0]:
         yield Finding("activation checkpointing", False, f"exit codes {codes}, see checkpointed.log")
@@ -254,7 +254,8 @@ def _settled(subject: str, runs: Runs, name: str) -> Finding:
     later = {step: count for step, count in counts.items() if step >= SETTLED_STEP}
     first = {step: count for step, count in counts.items() if step <= SETTLED_STEP}
     seconds = runs.of_steps(name, "training_seconds")
-    speed = 512 * (max(seconds) - 4) / (seconds[max(seconds)] - seconds[4])
+    tokens = runs.of_steps(name, "tokens")
+    speed = (tokens[max(seconds)] - tokens[4]) / (seconds[max(seconds)] - seconds[4])
     figures = (
         f"compiled until step {', '.join(f'{step}: {count}' for step, count in first.items())}; until the last: "
         f"{counts[max(counts)]}; {speed:,.0f} tokens/s after step 4"

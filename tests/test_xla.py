@@ -107,7 +107,8 @@ def test_processes_of_one_launcher_tell_each_other_numbers_in_host_memory():
         )
         for rank in range(2)
     ]
-    assert [process.communicate(timeout=120)[0].strip() for process in processes] == ["0 True False", "1 True False"]
+    printed = [process.communicate(timeout=120)[0].splitlines()[-1] for process in processes]  # below words of gloo's
+    assert printed == ["0 True False", "1 True False"]
 
 
 def test_a_process_alone_needs_no_group(monkeypatch):
@@ -143,7 +144,7 @@ def on_xla(monkeypatch):
 
 def text(num_tokens):
     ids = np.random.default_rng(num_tokens).integers(1, 50, num_tokens)
-    return EncodedText("text", ["x"], ids, num_tokens, num_tokens)
+    return EncodedText("text", ["x"], ids)
 
 
 @needs_torch_xla

@@ -25,6 +25,7 @@ from jpllm.training.run_folder import log_files
 from jpllm.training.stopping import any_process
 
 _BYTES_PER_PARAMETER = 12  # weights and AdamW's two moments in float32
+_SEED_STRIDE = 1_000_003  # between the steps of one seed; a prime, so that those of the next seed are others
 logger = logging.getLogger(__name__)
 
 
@@ -59,7 +60,6 @@ class BaseTrainer(Trainer):
         self._config, self._embedding_warmup_steps = config, embedding_warmup_steps
         engine.keep_sums_in_float32(self.accelerator)
         if xla.is_launched():
-            xla.seed(self.args.seed + self.args.process_index)
             self.add_callback(_GraphPerStep())
             if config.activation_checkpointing:
                 xla.checkpoint_activations(self.plain_model())
@@ -233,7 +233,15 @@ class _LossSinceLastLog(TrainerCallback):
 
 
 class _GraphPerStep(TrainerCallback):
-    """Ends a graph of XLA after each forward and backward pass and after what is logged: no later one then differs."""
+    """Ends a graph of XLA after each forward and backward pass and after what is logged: no later one then differs.
+
+    A device goes on in its random numbers with every graph, so that a run that goes on would have others. Each step
+    begins with a seed of its own.
+    """
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        number = state.global_step * args.world_size + args.process_index
+        xla.seed(args.seed + _SEED_STRIDE * number)
 
     def on_substep_end(self, args, state, control, **kwargs) -> None:
         xla.sync()

@@ -21,7 +21,8 @@ def launcher(monkeypatch, tmp_path):
     """Set the environment to what a launcher hands down; `zero` becomes DeepSpeed's file."""
 
     def set_environment(variables, zero=None):
-        environment = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path), **variables}
+        own = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path), "USE_TORCH_XLA": "0"}
+        environment = {**own, **variables}
         if zero is not None:
             file = tmp_path / "zero.json"
             file.write_text(json.dumps({"zero_optimization": zero}))

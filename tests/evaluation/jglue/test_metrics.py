@@ -6,9 +6,10 @@ import unicodedata
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from jpllm.evaluation.jglue.lm_eval_tasks import metrics
+
+stats = pytest.importorskip("scipy.stats", reason="scipy is not installed (it comes with lm-eval)")
 
 
 def official_f1(gold: str, given: str) -> float:

@@ -20,6 +20,7 @@ LAYERS = {
     "scores": 0,
     "tokenizer": 1,
     "data": 1,
+    "demo": 1,
     "models": 1,
     "evaluation": 2,
     "tracking": 2,
@@ -40,7 +41,7 @@ def modules():
 
 
 def unit(module: str) -> str | None:
-    """`data` for jpllm.data.pack, `config` for jpllm.config, `recipes` for a recipe.
+    """`data` for jpllm.data.shards.pack, `config` for jpllm.config, `recipes` for a recipe.
 
     The task files that lm-evaluation-harness reads without jpllm are a unit of their own, below all others.
     """

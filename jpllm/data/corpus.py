@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 
 from jpllm.config import REQUIRED, option
-from jpllm.data.mix import slots_per_cycle
-from jpllm.data.pack import DEFAULT_HELD_OUT_FRACTION, Encoder, pack, text_rank
-from jpllm.data.shards import HELD_OUT_TEXT_NAME, TokenShards
-from jpllm.data.sources import SourceConfig, read_documents, write_jsonl
+from jpllm.data.blocks.blend import slots_per_cycle
+from jpllm.data.shards.pack import DEFAULT_HELD_OUT_FRACTION, Encoder, pack, text_rank
+from jpllm.data.shards.token_shards import HELD_OUT_TEXT_NAME, TokenShards
+from jpllm.data.read.sources import SourceConfig, read_documents, write_jsonl
 from jpllm.runtime import InputError
 
 

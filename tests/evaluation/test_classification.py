@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from jpllm.data.label_rows import EncodedChoices, sequences_of
+from jpllm.data.labels.encoding import EncodedChoices, sequences_of
 from jpllm.evaluation.classification import ChoiceScore, ClassScore, RegressionScore, predict, probabilities
 from tests.data.test_label_rows import encoded
 

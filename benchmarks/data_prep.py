@@ -179,9 +179,9 @@ def run_clm(corpus: Path, tokenizer, _: Path, scratch: Path) -> tuple[int, Path]
 def ours(corpus: Path, tokenizer, tokenizer_dir: Path, scratch: Path) -> tuple[int, Path]:
     """Token shards, from which blocks are cut when they are read."""
     from jpllm.data.blocks.dataset import BlockDataset
+    from jpllm.data.read.sources import SourceConfig
     from jpllm.data.shards.pack import pack
     from jpllm.data.shards.token_shards import TokenShards
-    from jpllm.data.read.sources import SourceConfig
     from jpllm.tokenizer.encoder import corpus_encoder
 
     encoder = corpus_encoder(tokenizer, tokenizer_dir)

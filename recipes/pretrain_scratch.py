@@ -6,8 +6,8 @@
   an encoder         python recipes/pretrain_scratch.py --config recipes/configs/pretrain_scratch/mlm_smoke_cpu.yaml
 
 With `objective: clm` it learns to predict the next token, and so to write; with `objective: mlm` and a bert preset to
-fill in hidden words (`jpllm/data/blocks/masking.py`), as a base for classifiers. The tokenizer comes from `jpllm tokenizer
-train`, or is any Hugging Face tokenizer with an EOS token. The run folder gets config.yaml, metrics.jsonl,
+fill in hidden words (`jpllm/data/blocks/masking.py`), as a base for classifiers. The tokenizer comes from `jpllm
+tokenizer train`, or is any Hugging Face tokenizer with an EOS token. The run folder gets config.yaml, metrics.jsonl,
 samples.jsonl, held_out.jsonl, loss.png, results.json and model/.
 """
 

@@ -118,8 +118,7 @@ def main() -> None:
 
 def conversations(data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast) -> tuple[list[Row], list[Row]]:
     """Rows to train on and held-out ones; the first of the former is shown."""
-    from jpllm.data.conversations.preview import preview
-    from jpllm.data.conversations.rows import held_out_and_rest, read_rows
+    from jpllm.data.conversations.rows import held_out_and_rest, preview, read_rows
     from jpllm.tokenizer.chat_template import encode_conversation, special_token_in
 
     encode = partial(encode_conversation, tokenizer), partial(special_token_in, tokenizer)

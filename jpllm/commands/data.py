@@ -9,11 +9,12 @@ from pathlib import Path
 
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, option
-from jpllm.data.dedup.duplicates import DedupConfig
-from jpllm.data.shards.pack import PackConfig
 from jpllm.data.clean.preview import PreviewConfig
+from jpllm.data.dedup.duplicates import DedupConfig
+from jpllm.data.read.jsonl import write_jsonl
+from jpllm.data.read.sources import SourceConfig
+from jpllm.data.shards.pack import PackConfig
 from jpllm.data.shards.token_shards import ShardsSize
-from jpllm.data.read.sources import SourceConfig, write_jsonl
 from jpllm.evaluation.contamination.benchmarks import BenchmarkConfig
 from jpllm.evaluation.contamination.search import ContaminationConfig
 from jpllm.evaluation.jglue.files import FETCHABLE, HOST, TaskName
@@ -131,15 +132,15 @@ def preview(argv: Sequence[str]) -> None:
 def dedup(argv: Sequence[str]) -> None:
     """List the documents that repeat earlier ones; packing leaves them out (key exclude)."""
     files, settings = config.parse([DedupFiles, DedupConfig], argv, prog="jpllm data dedup", description=dedup.__doc__)
-    from jpllm.data.dedup.duplicates import find_duplicates
     from jpllm.data.dedup.drop_list import write_drop_list
-    from jpllm.data.shards.fingerprints import document_identity
-    from jpllm.data.read.sources import documents_in_place
+    from jpllm.data.dedup.duplicates import find_duplicates
+    from jpllm.data.documents import documents_in_place
+    from jpllm.data.shards.fingerprints import document_fingerprint
 
     named = [[(s.label, documents_in_place(s)) for s in group] for group in (files.sources, files.eval_sources)]
     for source, found in zip(files.sources, find_duplicates(named[0], settings, named[1]), strict=True):
         file = files.output_dir / f"{source.label}.duplicates.jsonl"
-        write_drop_list(file, found, document_identity(source), settings.settings())
+        write_drop_list(file, found, document_fingerprint(source), settings.settings())
         kinds = [duplicate.kind for duplicate in found.duplicates]
         runtime.announce(
             f"{file}: {kinds.count('exact'):,} exact and {kinds.count('near'):,} near duplicates among "
@@ -157,7 +158,8 @@ def contamination(argv: Sequence[str]) -> None:
     )
     from rich.console import Console
 
-    from jpllm.data.read.sources import ReadProgress, numbered_documents
+    from jpllm.data.documents import numbered_documents
+    from jpllm.data.read.formats import ReadProgress
     from jpllm.evaluation.contamination import report
     from jpllm.evaluation.contamination.benchmarks import read_benchmark
     from jpllm.evaluation.contamination.search import ContaminationSearch

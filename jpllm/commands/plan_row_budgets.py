@@ -10,9 +10,9 @@ from jpllm.training.arguments import TrainingConfig, num_steps
 from jpllm.training.classifier_arguments import ClassifierTrainingConfig
 
 if TYPE_CHECKING:
-    from jpllm.data.shards.available import SourceTokens
     from jpllm.data.conversations.blocks import PackedRows, RowsByLength
     from jpllm.data.labels.encoding import EncodedSplits
+    from jpllm.data.shards.available import SourceTokens
     from jpllm.models.scheme import Scheme
     from jpllm.training.budget import Budget
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from jpllm.commands.planning import Asked, PlanConfig
 from jpllm.config import option
 from jpllm.config_types import suggest
-from jpllm.data.corpus import DataConfig
 from jpllm.data.blocks.masking import MASKED_SHARE
+from jpllm.data.corpus import DataConfig
 from jpllm.data.read.sources import SourceConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.presets import PRESETS, ModelConfig

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, option
-from jpllm.data.read.sources import SourceConfig, read_documents
+from jpllm.data.documents import read_documents
+from jpllm.data.read.sources import SourceConfig
 from jpllm.runtime import InputError
 from jpllm.tokenizer.extend import ExtendConfig
 from jpllm.tokenizer.train import TokenizerConfig

@@ -1,19 +1,63 @@
-"""Cut the rows of a source into batches and clean these in several processes, in order and in bounded memory."""
+"""Read a source as cleaned documents: one by one, or in batches that several processes clean, in order.
+
+Batches are the unit of packing; where one begins depends on the rows alone. Memory is bounded by a few batches.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from jpllm.data.clean.pipeline import Cleaned
+from jpllm.data.clean.pipeline import Cleaned, clean
 from jpllm.data.dedup.drop_list import excluded_documents
 from jpllm.data.parallel import map_in_order
+from jpllm.data.read.formats import ReadProgress
 from jpllm.data.read.quarantine import BadRow, Quarantine
-from jpllm.data.read.sources import ReadProgress, SourceConfig, prepare, read_texts
+from jpllm.data.read.sources import SourceConfig
+from jpllm.data.read.texts import read_texts
 
 BATCH_CHARACTERS = 1 << 20
 BATCH_ROWS = 1 << 14
+
+
+def clean_texts(source: SourceConfig, texts: Iterable[str]) -> Iterator[Cleaned]:
+    """Yield the document that each of `texts`, which are of `read_texts`, becomes by the rules of `source`."""
+    return (clean(text, source.rules_for(text)) for text in texts)
+
+
+def read_documents(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[str]:
+    """Yield the cleaned documents of `source` in a fixed order.
+
+    Left out are blank ones, those that a rule drops, and those of the drop list of `source`.
+
+    Raises:
+        InputError: what `read_texts` raises, and more bad rows than `max_bad_fraction`, after the last document.
+    """
+    return (text for _, text in numbered_documents(source, progress))
+
+
+def numbered_documents(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[tuple[int, str]]:
+    """Yield what `read_documents` does, each with the position (from 0) that it has in a drop list."""
+    quarantine = Quarantine(source.label, source.max_bad_fraction)
+
+    def good_texts() -> Iterator[str]:
+        for text in read_texts(source, progress):
+            quarantine.add(text)
+            if isinstance(text, str):
+                yield text
+
+    duplicates = excluded_documents(source)
+    for index, document in enumerate(clean_texts(source, good_texts())):
+        if document.text is not None and index not in duplicates:
+            yield index, document.text
+    quarantine.refuse_too_many()
+
+
+def documents_in_place(source: SourceConfig) -> Iterator[str]:
+    """Yield the document of each text of `source`, an empty one where a rule drops it, so that positions stay."""
+    texts = (text for text in read_texts(source) if isinstance(text, str))
+    return (document.text or "" for document in clean_texts(source, texts))
 
 
 @dataclass
@@ -41,7 +85,7 @@ def cleaned_batches(
     quarantine: Quarantine,
     processes: int = 0,
 ) -> Iterator[TextBatch]:
-    """Yield batches `first_number`, `first_number + every`, … with their documents, those of its drop list left out.
+    """Yield the batches `first_number`, `first_number + every`, … of `source`, without the documents of its drop list.
 
     All rows are read, and counted in `quarantine`; where batches begin depends on the rows alone.
     """
@@ -59,7 +103,7 @@ def cleaned_batches(
 
 
 def _text_batches(source: SourceConfig, progress: ReadProgress, quarantine: Quarantine) -> Iterator[TextBatch]:
-    """Batches of about BATCH_CHARACTERS: enough for a batch encoder, and bounded in memory."""
+    """Yield the rows of `source` in batches of about BATCH_CHARACTERS: enough for a batch encoder."""
     batch, num_characters, num_texts = TextBatch(0, 0), 0, 0
     for text in read_texts(source, progress):
         quarantine.add(text)
@@ -77,7 +121,7 @@ def _text_batches(source: SourceConfig, progress: ReadProgress, quarantine: Quar
 
 
 def _without(batch: TextBatch, duplicates: frozenset[int]) -> TextBatch:
-    """The batch without the texts at these positions of the source."""
+    """Return the batch without the texts at the positions `duplicates` of the source."""
     if duplicates:
         kept = [text for index, text in enumerate(batch.texts, batch.first_text) if index not in duplicates]
         batch.num_duplicates = len(batch.texts) - len(kept)
@@ -86,6 +130,6 @@ def _without(batch: TextBatch, duplicates: frozenset[int]) -> TextBatch:
 
 
 def _clean(source: SourceConfig, batch: TextBatch) -> TextBatch:
-    batch.documents = list(prepare(source, batch.texts))
+    batch.documents = list(clean_texts(source, batch.texts))
     batch.texts = []
     return batch

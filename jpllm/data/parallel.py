@@ -1,4 +1,4 @@
-"""Work done in several processes, in order and in bounded memory."""
+"""Spread work over several processes, in order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ITEMS_AHEAD = 2  # per process
 
 
 def map_in_order(work: Callable[[Item], Result], items: Iterator[Item], processes: int = 0) -> Iterator[Result]:
-    """`map(work, items)` in several processes (0 is one per core), reading only a few items ahead."""
+    """Yield `work(item)` of each item, in several processes (0 is one per core), reading only a few items ahead."""
     processes = processes or runtime.num_cores()
     head = list(islice(items, 2))
     if processes == 1 or len(head) < 2:  # not worth starting processes
@@ -35,5 +35,5 @@ def map_in_order(work: Callable[[Item], Result], items: Iterator[Item], processe
 
 
 def _use_one_thread() -> None:
-    """The processes share the cores; libraries would start a thread per core in each."""
+    """Keep libraries from starting a thread per core in each of the processes that share the cores."""
     os.environ["RAYON_NUM_THREADS"] = "1"

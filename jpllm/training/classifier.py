@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from jpllm import runtime
 from jpllm.data.labels.encoding import AnyRow, EncodedSplits, LabelledDataset, batches_by_length, padded, sequences_of
-from jpllm.data.read.sources import write_jsonl
+from jpllm.data.read.jsonl import write_jsonl
 from jpllm.evaluation.classification import ChoiceScore, ClassScore, RegressionScore, predict
 from jpllm.models.classifier import Trainable, num_trainable
 from jpllm.models.trunk import KeptStates, Trunk

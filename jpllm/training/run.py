@@ -15,9 +15,9 @@ from transformers.utils import logging as logging_of_transformers
 
 from jpllm import runtime, xla
 from jpllm.data.blocks import blend
+from jpllm.data.blocks.blend import SourceUse
 from jpllm.data.blocks.dataset import BlockDataset
 from jpllm.data.corpus import DataConfig, EncodedText, write_documents
-from jpllm.data.blocks.blend import SourceUse
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.build import describe
 from jpllm.runtime import InputError, StoppedEarly

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from jpllm.data.conversations.layouts import Conversation
 from jpllm.data.conversations.blocks import padded
+from jpllm.data.conversations.layouts import Conversation
 from jpllm.data.conversations.rows import Row
 from jpllm.evaluation import token_scores
 from tests.models.test_build import tiny_model

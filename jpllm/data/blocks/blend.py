@@ -40,18 +40,18 @@ class Blend:
         return self._slots / CYCLE_SLOTS
 
     def at(self, position: int) -> tuple[int, int]:
-        """The source of a position, and how many positions before it belong to the same source."""
+        """Return the source of a position, and how many positions before it belong to the same source."""
         cycle, slot = divmod(position, CYCLE_SLOTS)
         source = int(self._source_at[slot])
         return source, cycle * int(self._slots[source]) + int(self._nth_at[slot])
 
     def counts(self, num_positions: int) -> np.ndarray:
-        """Positions of each source among the first `num_positions`, int64 (sources,)."""
+        """Return the positions of each source among the first `num_positions`, int64 (sources,)."""
         cycles, slots = divmod(num_positions, CYCLE_SLOTS)
         return cycles * self._slots + np.bincount(self._source_at[:slots], minlength=len(self._slots))
 
     def num_positions_until(self, num_blocks: Sequence[int]) -> int:
-        """The first position at which some source would need more than its `num_blocks`."""
+        """Return the first position at which some source would need more than its `num_blocks`."""
         firsts = []
         for source, limit in enumerate(num_blocks):
             cycles, rest = divmod(limit, int(self._slots[source]))
@@ -60,7 +60,7 @@ class Blend:
 
 
 def slots_per_cycle(weights: Sequence[float]) -> np.ndarray:
-    """Slots of each source in a cycle, int64 (sources,): the largest remainders are rounded up, and none gets nothing.
+    """Return the slots of each source in a cycle, int64 (sources,), at least one each; largest remainders go up.
 
     Raises:
         ValueError: a weight is not positive, or one is too small for a slot.
@@ -103,7 +103,7 @@ def source_uses(
     sequence_length: int,
     weights: Sequence[float] | None,
 ) -> list[SourceUse]:
-    """What `used_blocks` of `num_blocks` blocks per source mean in shares, tokens and epochs."""
+    """Return what `used_blocks` of `num_blocks` blocks per source mean in shares, tokens and epochs."""
     wanted = weights or num_blocks
     return [
         SourceUse(
@@ -119,7 +119,7 @@ def source_uses(
 
 
 def table(uses: Sequence[SourceUse]) -> str:
-    """One line for each source: asked for, achieved, tokens, epochs, tokens left."""
+    """Return a line for each source: share asked for and achieved, tokens, epochs, tokens left."""
     width = max(len(use.source) for use in uses)
     return "\n".join(
         f"  {use.source:<{width}}  asked {use.requested_share:7.2%}  gets {use.achieved_share:7.2%}  "

@@ -1,4 +1,4 @@
-"""Blocks of equal length, cut from token shards when they are read, in a shuffled order known in advance.
+"""Cut blocks of equal length from token shards when they are read, in a shuffled order known in advance.
 
 Position n of the training order is computed, not replayed: a keyed permutation gives the block of each position of
 each epoch, so the data of any step is reached at once and a resumed run sees exactly what it would have seen.
@@ -24,7 +24,7 @@ class BlockDataset:
 
     Blocks are non-overlapping runs of `sequence_length` tokens of each source, across documents; the rest of a source
     that fills no block is left out. Without weights all blocks are shuffled together, each once per epoch. With weights
-    the sources take turns by them (`jpllm.data.blocks.blend`), and each is shuffled anew whenever it has been read through.
+    the sources take turns by them (`jpllm.data.blocks.blend`), and each is shuffled anew whenever it was read through.
 
     Item: `{"input_ids": int64 (sequence_length,), "labels": int64 (sequence_length,)}`. The first label is ignored:
     nothing predicts it, and with it out of the count the loss is the mean over predicted tokens for every
@@ -78,7 +78,7 @@ class BlockDataset:
         return item
 
     def block_at(self, position: int) -> tuple[int, int]:
-        """The source of the block that is trained on at `position`, and its index among the source's blocks."""
+        """Return the source of the block that is trained on at `position`, and its index in the source."""
         if self.blend is None:
             epoch, index = divmod(position, self.num_blocks)
             index = permuted(index, self.num_blocks, key=f"{self.seed}/{epoch}")
@@ -89,20 +89,20 @@ class BlockDataset:
         return source, permuted(index, self.blocks_per_source[source], key=f"{self.seed}/{source}/{epoch}")
 
     def block(self, source: int, index: int) -> np.ndarray:
-        """Ids of block `index` of a source in corpus order, int64 (sequence_length,)."""
+        """Return the ids of block `index` of a source in corpus order, int64 (sequence_length,)."""
         start = index * self.sequence_length
         return self.sources[source].tokens(start, start + self.sequence_length)
 
     @property
     def num_positions_without_repeats(self) -> int:
-        """Positions before a block comes a second time."""
+        """The number of positions before a block comes a second time."""
         if self.blend is None:
             return self.num_blocks
         return self.blend.num_positions_until(self.blocks_per_source)
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever a block at some position would."""
+        """A hash that changes whenever a block at some position would."""
         facts = [
             [source.directory.name for source in self.sources],
             self._weights,
@@ -113,7 +113,7 @@ class BlockDataset:
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     def uses(self) -> list[SourceUse]:
-        """What the positions take of each source; to the nearest block where all are shuffled together."""
+        """Return what the positions take of each source, to the nearest block where all are shuffled together."""
         if self.blend is not None:
             used = self.blend.counts(self.num_positions).tolist()
         else:
@@ -123,7 +123,7 @@ class BlockDataset:
 
 
 def document_positions(input_ids: np.ndarray, eos_token_id: int) -> np.ndarray:
-    """Position of each token in its document, int64 (length,); the EOS before a document counts as its first token.
+    """Return the position of each token in its document, int64 (length,); the EOS before it counts as its first token.
 
     So a document is read as in an evaluation, after one EOS, and the EOS that ends it is predicted from inside it.
     """
@@ -132,7 +132,7 @@ def document_positions(input_ids: np.ndarray, eos_token_id: int) -> np.ndarray:
 
 
 def permuted(index: int, num_items: int, key: str) -> int:
-    """Where a permutation of range(num_items), chosen by `key`, sends `index`; O(1) time and memory.
+    """Return where a permutation of range(num_items), chosen by `key`, sends `index`; O(1) time and memory.
 
     A Feistel network over the next even number of bits, repeated until the result is in range (cycle walking: Black
     and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). Fewer than four passes are expected.

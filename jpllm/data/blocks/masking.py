@@ -66,7 +66,7 @@ class Masking:
         self._most_characters = np.array(most)[self._kinds]
 
     def word_starts(self, input_ids: np.ndarray) -> np.ndarray:
-        """Whether a word begins at each token, bool (length,); a special token is a word by itself."""
+        """Return whether a word begins at each token, bool (length,); a special token is a word by itself."""
         kinds, num_characters = self._kinds[input_ids], self._num_characters[input_ids]
         run_starts = self._begins_word[input_ids]
         run_starts[1:] |= (kinds[1:] != kinds[:-1]) & ((kinds[1:] != _REST) | (kinds[:-1] == _SPECIAL))
@@ -78,7 +78,7 @@ class Masking:
         return run_starts
 
     def hide(self, input_ids: np.ndarray, key: str) -> tuple[np.ndarray, np.ndarray]:
-        """The ids with words hidden, and labels: the ids to be predicted, and `IGNORED_LABEL` elsewhere; both int64.
+        """Return the ids with words hidden, and labels: the ids to predict, and `IGNORED_LABEL` elsewhere; both int64.
 
         Words are taken in random order until their tokens are `masked_share` of all that are not special; the word at
         the edge is taken with the probability that makes the mean exact.
@@ -105,7 +105,7 @@ class Masking:
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever a mask of the same ids would."""
+        """A hash that changes whenever a mask of the same ids would."""
         digest = hashlib.sha256(repr([self.mask_token_id, self.masked_share, _MASK_SHARE, _RANDOM_SHARE]).encode())
         for table in (self._kinds, self._begins_word, self._num_characters, self._most_characters):
             digest.update(table.tobytes())
@@ -130,12 +130,12 @@ class MaskedBlocks(BlockDataset):
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever a block or a mask at some position would."""
+        """A hash that changes whenever a block or a mask at some position would."""
         return hashlib.sha256(f"{super().fingerprint}{self.masking.fingerprint}".encode()).hexdigest()
 
 
 def _kind(content: bytes) -> int:
-    """What a token is made of."""
+    """Return the kind of characters that a token is made of."""
     if content and 0x80 <= content[0] < 0xC0:
         return _REST
     try:

@@ -58,7 +58,7 @@ def aozora(text: str) -> str:
 
 
 def _body(text: str) -> str:
-    """Without what stands before and after the work."""
+    """Return the text without what stands before and after the work."""
     last_credit = max(text.rfind(credit) for credit in _CREDITS)
     colophons = list(_COLOPHON.finditer(text, 0, max(last_credit, 0)))
     body = text[: colophons[-1].start()] if colophons else text
@@ -69,7 +69,7 @@ def _body(text: str) -> str:
 
 
 def _without_title(text: str) -> str:
-    """Without a first paragraph that looks like title and author: few lines, short, none of them a sentence."""
+    """Return the text without a first paragraph that looks like title and author: few, short lines, no sentence."""
     title, _, rest = text.partition("\n\n")
     lines = title.split("\n")
     is_title = len(lines) <= _MAX_TITLE_LINES and not any(
@@ -79,7 +79,7 @@ def _without_title(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """The marks within the work resolved, until none is left: notes stand inside notes."""
+    """Resolve the marks within the work, until none is left: notes stand inside notes."""
     while True:
         before = text
         text = _GAIJI.sub(_character, text)
@@ -93,7 +93,7 @@ def _plain(text: str) -> str:
 
 
 def _character(gaiji: re.Match[str]) -> str:
-    """The character that a note such as ※［＃「木＋解」、第3水準1-86-22］ stands for."""
+    """Return the character that a note such as ※［＃「木＋解」、第3水準1-86-22］ stands for."""
     code_point = _CODE_POINT.search(gaiji[1])
     if code_point and (number := int(code_point[1], 16)) <= 0x10FFFF and not 0xD800 <= number < 0xE000:
         return chr(number).translate(_PROTECT)
@@ -108,7 +108,7 @@ def _character(gaiji: re.Match[str]) -> str:
 
 
 def _accented(bracketed: re.Match[str]) -> str:
-    """`〔Came'es〕` as `Camées`; brackets around anything without accents stay."""
+    """Return `Camées` for `〔Came'es〕`; brackets around anything without accents stay."""
     elisions = {match.end() - 1 for match in _ELISION.finditer(bracketed[1])}
 
     def letter(accent: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Cleaning rules about single characters: invisible ones, white space, full-width and half-width forms."""
+"""Clean single characters: invisible ones, white space, full-width and half-width forms."""
 
 from __future__ import annotations
 

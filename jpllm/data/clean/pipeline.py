@@ -36,13 +36,12 @@ RULES: dict[str, Callable[..., str | Drop]] = {
         length,
     )
 }
-_COUNTING_CHARACTERS = ("length",)  # the thresholds of all others are shares
 BLANK = "blank"  # what `dropped_by` says of a document that was blank from the start
 
 
 @dataclass
 class CleanRule:
-    """One cleaning rule."""
+    """One cleaning rule of a source, with its thresholds."""
 
     shorthand: ClassVar[str] = "rule"
 
@@ -55,7 +54,7 @@ class CleanRule:
     )
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """A rule that exists, with thresholds that it takes and that a value can meet."""
+        """Yield the problems of an unknown rule, and of thresholds that it does not take or no value can meet."""
         if self.rule not in RULES:
             advice = suggest(self.rule, RULES) or f"; the rules are {', '.join(RULES)}"
             yield "rule", f"no cleaning rule is called {self.rule!r}{advice}"
@@ -65,7 +64,7 @@ class CleanRule:
             if key not in defaults:
                 takes = f"takes only {' and '.join(defaults)}" if defaults else "takes no thresholds"
                 yield key, f"{self.rule} {takes}; remove {key}"
-            elif value > 1 and self.rule not in _COUNTING_CHARACTERS:
+            elif value > 1 and not counts_characters(self.rule):
                 yield key, f"{value:g} is no share; write a number from 0 to 1, such as {value / 100:g} for {value:g} %"
         limits = {**defaults, **self.given}
         low, high = limits.get("at_least"), limits.get("at_most")
@@ -120,7 +119,7 @@ def steps(text: str, rules: Sequence[CleanRule]) -> Iterator[Step]:
 
 
 def clean(text: str, rules: Sequence[CleanRule]) -> Cleaned:
-    """The document after all rules, or why it was dropped."""
+    """Return the document after all rules, or why it was dropped."""
     if not rules:
         return Cleaned(text) if text and not text.isspace() else Cleaned(None, BLANK, "blank document")
     for step in steps(text, rules):
@@ -131,13 +130,18 @@ def clean(text: str, rules: Sequence[CleanRule]) -> Cleaned:
 
 
 def thresholds(rule: str) -> dict[str, float | None]:
-    """The thresholds that a rule takes, with their defaults (None: no limit)."""
+    """Return the thresholds that a rule takes, with their defaults (None: no limit)."""
     parameters = inspect.signature(RULES[rule]).parameters
     return {name: parameter.default for name, parameter in list(parameters.items())[1:]}
 
 
+def counts_characters(rule: str) -> bool:
+    """Return whether the thresholds of a rule are characters, as a default above 1 says, and not shares."""
+    return any(limit is not None and limit > 1 for limit in thresholds(rule).values())
+
+
 def describe_rules() -> str:
-    """A paragraph for each rule: its name, its thresholds with defaults, and what it does."""
+    """Return a paragraph for each rule: its name, its thresholds with defaults, and what it does."""
     paragraphs = []
     for name, rule in RULES.items():
         limits = ", ".join(f"{key} {'none' if limit is None else limit}" for key, limit in thresholds(name).items())

@@ -1,4 +1,4 @@
-"""What cleaning rules do to a source, looked at on its first rows before hours of work: rates and examples."""
+"""Preview what cleaning rules do to the first rows of a source, before hours of work: rates and examples."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from jpllm.config import REQUIRED, option
 from jpllm.data.clean.pipeline import BLANK, Step, steps
-from jpllm.data.read.quarantine import BadRow
-from jpllm.data.read.sources import SourceConfig, read_texts
 from jpllm.data.clean.wikitext.plain_text import removed_inside_sentences, wikipedia
+from jpllm.data.read.quarantine import BadRow
+from jpllm.data.read.sources import SourceConfig
+from jpllm.data.read.texts import read_texts
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -78,7 +79,7 @@ class RuleEffect:
                 self.changed.append(_where_changed(step.before, step.after))
 
     def figures(self) -> list[str]:
-        """Texts seen, shares changed and dropped, and the change of the number of characters, for a table."""
+        """Return texts seen, shares changed and dropped, and the change of the number of characters, for a table."""
         seen, characters = max(self.num_seen, 1), max(self.num_characters_before, 1)
         return [
             f"{self.num_seen:,}",
@@ -106,7 +107,7 @@ class SourcePreview:
     removed_templates: Counter[str] = field(default_factory=Counter)
 
     def summary(self) -> str:
-        """How many rows there were and what became of them."""
+        """Return how many rows there were and what became of them, in a line."""
         left_out = [f"{self.num_blank:,} blank"] * bool(self.num_blank)
         left_out += [f"{len(self.bad_rows):,} unreadable"] * bool(self.bad_rows)
         return f"{self.source}: {self.num_kept:,} of {self.num_rows:,} rows kept{''.join(f', {x}' for x in left_out)}"
@@ -141,7 +142,7 @@ def preview(source: SourceConfig, num_rows: int) -> SourcePreview:
 
 
 def terminal_tables(previews: Sequence[SourcePreview]) -> Group:
-    """A table of rates for each source, with an example of what each rule changed and dropped."""
+    """Return a table of rates for each source, with an example of what each rule changed and dropped."""
     from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
@@ -167,7 +168,7 @@ def terminal_tables(previews: Sequence[SourcePreview]) -> Group:
 
 
 def html_page(previews: Sequence[SourcePreview]) -> str:
-    """A page that needs nothing else: the rates, and all examples with the place of the change marked."""
+    """Return an HTML page that needs no other file: rates, and all examples with the place of the change marked."""
     return _PAGE.replace("<!--body-->", "\n".join(map(_section, previews)))
 
 
@@ -208,7 +209,7 @@ def _templates_table(counts: Counter[str]) -> str:
 
 
 def _where_changed(before: str, after: str) -> Example:
-    """Both texts from a little before their first difference."""
+    """Return both texts from a little before their first difference."""
     start = next(
         (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
     )

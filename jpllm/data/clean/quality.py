@@ -1,4 +1,4 @@
-"""Cleaning rules that keep or drop a whole document by one measured number."""
+"""Keep or drop a whole document by one measured number."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _JAPANESE = (
 
 @dataclass(frozen=True)
 class Drop:
-    """What a rule returns instead of a text: the reason, with the number that was measured."""
+    """What a rule returns instead of a text to drop it: the reason, with the number that was measured."""
 
     reason: str
 
@@ -64,7 +64,7 @@ def length(text: str, at_least: float = 20, at_most: float | None = None) -> str
 
 
 def repeated_share(text: str) -> float:
-    """Share of the characters, white space left out, in repeated lines or repeated 16-character sequences.
+    """Return the share of characters, without white space, in repeated lines or 16-character sequences.
 
     The sequences are compared by hashes of 64 bits: all equal ones are found, at about 80 ns per character.
     """
@@ -84,7 +84,7 @@ def repeated_share(text: str) -> float:
 
 
 def _in_repeated_ngram(text: str) -> np.ndarray:
-    """For each character whether it lies in a sequence of NGRAM_CHARACTERS that occurs more than once (bool)."""
+    """Return for each character whether it lies in a sequence of NGRAM_CHARACTERS that occurs more than once (bool)."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     covered = np.zeros(len(codes), dtype=bool)
     if len(codes) <= NGRAM_CHARACTERS:
@@ -115,7 +115,7 @@ def _without_space(text: str) -> str:
 
 
 def _percent(share: float, limit: float | None = None) -> str:
-    """`12 %`, with as many digits as it takes to tell it from the limit."""
+    """Return `12 %`, with as many digits as it takes to tell it from the limit."""
     digits = 0
     while limit is not None and share != limit and digits < 9 and f"{share:.{digits}%}" == f"{limit:.{digits}%}":
         digits += 1

@@ -1,4 +1,4 @@
-"""The cleaning rule about decorative symbols, and the test that keeps it off formulas."""
+"""Clean decorative symbols, and keep off formulas."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def symbols(text: str, at_most: float = 0.02) -> str:
 
 
 def is_formula(line: str) -> bool:
-    """Whether a line of text looks like mathematics, by the test that `symbols` describes."""
+    """Return whether a line of text looks like mathematics, by the test that `symbols` describes."""
     return _FORMULA.search(line) is not None
 
 

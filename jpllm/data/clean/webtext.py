@@ -88,7 +88,7 @@ def _is_site_line(line: str) -> bool:
 
 
 def _is_path(line: str) -> bool:
-    """Whether the line leads through a site: `本 > 小説 > 短編`, or two names of which the first is the home page."""
+    """Return whether a line leads through a site: `本 > 小説 > 短編`, or two names, first that of the home page."""
     names = _CRUMB.split(line)
     if len(names) < 2 or _SENTENCE_MARK.search(line) or _CODE_MARK.search(line.translate(_NO_CRUMBS)):
         return False
@@ -98,7 +98,7 @@ def _is_path(line: str) -> bool:
 
 
 def _could_be_menu(line: str) -> bool:
-    """Short, with letters, and neither part of a sentence nor code, a formula or a number."""
+    """Return whether a line is short, with letters, and neither part of a sentence nor code, a formula or a number."""
     return (
         len(line) <= MENU_CHARACTERS
         and any(character.isalpha() for character in line)

@@ -1,4 +1,4 @@
-"""The order in which instruction rows are trained on: packed into blocks, or batched by length; each position known."""
+"""Order instruction rows for training: packed into blocks, or batched by length; each position is known in advance."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from jpllm.data.blocks.blend import Blend, SourceUse
 from jpllm.data.blocks.dataset import IGNORED_LABEL, BlockDataset, permuted
 from jpllm.data.conversations.rows import Row
-from jpllm.data.blocks.blend import Blend, SourceUse
 from jpllm.runtime import InputError
 
 _STEPS_SORTED_TOGETHER = 50
@@ -30,7 +30,7 @@ class PackedRows:
 
     def __init__(self, rows: Sequence[Row], sequence_length: int, filler_token_id: int, seed: int = 0) -> None:
         self._rows, self.sequence_length, self._filler, self._seed = rows, sequence_length, filler_token_id, seed
-        self._blocks = pack([len(row) for row in rows], sequence_length)
+        self._blocks = pack_rows([len(row) for row in rows], sequence_length)
         self.num_items, self.total_tokens = len(self._blocks), sum(map(len, rows))
 
     @property
@@ -39,7 +39,7 @@ class PackedRows:
         return _fingerprint(self._rows, "packed", self.sequence_length, self._seed)
 
     def item(self, nth: int) -> dict[str, np.ndarray]:
-        """The block that comes `nth`, counted through all epochs."""
+        """Return the block that comes `nth`, counted through all epochs."""
         rows = [self._rows[index] for index in self._blocks[_shuffled(nth, self.num_items, self._seed)]]
         rest = self.sequence_length - sum(map(len, rows))
         pieces = {
@@ -50,7 +50,7 @@ class PackedRows:
         return {name: np.concatenate(parts).astype(np.int64) for name, parts in pieces.items()}
 
     def num_tokens(self, nth: int) -> int:
-        """Tokens of that block without padding."""
+        """Return the tokens of the block that comes `nth`, without padding."""
         return sum(len(self._rows[index]) for index in self._blocks[_shuffled(nth, self.num_items, self._seed)])
 
 
@@ -75,12 +75,12 @@ class RowsByLength:
         return _fingerprint(self._rows, "by_length", self._rows_per_step, self._seed)
 
     def item(self, nth: int) -> dict[str, np.ndarray]:
-        """The row that comes `nth`, counted through all epochs."""
+        """Return the row that comes `nth`, counted through all epochs."""
         row = self._row(nth)
         return {"input_ids": row.ids.astype(np.int64), "labels": row.labels}
 
     def num_tokens(self, nth: int) -> int:
-        """Tokens of that row."""
+        """Return the tokens of the row that comes `nth`."""
         return len(self._row(nth))
 
     def _row(self, nth: int) -> Row:
@@ -143,17 +143,17 @@ class InstructDataset:
         return (1 - replay) * self._items.total_tokens / self._items.num_items + replay * replayed
 
     def num_tokens(self, position: int) -> int:
-        """Tokens at a position, without padding."""
+        """Return the tokens at a position, without padding."""
         source, nth = self._blend.at(position) if self._blend else (0, position)
         return self._items.num_tokens(nth) if source == 0 else self._replay_blocks.sequence_length
 
     def tokens_until(self, positions_per_step: int) -> np.ndarray:
-        """Tokens before each step and after the last one, int64 (steps + 1,)."""
+        """Return the tokens before each step and after the last one, int64 (steps + 1,)."""
         tokens = np.array([self.num_tokens(position) for position in range(self.num_positions)], np.int64)
         return np.cumsum([0, *tokens.reshape(-1, positions_per_step).sum(axis=1)])
 
     def uses(self, label: str, num_tokens: int) -> list[SourceUse]:
-        """What the positions, of `num_tokens` tokens, take of the rows, called `label`, and of each replayed source.
+        """Return what the positions, of `num_tokens` tokens, take of the rows, called `label`, and of replayed sources.
 
         What is asked for is a share of the blocks; those of rows are not always full.
         """
@@ -181,8 +181,8 @@ class InstructDataset:
         ]
 
 
-def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Indices of the rows of each block: the longest row first, each into the fullest block that has room (best fit).
+def pack_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Return the rows of each block: the longest row first, each into the fullest block that has room (best fit).
 
     Raises:
         InputError: a row is longer than a block.
@@ -207,7 +207,7 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 def padded(
     items: Sequence[dict[str, np.ndarray]], pad_token_id: int, padding_side: str = "right"
 ) -> dict[str, np.ndarray]:
-    """One batch, int64 (items, longest), with `attention_mask` and with positions that begin at 0 in each row."""
+    """Return one batch, int64 (items, longest), with `attention_mask`, and positions that begin at 0 in each row."""
     longest = max(len(item["input_ids"]) for item in items)
     shape = len(items), longest
     batch = {

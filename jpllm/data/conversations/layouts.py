@@ -1,4 +1,4 @@
-"""Instruction data: rows of several layouts become conversations."""
+"""Read conversations from rows of several layouts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from jpllm.config import REQUIRED, option
-from jpllm.data.read.formats import read_rows
+from jpllm.data.read.formats import ReadProgress, read_rows
 from jpllm.data.read.quarantine import BadRow, Quarantine
+from jpllm.data.read.sources import SourceConfig
 from jpllm.data.read.texts import has_values, text_problem
-from jpllm.data.read.sources import ReadProgress, SourceConfig
 from jpllm.runtime import InputError
 
 Message = dict[str, str]
@@ -57,7 +57,7 @@ class InstructDataConfig:
     shards_dir: Path = option(Path("runs/shards"), "Folder of the token shards of plain texts, shared by all runs.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Something to learn from, and a replay that can act."""
+        """Yield the problems of sources that are missing, and of a replay that cannot act."""
         if not self.sources:
             yield "sources", "name at least one source"
         if bool(self.replay) != bool(self.replay_sources):
@@ -79,7 +79,7 @@ class Conversation:
 
 
 def layout_of(place: str, row: dict[str, object]) -> str:
-    """The name of the layout that a row is in. Raises InputError when it has the columns of none."""
+    """Return the name of the layout that a row is in. Raises InputError when it has the columns of none."""
     for name, columns in LAYOUTS.items():
         if set(columns) <= row.keys():
             return name
@@ -88,7 +88,7 @@ def layout_of(place: str, row: dict[str, object]) -> str:
 
 
 def read_conversations(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[Conversation | BadRow]:
-    """Yield what the rows of a source hold, in order, or what is wrong with it. The first row decides the layout.
+    """Yield the conversation of each row of a source, or what is wrong with the row. The first row decides the layout.
 
     Raises:
         InputError: a file is missing or damaged, the first row has the columns of no layout, or (after the last row)
@@ -131,7 +131,7 @@ def _messages(place: str, row: dict[str, object], layout: str) -> list[Message] 
 
 
 def _checked(place: str, messages: object) -> list[Message] | BadRow:
-    """Messages with roles in an order that can be learned, and texts that can be encoded."""
+    """Return messages whose roles have an order that can be learned and whose texts can be encoded, or the problem."""
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return BadRow(place, "messages is no list of messages")
     found = [{"role": message.get("role"), "content": message.get("content")} for message in messages]

@@ -1,22 +1,27 @@
-"""Conversations as token ids in memory, and how many rows were left out on the way, and why."""
+"""Encode conversations: token ids in memory, of which the answers are learned."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jpllm import runtime
-from jpllm.data.conversations import report
 from jpllm.data.blocks.dataset import IGNORED_LABEL
 from jpllm.data.conversations.layouts import Conversation, InstructDataConfig, Message, read_conversations
+from jpllm.data.conversations.report import RowCounts, noise_lines
+from jpllm.data.read.formats import ReadProgress
 from jpllm.data.read.quarantine import BadRow
-from jpllm.data.read.sources import ReadProgress, SourceConfig
+from jpllm.data.read.sources import SourceConfig
 from jpllm.runtime import InputError
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 Encode = Callable[[list[Message]], tuple[list[int], list[bool]]]
 SpecialTokenIn = Callable[[list[Message]], "str | None"]
@@ -44,40 +49,10 @@ class Row:
         return len(self.ids)
 
 
-@dataclass
-class RowCounts:
-    """What became of the rows of a source.
-
-    Attributes:
-        left_out: number of rows by reason.
-        num_cut: rows whose last answer was cut to the length.
-        first_bad: the first rows that could not be used.
-    """
-
-    num_read: int = 0
-    num_kept: int = 0
-    num_cut: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
-    first_bad: list[BadRow] = field(default_factory=list)
-
-    def leave_out(self, row: BadRow) -> None:
-        """Count a row that is not used."""
-        self.left_out[row.reason] += 1
-        if len(self.first_bad) < 5:
-            self.first_bad.append(row)
-
-    def lines(self, label: str) -> list[str]:
-        """What a person should know of it."""
-        lines = [f"{label}: {self.num_kept:,} of {self.num_read:,} rows"]
-        lines += [f"  {count:,} left out: {reason}" for reason, count in self.left_out.most_common()]
-        lines += [f"  {self.num_cut:,} cut at the end of the answer"] if self.num_cut else []
-        return lines
-
-
 def read_rows(
     sources: Sequence[SourceConfig], config: InstructDataConfig, encode: Encode, special_token_in: SpecialTokenIn
 ) -> tuple[list[Row], list[str]]:
-    """The rows of all sources that can be learned from, and lines that say what became of the others.
+    """Return the rows of all sources that can be learned from, and lines that say what became of the others.
 
     Raises:
         InputError: a source has no such row, and what `read_conversations` and `encode_rows` raise.
@@ -97,7 +72,7 @@ def read_rows(
         if not found:
             shown = "\n".join(f"  {row}" for row in counts.first_bad)
             raise InputError("\n".join([*counts.lines(source.label), "the first of them:", shown]))
-        lines += [*counts.lines(source.label), *report.lines(row.conversation for row in found)]
+        lines += [*counts.lines(source.label), *noise_lines(row.conversation for row in found)]
         rows += found
     return rows, lines
 
@@ -109,7 +84,7 @@ def encode_rows(
     max_tokens: int,
     too_long: str,
 ) -> tuple[list[Row], RowCounts]:
-    """The rows that can be learned from, each of at most `max_tokens`, without exact copies.
+    """Return the rows that can be learned from, each of at most `max_tokens`, without exact copies, and the counts.
 
     A row that is too long is dropped, or its last answer is cut and ends with the EOS all the same; where the prompt
     alone fills the length, nothing of it can be learned and it is dropped too.
@@ -166,14 +141,40 @@ def _fitting(
 
 
 def rank(row: Row) -> float:
-    """A number below 1 that depends on the first user message alone: rows that ask the same fall on the same side."""
+    """Return a number below 1 that depends on the first user message alone: equal questions stay together."""
     question = next(message["content"] for message in row.conversation.messages if message["role"] == "user")
     return int.from_bytes(hashlib.sha256(question.encode()).digest()[:8], "big") / 2**64
 
 
 def held_out_and_rest(rows: Sequence[Row], num_held_out: int) -> tuple[list[Row], list[Row]]:
-    """About `num_held_out` rows, chosen by a hash of what they ask, and the others."""
+    """Return about `num_held_out` rows, chosen by a hash of what they ask, and the others."""
     ranks = [rank(row) for row in rows]
     threshold = sorted(ranks)[min(num_held_out, len(rows)) - 1] if num_held_out and rows else -1.0
     chosen = [row for row, one in zip(rows, ranks, strict=True) if one <= threshold]
     return chosen, [row for row, one in zip(rows, ranks, strict=True) if one > threshold]
+
+
+def preview(row: Row, decode: Callable[[Sequence[int]], str]) -> Text:
+    """Return a row as the model reads it: given text dim, learned text green, the end of each answer red.
+
+    `decode` makes text of ids, special ones included.
+    """
+    from rich.text import Text
+
+    text = Text()
+    place = 0
+    for learned, group in groupby(row.learned.tolist()):
+        size = len(list(group))
+        ids = row.ids[place : place + size].tolist()
+        place += size
+        if learned:
+            text.append(decode(ids[:-1]), style="bold green")
+            text.append(decode(ids[-1:]), style="bold white on red")
+        else:
+            text.append(decode(ids), style="dim")
+    num_learned = int(row.learned.sum())
+    text.append(
+        f"\n{row.conversation.place}: {len(row):,} tokens, of which {num_learned:,} are learned (green, and the "
+        f"end in red) and {len(row) - num_learned:,} given (dim)"
+    )
+    return text

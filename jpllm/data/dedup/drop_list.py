@@ -1,4 +1,4 @@
-"""Lists of the documents to leave out of a source, and of what each one repeats."""
+"""Write and read drop lists: the documents to leave out of a source, and what each one repeats."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from jpllm.data.shards.fingerprints import document_identity
-from jpllm.data.read.sources import SourceConfig, write_jsonl
+from jpllm.data.read.jsonl import write_jsonl
+from jpllm.data.read.sources import SourceConfig
+from jpllm.data.shards.fingerprints import document_fingerprint
 from jpllm.runtime import InputError
 
 
@@ -28,14 +29,14 @@ class Duplicate:
     similarity: float
 
     def row(self) -> dict:
-        """The line of a drop list."""
+        """Return the document as a line of a drop list."""
         of = {"source": self.of_source, "document": self.of_document, "evaluation": self.of_evaluation}
         return {"document": self.document, "kind": self.kind, "of": of, "similarity": self.similarity}
 
 
 @dataclass(frozen=True)
 class SourceDuplicates:
-    """What to drop of one source.
+    """The documents to drop of one source.
 
     Attributes:
         label: name of the source.
@@ -70,14 +71,14 @@ def write_drop_list(file: Path, found: SourceDuplicates, identity: str, settings
 
 
 def excluded_documents(source: SourceConfig) -> frozenset[int]:
-    """The positions that the drop list of `source` leaves out; none where it names no list."""
+    """Return the positions that the drop list of `source` leaves out; none where it names no list."""
     if not source.exclude:
         return frozenset()
-    return frozenset(read_drop_list(Path(source.exclude), source.label, document_identity(source)).tolist())
+    return frozenset(read_drop_list(Path(source.exclude), source.label, document_fingerprint(source)).tolist())
 
 
 def read_drop_list(file: Path, label: str, identity: str) -> np.ndarray:
-    """The positions of the documents to leave out of source `label`, int64, ascending.
+    """Return the positions of the documents to leave out of source `label`, int64, ascending.
 
     Raises:
         InputError: no such file, not a whole drop list, or that of another source or of other content.

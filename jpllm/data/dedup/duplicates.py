@@ -36,7 +36,14 @@ import numpy as np
 from jpllm import runtime
 from jpllm.config import option
 from jpllm.data.dedup.drop_list import Duplicate, SourceDuplicates
-from jpllm.data.dedup.minhash import choose_bands, comparable, groups_of_bands, is_first, minhash_signatures, ngram_hashes
+from jpllm.data.dedup.minhash import (
+    choose_bands,
+    comparable,
+    groups_of_bands,
+    is_first,
+    minhash_signatures,
+    ngram_hashes,
+)
 from jpllm.data.parallel import map_in_order
 from jpllm.runtime import InputError
 
@@ -69,14 +76,14 @@ class DedupConfig:
     )
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Settings of near duplicates that would be ignored."""
+        """Yield key and problem of settings of near duplicates that would be ignored."""
         for name in NEAR_SETTINGS:
             value = getattr(self, name)
             if self.duplicates == "exact" and value != getattr(DedupConfig, name):
                 yield name, f"{value} has no effect with duplicates: exact; remove it"
 
     def settings(self) -> dict[str, object]:
-        """What the result depends on, for the head of a drop list."""
+        """Return what the result depends on, for the head of a drop list."""
         if self.duplicates == "exact":
             return {"duplicates": "exact"}
         bands, values = choose_bands(self.near_threshold, self.num_permutations)
@@ -138,7 +145,7 @@ class _Fingerprints:
 
 
 def _counted(sources: Iterable[tuple[str, Iterable[str]]], ends: list[int]) -> Iterator[str]:
-    """The documents of all sources; afterwards `ends` has their number up to the end of each source."""
+    """Yield the documents of all sources; afterwards `ends` has their number up to the end of each source."""
     count = 0
     for _, documents in sources:
         for text in documents:
@@ -148,7 +155,7 @@ def _counted(sources: Iterable[tuple[str, Iterable[str]]], ends: list[int]) -> I
 
 
 def _fingerprints(texts: Iterator[str], config: DedupConfig) -> _Fingerprints:
-    """Read all texts; what is kept of them grows in place, without a second copy."""
+    """Read all texts and return their fingerprints, which grow in place, without a second copy."""
     keys, has_signature, signatures = bytearray(), bytearray(), bytearray()
     with runtime.progress_bar("find duplicates", "documents", "characters") as update:
         for part in map_in_order(partial(_fingerprint, config=config), _batches(texts), config.processes):
@@ -164,7 +171,7 @@ def _fingerprints(texts: Iterator[str], config: DedupConfig) -> _Fingerprints:
 
 
 def _fingerprint(texts: list[str], config: DedupConfig) -> tuple[bytes, bytes, bytes, int]:
-    """Key of each text (0 for a blank one), whether it has a signature, the signatures, and the characters read."""
+    """Return the key of each text (0 if blank), whether it has a signature, the signatures, and the characters read."""
     digests = [hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest() for text in texts]
     keys = np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
     keys[[not text or text.isspace() for text in texts]] = 0
@@ -177,7 +184,7 @@ def _fingerprint(texts: list[str], config: DedupConfig) -> tuple[bytes, bytes, b
 
 
 def _exact_originals(keys: np.ndarray) -> np.ndarray:
-    """For each document the first one with its key, or -1 where that is itself or the key is 0 (blank)."""
+    """Return for each document the first one with its key, or -1 where that is itself or the key is 0 (blank)."""
     order = np.argsort(keys, kind="stable")
     first = is_first(keys[order])
     firsts = order[first][np.cumsum(first) - 1]
@@ -217,7 +224,7 @@ def _find_near(
 
 
 def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
-    """Lists of BATCH_DOCUMENTS texts, or of about BATCH_CHARACTERS in fewer."""
+    """Yield lists of BATCH_DOCUMENTS texts, or of about BATCH_CHARACTERS in fewer."""
     batch: list[str] = []
     num_characters = 0
     for text in texts:

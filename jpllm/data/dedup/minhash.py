@@ -1,4 +1,4 @@
-"""MinHash of texts: sets of character n-grams, their signatures, and groups of documents that may be nearly equal."""
+"""Compare texts by MinHash: character n-grams, their signatures, and groups of documents that may be nearly equal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FREQUENT_NOISE = re.compile(r"[\s、。，．・：；？！…―（）「」�
 
 
 def choose_bands(threshold: float, num_permutations: int) -> tuple[int, int]:
-    """(number of bands, values in each): the longest bands, so the fewest false candidates, that miss few pairs.
+    """Return the number of bands and the values in each: the longest bands that miss few pairs.
 
     Of pairs with similarity `threshold`, at most MAX_BAND_MISS agree in no band; that is (1 - threshold^values)^bands.
     """
@@ -28,14 +28,14 @@ def choose_bands(threshold: float, num_permutations: int) -> tuple[int, int]:
 
 
 def comparable(text: str) -> str:
-    """The letters and digits of `text` after NFKC: what near duplicates are compared by."""
+    """Return the letters and digits of `text` after NFKC, by which near duplicates are compared."""
     # Most pieces between frequent marks are in NFKC already, which is seen at a glance: four times faster.
     pieces = map(partial(unicodedata.normalize, "NFKC"), _FREQUENT_NOISE.split(text))
     return _NOISE.sub("", "".join(pieces))
 
 
 def ngram_hashes(text: str, ngram_characters: int) -> np.ndarray:
-    """uint64 hash of the character n-gram at each position of `text`, the same on every machine.
+    """Return a uint64 hash of the character n-gram at each position of `text`, the same on every machine.
 
     A polynomial of the code points modulo 2^64, then the finalizer of MurmurHash3 (Appleby), which mixes all bits.
     """
@@ -53,7 +53,7 @@ def ngram_hashes(text: str, ngram_characters: int) -> np.ndarray:
 
 
 def minhash_signatures(hashes: list[np.ndarray], num_permutations: int) -> np.ndarray:
-    """uint16 (sets that are not empty, num_permutations): two rows' share of equal values estimates the similarity.
+    """Return uint16 (sets that are not empty, num_permutations): the share of equal values estimates the similarity.
 
     rensa's R-MinHash: the values of Fast Similarity Sketching (Dahlgaard, Knudsen, Thorup 2017), whose error is below
     that of plain MinHash for small sets. Their low 16 bits are kept, by which different values are equal with odds of
@@ -70,7 +70,7 @@ def minhash_signatures(hashes: list[np.ndarray], num_permutations: int) -> np.nd
 
 
 def groups_of_bands(signatures: np.ndarray, num_bands: int, num_rows: int) -> tuple[np.ndarray, int]:
-    """Reserve places for groups of documents that agree in a band: (first place of each group, places in all).
+    """Reserve places for groups of documents that agree in a band; return the first place of each, and all places.
 
     The former is int32 (documents, num_bands), and -1 where no other document has the values of that band.
     """
@@ -91,5 +91,5 @@ def groups_of_bands(signatures: np.ndarray, num_bands: int, num_rows: int) -> tu
 
 
 def is_first(values: np.ndarray) -> np.ndarray:
-    """True where a sorted value differs from the one before."""
+    """Return True where a sorted value differs from the one before."""
     return np.append(np.ones(min(len(values), 1), dtype=bool), values[1:] != values[:-1])

@@ -1,4 +1,4 @@
-"""Labelled rows as token ids, in an order of training that is known in advance, and padded batches of them."""
+"""Encode labelled rows, order them for training, and pad batches of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jpllm.data.labels.splits import Splits
 from jpllm.data.labels.rows import LabelledRow
+from jpllm.data.labels.splits import Splits
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class EncodedRow:
 
     @property
     def sequences(self) -> list[EncodedRow]:
-        """What the model is given for this row."""
+        """The one sequence that the model is given for this row."""
         return [self]
 
 
@@ -57,7 +57,7 @@ class EncodedChoices:
     target: int
 
     def __len__(self) -> int:
-        """Tokens of all of its sequences."""
+        """Return the tokens of all sequences together."""
         return sum(map(len, self.sequences))
 
 
@@ -66,7 +66,7 @@ AnyRow = EncodedRow | EncodedChoices
 
 @dataclass(frozen=True)
 class EncodedSplits:
-    """All rows of a run.
+    """The encoded rows of a run.
 
     Attributes:
         class_names: sorted, or the columns of the choices; None for regression.
@@ -83,7 +83,7 @@ class EncodedSplits:
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever a row, a label or its split would."""
+        """A hash that changes whenever a row, a label or its split would."""
         digest = hashlib.sha256(repr(self.class_names).encode())
         for rows in (self.train, self.validation, self.test):
             digest.update(f"{len(rows)} rows\n".encode())
@@ -113,12 +113,12 @@ def encode_splits(splits: Splits, tokenizer: PreTrainedTokenizerFast, max_tokens
 
 
 def sequences_of(rows: Sequence[AnyRow]) -> list[EncodedRow]:
-    """What the model is given for these rows: a sequence for each, or for each of its choices."""
+    """Return what the model is given for these rows: a sequence for each, or for each of its choices."""
     return [sequence for row in rows for sequence in row.sequences]
 
 
 def padded(any_rows: Sequence[AnyRow], pad_token_id: int, length: int | None = None) -> dict[str, np.ndarray]:
-    """One batch, int64 (sequences, `length`, or by default the longest one), padded on the right.
+    """Return one batch, int64 (sequences, `length`, or by default the longest one), padded on the right.
 
     So the default positions, from 0 on, are right for every architecture.
     """
@@ -136,7 +136,7 @@ def padded(any_rows: Sequence[AnyRow], pad_token_id: int, length: int | None = N
 
 
 def batches_by_length(rows: Sequence[AnyRow], batch_size: int) -> list[list[int]]:
-    """Indices of the rows of each batch, the longest first, so that little is padded."""
+    """Return the indices of the rows of each batch, the longest first, so that little is padded."""
     order = sorted(range(len(rows)), key=lambda index: (-len(rows[index]), index))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
@@ -160,7 +160,7 @@ class LabelledDataset:
         return self.rows[self._order[index]]
 
     def tokens_until(self, rows_per_step: int) -> np.ndarray:
-        """Tokens before each step and after the last one, without padding, int64 (steps + 1,)."""
+        """Return the tokens before each step and after the last one, without padding, int64 (steps + 1,)."""
         lengths = np.array([len(row) for row in self.rows], np.int64)
         num_epochs = -(-self.num_positions // len(self.rows))
         tokens = np.concatenate([lengths[self._order_of(epoch)] for epoch in range(num_epochs)])[: self.num_positions]
@@ -177,7 +177,7 @@ def _encode(
     max_tokens: int,
     first_number: int,
 ) -> tuple[list[AnyRow], int]:
-    """The rows in at most `max_tokens` (each sequence of them), and how many of them were longer."""
+    """Return the rows, each sequence in at most `max_tokens`, and how many rows were longer."""
     num_choices = len(rows[0].choices)
     row_of = [row for row in rows for _ in range(num_choices or 1)]
     texts = [row.text for row in row_of]

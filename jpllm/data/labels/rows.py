@@ -1,4 +1,4 @@
-"""Texts, pairs of texts, or questions with choices, with a label: files, columns and shares, and every row checked."""
+"""Read labelled rows (texts, pairs of texts, or questions with choices) from files, and check each of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from jpllm.config import REQUIRED, option
-from jpllm.data.read.texts import text_problem
 from jpllm.data.read.tables import TABLE_SUFFIXES, Encoding, read_table
+from jpllm.data.read.texts import text_problem
 from jpllm.runtime import InputError
 
 DEFAULT_VALIDATION_SHARE, DEFAULT_TEST_SHARE = 0.1, 0.2
@@ -51,14 +51,14 @@ class LabelledDataConfig:
     split_seed: int = option(0, "Seed of the splits, of balance and of max_train_rows; `seed` does not change them.")
 
     def __post_init__(self) -> None:
-        """The default shares are written down with the other settings."""
+        """Set the default shares, so that they are written down with the other settings."""
         if self.test_share is None and self.validation_file is None and self.test_file is None:
             self.test_share = DEFAULT_TEST_SHARE
         if self.validation_share is None and self.validation_file is None:
             self.validation_share = DEFAULT_VALIDATION_SHARE
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Settings that can act."""
+        """Yield key and problem of settings that would be ignored or contradict each other."""
         for name in ("validation", "test"):
             if getattr(self, f"{name}_file") and getattr(self, f"{name}_share"):
                 yield f"{name}_share", f"{name}_file is given, so nothing is taken of train_file; remove one of them"
@@ -98,12 +98,12 @@ class LabelledRow:
 
     @property
     def texts(self) -> tuple[str, str | None]:
-        """What the row asks, without the choices; those of a pair are sorted, so that (A, B) and (B, A) are equal."""
+        """The texts without the choices; those of a pair are sorted, so that (A, B) and (B, A) are equal."""
         return (self.text, None) if self.pair is None else (min(self.text, self.pair), max(self.text, self.pair))
 
 
 def read_labelled_rows(file: Path, config: LabelledDataConfig) -> list[LabelledRow]:
-    """All rows of a file.
+    """Return all rows of a file.
 
     Raises:
         InputError: a file or row that cannot be read, a missing column, an empty text, a label that is missing or of
@@ -141,7 +141,7 @@ def read_labelled_rows(file: Path, config: LabelledDataConfig) -> list[LabelledR
 
 
 def class_names(file: Path, rows: list[LabelledRow]) -> list[str]:
-    """The names of all classes, sorted. Raises InputError if there is only one."""
+    """Return the names of all classes, sorted. Raises InputError if there is only one."""
     names = sorted({row.label for row in rows})
     if len(names) == 1:
         raise InputError(f"{file}: all {len(rows):,} rows have the label {names[0]!r}; there is nothing to tell apart")
@@ -212,7 +212,7 @@ def _number(label: object) -> float:
 
 
 def _refuse_numbers(config: LabelledDataConfig, rows: list[LabelledRow]) -> None:
-    """Labels of .csv and .tsv are texts, which may all spell numbers."""
+    """Raise InputError if all labels spell numbers, some with a fraction: labels of .csv and .tsv are texts."""
     fractions = []
     for row in rows:
         try:

@@ -1,4 +1,4 @@
-"""Labelled rows to train, validate and test on: from files of their own, or made from one.
+"""Split labelled rows for training, validation and testing: from files of their own, or from one.
 
 Rows are put in an order by a hash of seed and text, class by class; the first are for testing, the next for validation,
 the rest for training. So each class has its share of each split, the order of the file does not matter, and copies of
@@ -14,7 +14,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jpllm.data.labels.rows import LabelledDataConfig, LabelledRow, class_names, read_labelled_rows, refuse_unknown_labels
+from jpllm.data.labels.rows import (
+    LabelledDataConfig,
+    LabelledRow,
+    class_names,
+    read_labelled_rows,
+    refuse_unknown_labels,
+)
 from jpllm.runtime import InputError
 
 logger = logging.getLogger(__name__)
@@ -41,11 +47,11 @@ class Splits:
 
     @property
     def output_names(self) -> list[str] | None:
-        """What the outputs of a model for these rows are called; each of several choices gets the same one."""
+        """The names of the outputs of a model for these rows; each of several choices gets the same one."""
         return ["choice"] if self.train[0].choices else self.class_names
 
     def target(self, row: LabelledRow) -> int | float:
-        """Index of the row's class or choice, or its number."""
+        """Return the index of the class or choice of a row, or its number."""
         return self.class_names.index(row.label) if isinstance(row.label, str) else row.label
 
 
@@ -79,7 +85,7 @@ def read_splits(config: LabelledDataConfig) -> Splits:
 
 
 def balanced(rows: Sequence[LabelledRow], seed: int) -> list[LabelledRow]:
-    """As many rows of each class as the smallest has, in the order of the file."""
+    """Return as many rows of each class as the smallest has, in the order of the file."""
     fewest = min(Counter(row.label for row in rows).values())
     chosen = {id(row) for members in _classes(rows) for row in _in_order(members, seed)[:fewest]}
     return [row for row in rows if id(row) in chosen]
@@ -88,7 +94,7 @@ def balanced(rows: Sequence[LabelledRow], seed: int) -> list[LabelledRow]:
 def divided(
     rows: Sequence[LabelledRow], test_share: float, validation_share: float, seed: int
 ) -> dict[str, list[LabelledRow]]:
-    """The rows of `train`, `validation` and `test`, each in the order of the file.
+    """Divide rows into `train`, `validation` and `test`, each in the order of the file.
 
     Shares are of each class (of all rows in regression and multiple choice), to the nearest row that parts no
     copies; a share of 0 gives no rows.
@@ -118,7 +124,7 @@ def divided(
 
 
 def summary(splits: Splits) -> str:
-    """Rows of each split, and of each class in it; a line each."""
+    """Return a line for each split: its rows, and those of each class."""
     lines = []
     for name, rows in splits.named.items():
         if splits.class_names is None:
@@ -132,7 +138,7 @@ def summary(splits: Splits) -> str:
 
 
 def _classes(rows: Sequence[LabelledRow]) -> list[list[LabelledRow]]:
-    """The rows of each class; all together where labels are numbers, those of choices among them."""
+    """Return the rows of each class, or all together where labels are numbers, as those of choices are."""
     found: dict[str | None, list[LabelledRow]] = {}
     for row in rows:
         found.setdefault(row.label if isinstance(row.label, str) else None, []).append(row)
@@ -140,7 +146,7 @@ def _classes(rows: Sequence[LabelledRow]) -> list[list[LabelledRow]]:
 
 
 def _copies_together(rows: Sequence[LabelledRow]) -> list[list[LabelledRow]]:
-    """As `_classes`, but where equal texts have labels of several classes, with others of the same several ones."""
+    """Return the rows by the set of classes that equal texts have, so that copies stay together."""
     labels_of: dict[tuple[str, str | None], set[str]] = {}
     for row in rows:
         labels_of.setdefault(row.texts, set()).add(row.label if isinstance(row.label, str) else "")
@@ -155,7 +161,7 @@ def _in_order(rows: Sequence[LabelledRow], seed: int) -> list[LabelledRow]:
 
 
 def _end(ordered: Sequence[LabelledRow], end: int) -> int:
-    """The end, moved behind the copies of a text that it would part."""
+    """Return `end`, moved behind the copies of a text that it would part."""
     while 0 < end < len(ordered) and ordered[end].texts == ordered[end - 1].texts:
         end += 1
     return end

@@ -1,6 +1,6 @@
 """Read the rows of files: JSON lines, Parquet, plain text and wiki dumps, on disk or in a repository of the Hub.
 
-A row that cannot be read is yielded as a `BadRow`, and reading goes on with the next one.
+A row that cannot be read becomes a `BadRow`, and reading goes on with the next one.
 """
 
 from __future__ import annotations
@@ -8,21 +8,27 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
-import json
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from jpllm.data.read.jsonl import PlacedRow, numbered_lines, read_jsonl
 from jpllm.data.read.quarantine import BadRow
-from jpllm.data.read.sources import HUB_PREFIX, SUFFIXES, WIKI_SUFFIXES, ReadProgress, SourceConfig, find_files
+from jpllm.data.read.sources import HUB_PREFIX, SUFFIXES, WIKI_SUFFIXES, SourceConfig, find_files
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
     import pyarrow
 
-Row = tuple[str, "dict[str, object] | BadRow"]  # with its place
 _BUFFER_BYTES = 1 << 20
+
+
+@dataclass
+class ReadProgress:
+    """Bytes of a source's files that have been read, for a progress bar; `total_bytes` is None when unknown."""
+
+    bytes_read: int = 0
+    total_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,8 @@ class _File:
     open: Callable[[], BinaryIO]
 
 
-def read_rows(source: SourceConfig, columns: Sequence[str], progress: ReadProgress) -> Iterator[Row]:
-    """Yield place and columns of each row; of Parquet files only `columns`, if they have all of them.
+def read_rows(source: SourceConfig, columns: Sequence[str], progress: ReadProgress) -> Iterator[PlacedRow]:
+    """Yield place and columns of each row of a source; of Parquet files only `columns`, if they have all of them.
 
     Raises:
         InputError: a file is missing or damaged.
@@ -52,14 +58,14 @@ def read_rows(source: SourceConfig, columns: Sequence[str], progress: ReadProgre
 
 def _read_file(
     file: _File, raw: BinaryIO, source: SourceConfig, columns: Sequence[str], progress: ReadProgress
-) -> Iterator[Row]:
+) -> Iterator[PlacedRow]:
     if file.name.endswith(".parquet"):
         yield from _read_parquet(file, raw, columns, progress)
         return
     stream = _decompressed(file.name, _CountingReader(raw, progress))
     if file.name.endswith(WIKI_SUFFIXES):
-        from jpllm.data.read.mediawiki import read_pages
         from jpllm.data.clean.wikitext.plain_text import Wikitext
+        from jpllm.data.read.mediawiki import read_pages
 
         for title, wikitext in read_pages(stream, file.name):
             yield f"{file.name}: {title}", {"title": title, "text": Wikitext(wikitext)}
@@ -69,34 +75,8 @@ def _read_file(
         yield from _read_txt(numbered_lines(file.name, stream, source.encoding), source.document)
 
 
-def read_jsonl(lines: Iterator[tuple[str, str | BadRow]]) -> Iterator[Row]:
-    """Place and object of each line that is not blank; strict: no duplicate keys, and nothing but objects."""
-    decode = json.JSONDecoder(object_pairs_hook=_dict_of_different_keys).decode
-    for place, line in lines:
-        if isinstance(line, BadRow):
-            yield place, line
-        elif not line.isspace():
-            try:
-                row = decode(line)
-            except json.JSONDecodeError as error:
-                yield place, BadRow(place, "not a JSON object", f"{error.msg} at column {error.colno}")
-            except (KeyError, RecursionError) as error:
-                yield place, BadRow(place, "duplicate key in the JSON object", str(error))
-            else:
-                is_object = isinstance(row, dict)
-                yield place, row if is_object else BadRow(place, "not a JSON object", line.strip()[:40])
-
-
-def _dict_of_different_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise KeyError(next(name for name in names if names.count(name) > 1))
-    return result
-
-
-def _read_txt(lines: Iterator[tuple[str, str | BadRow]], document: str) -> Iterator[Row]:
-    """Documents of a text file; one with a line that cannot be decoded is bad as a whole."""
+def _read_txt(lines: Iterator[tuple[str, str | BadRow]], document: str) -> Iterator[PlacedRow]:
+    """Yield the documents of a text file; one with a line that cannot be decoded is bad as a whole."""
     gathered: list[str] = []
     bad: BadRow | None = None
     start = ""
@@ -118,7 +98,7 @@ def _read_txt(lines: Iterator[tuple[str, str | BadRow]], document: str) -> Itera
         yield start, bad or {"text": "".join(gathered)}
 
 
-def _read_parquet(file: _File, raw: BinaryIO, columns: Sequence[str], progress: ReadProgress) -> Iterator[Row]:
+def _read_parquet(file: _File, raw: BinaryIO, columns: Sequence[str], progress: ReadProgress) -> Iterator[PlacedRow]:
     import pyarrow
     import pyarrow.parquet
 
@@ -147,7 +127,7 @@ def _readable_batches(
         raise InputError(f"{name}: damaged Parquet file ({error})") from None
 
 
-def _read_hub_dataset(source: SourceConfig) -> Iterator[Row]:
+def _read_hub_dataset(source: SourceConfig) -> Iterator[PlacedRow]:
     import datasets
 
     address = source.path.removeprefix(HUB_PREFIX)
@@ -167,7 +147,7 @@ def _local_files(source: SourceConfig) -> list[_File]:
 
 
 def _hub_files(source: SourceConfig) -> list[_File]:
-    """The files of a Hub repository that match the pattern, for datasets that have a loading script or none."""
+    """Return the files of a Hub repository that match the pattern, so that a loading script is not needed."""
     from huggingface_hub import HfFileSystem
 
     owner, name, pattern = source.path.removeprefix(HUB_PREFIX).split("/", 2)
@@ -190,26 +170,6 @@ def _hub_files(source: SourceConfig) -> list[_File]:
 def _unreachable(source: SourceConfig, error: Exception) -> InputError:
     first_line = str(error).strip().split("\n")[0]
     return InputError(f"{source.path}: the Hub dataset cannot be read: {first_line}")
-
-
-def numbered_lines(name: str, stream: BinaryIO, encoding: str) -> Iterator[tuple[str, str | BadRow]]:
-    """Place and text of each line, with its end; lines are counted from 1.
-
-    Raises:
-        InputError: a compressed file is damaged.
-    """
-    line_number = 0
-    try:
-        for line_number, line in enumerate(stream, start=1):
-            place = f"{name}:{line_number}"
-            try:
-                yield place, line.decode(encoding)
-            except UnicodeDecodeError as error:
-                found = f"byte 0x{error.object[error.start]:02x} at position {error.start} of the line"
-                hint = "; convert the file to UTF-8, or set encoding" if encoding == "utf-8" else ""
-                yield place, BadRow(place, f"invalid {encoding.upper()}", found + hint)
-    except (EOFError, OSError, zlib.error) as error:
-        raise InputError(f"{name}:{line_number + 1}: damaged or incomplete compressed file ({error})") from None
 
 
 def _decompressed(name: str, stream: BinaryIO) -> BinaryIO:

@@ -17,7 +17,7 @@ _REDIRECT = re.compile(r"\s*#(?:redirect|転送|リダイレクト)\b", re.IGNOR
 
 
 def read_pages(stream: BinaryIO, name: str, namespaces: Sequence[int] = (0,)) -> Iterator[tuple[str, str]]:
-    """Yield title and wikitext of each page's latest revision; memory is that of one page.
+    """Yield title and wikitext of the latest revision of each page; one page is in memory at a time.
 
     Left out are redirects, pages whose content model is not wikitext, and empty or deleted texts.
 
@@ -43,7 +43,7 @@ def read_pages(stream: BinaryIO, name: str, namespaces: Sequence[int] = (0,)) ->
 
 
 def _all_pages(stream: BinaryIO, name: str) -> Iterator[tuple[str, str, str]]:
-    """Title, namespace and wikitext; the wikitext is empty for what is no article."""
+    """Yield title, namespace and wikitext of each page; the wikitext is empty for what is no article."""
     root, page, prefix = None, None, ""
     for event, element in ElementTree.iterparse(stream, events=("start", "end")):
         if root is None:

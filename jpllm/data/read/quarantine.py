@@ -1,4 +1,4 @@
-"""Rows of a source that cannot be read: counted by reason, written down, and refused when there are too many."""
+"""Count the rows of a source that cannot be read, by reason, and refuse the source when there are too many."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Quarantine:
     first: list[BadRow] = field(default_factory=list)
 
     def add(self, row: object) -> None:
-        """Count a row; raises InputError at once when most of many rows are bad."""
+        """Count a row. Raises InputError at once when most of many rows are bad."""
         self.num_rows += 1
         if isinstance(row, BadRow):
             self.counts[row.reason] += 1

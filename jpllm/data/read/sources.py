@@ -1,4 +1,4 @@
-"""Where texts come from: a source is described, found, and read as a stream of documents.
+"""Describe a source of texts in a configuration, and find its files.
 
 A source is a file, a folder of files, or a dataset of the Hugging Face Hub (`hf://owner/name`, streamed through
 `datasets`; `hf://owner/name/file` reads that file of its repository, so that a loading script is not needed). Reading
@@ -7,15 +7,13 @@ takes memory for one row (one file for `.txt` with `document: file`), whatever t
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from jpllm.config import REQUIRED, option
-from jpllm.data.clean.pipeline import Cleaned, CleanRule, clean
-from jpllm.data.read.quarantine import BadRow, Quarantine
+from jpllm.data.clean.pipeline import CleanRule
 from jpllm.data.clean.wikitext.plain_text import Wikitext, wikipedia
 from jpllm.runtime import InputError
 
@@ -74,7 +72,7 @@ class SourceConfig:
     licence: str | None = option(None, "Licence of the texts, for the model card.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """A name that is no file name, and settings that would be ignored."""
+        """Yield key and problem of a name that is no file name, and of settings that would be ignored."""
         if "/" in self.label:
             yield "name", f"{self.label!r} is used as a file name and cannot have a /; give the source another name"
         if not self.is_hub and self.preset is None:
@@ -90,12 +88,12 @@ class SourceConfig:
 
     @property
     def is_hub(self) -> bool:
-        """True for a dataset of the Hugging Face Hub, streamed by `datasets` or read file by file."""
+        """Whether the source is a dataset of the Hugging Face Hub, streamed by `datasets` or read file by file."""
         return self.path.startswith(HUB_PREFIX)
 
     @property
     def has_wikitext(self) -> bool:
-        """True if wikitext becomes plain text: by the rule `wikipedia`, or as pages of a dump, which need no rule."""
+        """Whether wikitext becomes plain text: by the rule `wikipedia`, or as pages of a dump, which need no rule."""
         return any(rule.rule == wikipedia.__name__ for rule in self.clean) or _has_wiki_dump(self.path)
 
     def rules_for(self, text: str) -> list[CleanRule]:
@@ -106,7 +104,7 @@ class SourceConfig:
 
     @property
     def label(self) -> str:
-        """The name given, or the last part of the path without its suffix."""
+        """Return the name given, or the last part of the path without its suffix."""
         if self.name:
             return self.name
         if self.is_hub:
@@ -115,22 +113,14 @@ class SourceConfig:
         return without_suffix(Path(self.path).resolve().name)
 
 
-@dataclass
-class ReadProgress:
-    """Bytes read so far of the files on disk, for a progress bar; `total_bytes` is None when unknown."""
-
-    bytes_read: int = 0
-    total_bytes: int | None = None
-
-
 def without_suffix(file_name: str) -> str:
-    """The name without the longest of the readable suffixes that it ends with."""
+    """Return `file_name` without the longest of the readable suffixes that it ends with."""
     longest_first = sorted(SUFFIXES, key=len, reverse=True)
     return next((file_name.removesuffix(suffix) for suffix in longest_first if file_name.endswith(suffix)), file_name)
 
 
 def find_files(path: str | Path) -> list[Path]:
-    """The readable files of a local path, sorted. Raises InputError if there are none."""
+    """Return the readable files of a local path, sorted. Raises InputError if there are none."""
     path = Path(path)
     if path.is_file():
         if not path.name.endswith(SUFFIXES):
@@ -149,77 +139,3 @@ def find_files(path: str | Path) -> list[Path]:
 def _has_wiki_dump(path: str) -> bool:
     files = find_files(path) if Path(path).is_dir() else [Path(path)]
     return any(file.name.endswith(WIKI_SUFFIXES) for file in files)
-
-
-def read_texts(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[str | BadRow]:
-    """Yield the text of each row of `source` in a fixed order, uncleaned, blank ones included; bad rows in between.
-
-    Pages of a wiki dump come as `Wikitext`; `prepare` makes plain text of them.
-
-    Raises:
-        InputError: a file that is missing or damaged, or a column that the first row does not have.
-    """
-    from jpllm.data.read.formats import read_rows
-    from jpllm.data.read.texts import TextTaker
-
-    taker = TextTaker(source)
-    num_texts = num_bytes = 0
-    for place, row in read_rows(source, taker.top_columns, progress or ReadProgress()):
-        text = row if isinstance(row, BadRow) else taker.take(place, row)
-        if text is None:  # not a row that `where` asks for
-            continue
-        yield text
-        if isinstance(text, str):
-            num_texts += 1
-            num_bytes += len(text.encode("utf-8")) if source.max_bytes else 0
-        if num_texts == source.max_rows or (source.max_bytes and num_bytes >= source.max_bytes):
-            return
-
-
-def prepare(source: SourceConfig, texts: Iterable[str]) -> Iterator[Cleaned]:
-    """The documents that texts of `read_texts` become by the rules of `source`."""
-    return (clean(text, source.rules_for(text)) for text in texts)
-
-
-def read_documents(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[str]:
-    """Yield the cleaned documents of `source` in a fixed order, without blank ones, those that a rule drops, and those
-    of its drop list.
-
-    Raises:
-        InputError: what `read_texts` raises, and more bad rows than `max_bad_fraction`, after the last document.
-    """
-    return (text for _, text in numbered_documents(source, progress))
-
-
-def numbered_documents(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[tuple[int, str]]:
-    """Yield what `read_documents` does, each with the position (from 0) that it has in a drop list."""
-    from jpllm.data.dedup.drop_list import excluded_documents
-
-    quarantine = Quarantine(source.label, source.max_bad_fraction)
-
-    def good_texts() -> Iterator[str]:
-        for text in read_texts(source, progress):
-            quarantine.add(text)
-            if isinstance(text, str):
-                yield text
-
-    duplicates = excluded_documents(source)
-    for index, document in enumerate(prepare(source, good_texts())):
-        if document.text is not None and index not in duplicates:
-            yield index, document.text
-    quarantine.refuse_too_many()
-
-
-def documents_in_place(source: SourceConfig) -> Iterator[str]:
-    """Yield the document of each text of `read_texts`, empty where a rule drops it, so that positions stay."""
-    texts = (text for text in read_texts(source) if isinstance(text, str))
-    return (document.text or "" for document in prepare(source, texts))
-
-
-def write_jsonl(rows: Iterable[dict], file: Path) -> None:
-    """Write one JSON object a line, atomically; the folder is made if need be."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    partial.replace(file)

@@ -1,4 +1,4 @@
-"""Rows of a table with named columns: CSV, TSV, JSON lines or Parquet."""
+"""Read the rows of a table with named columns: CSV, TSV, JSON lines or Parquet."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from jpllm.data.read.formats import numbered_lines, read_jsonl, read_rows
+from jpllm.data.read.formats import ReadProgress, read_rows
+from jpllm.data.read.jsonl import numbered_lines, read_jsonl
 from jpllm.data.read.quarantine import BadRow
-from jpllm.data.read.sources import ReadProgress, SourceConfig
+from jpllm.data.read.sources import SourceConfig
 from jpllm.runtime import InputError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
@@ -18,11 +19,11 @@ _ALL_COLUMNS = ("*",)  # no such column: all are read
 
 
 def read_table(file: Path, encoding: Encoding = "utf-8") -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield the place of each row, and its columns.
+    """Yield place and columns of each row of `file`.
 
     The first line of .csv and .tsv names the columns. In .csv quotation marks enclose commas and line breaks (RFC
-    4180); in .tsv a line is a row, and a quotation mark a character like any other. A .json file has one object a line,
-    as those of JGLUE.
+    4180); in .tsv a line is a row, and a quotation mark a character like any other. A .json file has one object
+    a line, as the files of JGLUE do.
 
     Raises:
         InputError: no such file, another suffix, or a row that cannot be read.

@@ -1,24 +1,45 @@
-"""Take the text out of a row, strictly: what is no text is a bad row, with its place and the reason."""
+"""Read the texts of a source: what is no text is a bad row, with its place and the reason."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from jpllm.data.read.quarantine import BadRow
 from jpllm.data.clean.wikitext.plain_text import Wikitext
+from jpllm.data.read.formats import ReadProgress, read_rows
+from jpllm.data.read.quarantine import BadRow
+from jpllm.data.read.sources import SourceConfig
 from jpllm.runtime import InputError
-
-if TYPE_CHECKING:
-    from jpllm.data.read.sources import SourceConfig
 
 _COLUMN = re.compile(r"\{([^{}]+)\}")
 _MESSAGE_SEPARATOR = "\n"
 
 
-class TextTaker:
-    """Takes the texts of the rows of one source; the first row must have all columns that are asked for."""
+def read_texts(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[str | BadRow]:
+    """Yield the text of each row of `source` in a fixed order, uncleaned, blank ones included; bad rows in between.
+
+    Pages of a wiki dump come as `Wikitext`; cleaning makes plain text of them.
+
+    Raises:
+        InputError: a file that is missing or damaged, or a column that the first row does not have.
+    """
+    extractor = TextExtractor(source)
+    num_texts = num_bytes = 0
+    for place, row in read_rows(source, extractor.top_columns, progress or ReadProgress()):
+        text = row if isinstance(row, BadRow) else extractor.text_of(place, row)
+        if text is None:  # not a row that `where` asks for
+            continue
+        yield text
+        if isinstance(text, str):
+            num_texts += 1
+            num_bytes += len(text.encode("utf-8")) if source.max_bytes else 0
+        if num_texts == source.max_rows or (source.max_bytes and num_bytes >= source.max_bytes):
+            return
+
+
+class TextExtractor:
+    """Extracts the texts of the rows of one source; the first row must have all columns that are asked for."""
 
     def __init__(self, source: SourceConfig) -> None:
         self._source = source
@@ -30,11 +51,11 @@ class TextTaker:
 
     @property
     def top_columns(self) -> list[str]:
-        """The columns needed, without the fields inside them."""
+        """The columns that are needed, without the fields inside them, sorted."""
         return sorted({column.split(".")[0] for column in (*self._columns, *self._source.where)})
 
-    def take(self, place: str, row: dict[str, object]) -> str | BadRow | None:
-        """The row's text, None where `where` asks for other rows, or what is wrong with it.
+    def text_of(self, place: str, row: dict[str, object]) -> str | BadRow | None:
+        """Return the text of a row, None where `where` asks for other rows, or what is wrong with the row.
 
         Raises:
             InputError: the first row lacks a column.
@@ -74,7 +95,7 @@ class TextTaker:
 
 
 def text_problem(place: str, text: str) -> BadRow | None:
-    """What is wrong with a text that cannot be encoded, if anything."""
+    """Return what is wrong with a text that cannot be encoded, and None for one that can."""
     if "\0" in text:
         return BadRow(place, "NUL character", f"at character {text.index(chr(0))}")
     try:
@@ -86,7 +107,7 @@ def text_problem(place: str, text: str) -> BadRow | None:
 
 
 def has_values(row: dict[str, object], wanted: dict[str, str]) -> bool:
-    """Whether the columns named in `wanted` have these values."""
+    """Return whether the columns of `row` that `wanted` names have the values that it gives."""
     return all(_as_text(_lookup(row, column)) == value for column, value in wanted.items())
 
 
@@ -94,7 +115,7 @@ _ABSENT = object()
 
 
 def _lookup(row: dict[str, object], column: str) -> object:
-    """The value of a column, or of a field inside one, written `column.field`."""
+    """Return the value of a column, or of a field inside one, written `column.field`."""
     if column in row:
         return row[column]
     value: object = row
@@ -110,7 +131,7 @@ def _as_text(value: object) -> str:
 
 
 def _value(place: str, row: dict[str, object], column: str) -> str | BadRow:
-    """A text as it is, messages joined, and the first of several texts."""
+    """Return the text of a column: as it is, of messages joined, and the first of several."""
     value = _lookup(row, column)
     if isinstance(value, str):
         return value

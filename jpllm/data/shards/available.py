@@ -1,4 +1,4 @@
-"""How many tokens the sources of an experiment hold, without reading them: from shards that are there, or by size."""
+"""Find out how many tokens the sources of an experiment hold, from shards that are there, else by the size of files."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jpllm.data.corpus import DataConfig
+from jpllm.data.read.sources import SourceConfig, find_files
 from jpllm.data.shards.fingerprints import shards_facts
 from jpllm.data.shards.token_shards import META_NAME, TokenShards, read_meta
-from jpllm.data.read.sources import SourceConfig, find_files
 from jpllm.runtime import InputError
 
 # Estimates for Japanese text: 1.85 characters a token (Aozora Bunko, 16,000 pieces), and what compression leaves of it.
@@ -34,12 +34,12 @@ class SourceTokens:
 
 
 def available_tokens(config: DataConfig, tokenizer_fingerprint: str | None) -> list[SourceTokens]:
-    """Training tokens of each source, in order. Without a tokenizer there are no shards to be found."""
+    """Return the training tokens of each source, in order. Without a tokenizer no shards are found."""
     return [_tokens_of(source, config, tokenizer_fingerprint) for source in config.sources]
 
 
 def shards_of(source: SourceConfig, config: DataConfig, tokenizer_fingerprint: str) -> TokenShards | None:
-    """The newest finished shards of the source as it is read, cleaned, split and encoded now, whatever its content.
+    """Return the newest finished shards of a source with the settings of reading, cleaning and encoding of today.
 
     The files of the source are not read, so shards of an earlier content are found as well.
     """
@@ -53,7 +53,7 @@ def shards_of(source: SourceConfig, config: DataConfig, tokenizer_fingerprint: s
 
 
 def _identity(directory: Path) -> dict:
-    """What determined the bytes of finished shards; empty where they cannot be used."""
+    """Return what determined the bytes of finished shards, and nothing where they cannot be used."""
     try:
         return read_meta(directory)["identity"]
     except InputError:
@@ -75,7 +75,7 @@ def _tokens_of(source: SourceConfig, config: DataConfig, tokenizer_fingerprint: 
 
 
 def _num_text_bytes(source: SourceConfig) -> float:
-    """About how much text the files hold."""
+    """Return about how many bytes of text the files of a source hold."""
     files = find_files(source.path)
     num_bytes = sum(file.stat().st_size * _TEXT_BYTES_PER_FILE_BYTE.get(file.suffix, 1.0) for file in files)
     return min(num_bytes, source.max_bytes or num_bytes)

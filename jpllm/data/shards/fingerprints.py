@@ -1,4 +1,4 @@
-"""What decides the documents of a source, and the tokens in its shards."""
+"""Tell sources and their shards apart by fingerprints of what decides the documents and the tokens."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import hashlib
 import json
 from pathlib import Path
 
-from jpllm.data.shards.token_shards import FORMAT_VERSION
-from jpllm.data.read.sources import SourceConfig, find_files
 from jpllm.data.clean.wikitext.plain_text import VERSION as WIKITEXT_VERSION
+from jpllm.data.read.sources import SourceConfig, find_files
+from jpllm.data.shards.token_shards import FORMAT_VERSION
 
 _HASH_CHUNK_BYTES = 1 << 20
 
 
-def document_identity(source: SourceConfig) -> str:
-    """sha256 (hex) of what decides the documents of a source and their positions: content, reading and cleaning."""
+def document_fingerprint(source: SourceConfig) -> str:
+    """Return the sha256 (hex) of what decides the documents of a source: content, reading and cleaning."""
     facts = content_hash(source), _reading_facts(source), _cleaning_facts(source)
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def shards_facts(source: SourceConfig, tokenizer_fingerprint: str | None, held_out_fraction: float) -> dict:
-    """What decides the tokens in the shards of a source, beside the content of its files and the EOS token."""
+    """Return what decides the tokens in the shards of a source, beside the content of its files and the EOS token."""
     return {
         "version": FORMAT_VERSION,
         **_reading_facts(source),
@@ -32,7 +32,7 @@ def shards_facts(source: SourceConfig, tokenizer_fingerprint: str | None, held_o
 
 
 def content_hash(source: SourceConfig) -> str:
-    """sha256 (hex) of the bytes of a source's files in reading order; of its address for a Hub dataset.
+    """Return the sha256 (hex) of the bytes of a source's files in reading order, or of the address of a Hub dataset.
 
     A copy under another name has the same hash; any edit changes it.
     """
@@ -49,7 +49,7 @@ def content_hash(source: SourceConfig) -> str:
 
 
 def remembered_hash(source: SourceConfig, shards_dir: Path) -> str:
-    """`content_hash`, kept beside the shards so that a large file is read once and not at every launch."""
+    """Return `content_hash`, which is kept beside the shards, so that a large file is not read at every launch."""
     if source.is_hub:
         return content_hash(source)
     states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in find_files(source.path)]
@@ -66,12 +66,12 @@ def remembered_hash(source: SourceConfig, shards_dir: Path) -> str:
 
 
 def _reading_facts(source: SourceConfig) -> dict[str, object]:
-    """The settings that decide which texts `read_texts` yields, beside the content of the files."""
+    """Return the settings that decide which texts `read_texts` yields, beside the content of the files."""
     names = ("text_column", "template", "where", "document", "encoding", "max_rows", "max_bytes", "max_characters")
     return {name: getattr(source, name) for name in names}
 
 
 def _cleaning_facts(source: SourceConfig) -> list:
-    """The rules of a source with the thresholds that are set, and what version reads its wikitext if it has any."""
+    """Return the rules of a source with the thresholds that are set, and the version of the wikitext engine if used."""
     rules = [[rule.rule, {key: float(value) for key, value in rule.given.items()}] for rule in source.clean]
     return [*rules, ["wikitext", {"version": WIKITEXT_VERSION}]] if source.has_wikitext else rules

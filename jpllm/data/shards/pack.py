@@ -1,4 +1,4 @@
-"""Turn a source into token shards, once: found again by fingerprint, continued after a crash, shared by machines."""
+"""Pack a source into token shards once: find them by fingerprint, go on after a crash, share the work by parts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,17 +18,26 @@ import numpy as np
 
 from jpllm import runtime
 from jpllm.config import REQUIRED, option
-from jpllm.data.shards import token_shards
-from jpllm.data.documents import TextBatch, cleaned_batches
 from jpllm.data.clean.pipeline import BLANK
-from jpllm.data.shards.fingerprints import remembered_hash, shards_facts
-from jpllm.data.shards.parts import DONE_NAME, Part, finished_parts, join, part_dir
+from jpllm.data.documents import TextBatch, cleaned_batches
+from jpllm.data.read.formats import ReadProgress
 from jpllm.data.read.quarantine import Quarantine
-from jpllm.data.read.sources import ReadProgress, SourceConfig
+from jpllm.data.read.sources import SourceConfig
+from jpllm.data.shards import token_shards
+from jpllm.data.shards.fingerprints import remembered_hash, shards_facts
 from jpllm.runtime import InputError
 
 DEFAULT_HELD_OUT_FRACTION = 0.01
+_PART_NAME = "part.json"  # in the folder of a finished part
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part `number` (from 1) of `total`: every total-th batch of rows, which one of several machines packs."""
+
+    number: int
+    total: int
 
 
 @dataclass
@@ -50,7 +59,7 @@ class PackConfig:
     part: str | None = option(None, "Build one part only, such as 3/16; the last step, without part, joins them.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """A part is one of several."""
+        """Yield the problem of a `part` that is not one of several."""
         if self.part is not None:
             found = re.fullmatch(r"(\d+)/(\d+)", self.part)
             if not found or not 1 <= int(found[1]) <= int(found[2]):
@@ -58,7 +67,7 @@ class PackConfig:
 
     @property
     def chosen_part(self) -> Part | None:
-        """`part` as numbers."""
+        """The numbers that `part` spells, or None for the whole source."""
         return None if self.part is None else Part(*map(int, self.part.split("/")))
 
 
@@ -76,7 +85,7 @@ class Encoder(Protocol):
     fingerprint: str
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
-        """One id array per text, no special tokens added."""
+        """Return an array of ids for each text, without special tokens."""
 
 
 def pack(
@@ -87,7 +96,7 @@ def pack(
     processes: int = 0,
     part: Part | None = None,
 ) -> Path:
-    """The finished shard folder of `source` below `shards_dir` (or of one part); built first if it is not there yet.
+    """Return the finished shard folder of `source` below `shards_dir`, or that of a part; build it if it is not there.
 
     Which documents are held out depends on their text alone, so copies of one document land on the same side, and
     the choice does not change when the corpus grows. Several processes may call this at the same time: one builds,
@@ -113,14 +122,14 @@ def pack(
             return directory
         job = _Job(source, encoder, held_out_fraction, facts, processes)
         if part is not None:
-            part_directory = part_dir(directory, part)
-            if not (part_directory / DONE_NAME).exists():
+            part_directory = _part_dir(directory, part)
+            if not (part_directory / _PART_NAME).exists():
                 job.build(part_directory, part)
-                (part_directory / DONE_NAME).write_text(json.dumps(asdict(part)), encoding="utf-8")
+                (part_directory / _PART_NAME).write_text(json.dumps(asdict(part)), encoding="utf-8")
             return part_directory
         partial = directory.with_name(directory.name + ".partial")
-        parts = finished_parts(directory)
-        size = join(parts, partial, job.dtype) if parts else job.build(partial)
+        parts = _finished_parts(directory)
+        size = _join_parts(parts, partial, job.dtype) if parts else job.build(partial)
         job.finish(partial, size)
         partial.rename(directory)
         for finished in parts:
@@ -129,12 +138,12 @@ def pack(
 
 
 def text_rank(text: str) -> float:
-    """A number in [0, 1) that depends on the text alone, evenly spread over texts."""
+    """Return a number in [0, 1) that depends on the text alone and is spread evenly over texts."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=6).digest(), "little") / 2.0**48
 
 
 def is_held_out(text: str, fraction: float) -> bool:
-    """True for a `fraction` of all texts, decided by `text_rank`."""
+    """Return True for a `fraction` of all texts, decided by `text_rank`."""
     return fraction > 0 and text_rank(text) < fraction
 
 
@@ -183,7 +192,7 @@ class _Job:
         return writer.size
 
     def _encode(self, batch: TextBatch) -> token_shards.Batch:
-        """Sort the documents of a batch into training and held-out ones, and encode the former."""
+        """Divide the documents of a batch into training and held-out ones, and encode the former."""
         size = token_shards.ShardsSize(
             num_rows=len(batch.documents) + len(batch.bad_rows),
             num_duplicate_documents=batch.num_duplicates,
@@ -230,8 +239,10 @@ class _Job:
         )
 
 
-def _one_ahead(work: Callable[[TextBatch], token_shards.Batch], batches: Iterable[TextBatch]) -> Iterator[token_shards.Batch]:
-    """`map(work, batches)` with the work in a thread of its own, while the next batch is read."""
+def _one_ahead(
+    work: Callable[[TextBatch], token_shards.Batch], batches: Iterable[TextBatch]
+) -> Iterator[token_shards.Batch]:
+    """Yield `work(batch)` of each batch, which a thread computes while the next batch is read."""
     with ThreadPoolExecutor(1) as pool:
         working: Future[token_shards.Batch] | None = None
         for batch in batches:
@@ -240,3 +251,41 @@ def _one_ahead(work: Callable[[TextBatch], token_shards.Batch], batches: Iterabl
                 yield finished.result()
         if working:
             yield working.result()
+
+
+def _part_dir(directory: Path, part: Part) -> Path:
+    """Return the folder in which a part of the shards of `directory` is built."""
+    return directory.with_name(f"{directory.name}.part-{part.number}-of-{part.total}")
+
+
+def _finished_parts(directory: Path) -> list[Path]:
+    """Return the folders of all parts of `directory` in order, or none where no part was begun.
+
+    Raises:
+        InputError: some parts are missing or unfinished.
+    """
+    begun = list(directory.parent.glob(f"{directory.name}.part-*-of-*"))
+    if not begun:
+        return []
+    totals = {int(path.name.rsplit("-", 1)[1]) for path in begun}
+    for total in totals:
+        parts = [_part_dir(directory, Part(number, total)) for number in range(1, total + 1)]
+        if all((part / _PART_NAME).exists() for part in parts):
+            return parts
+    lacking = [f"{n}/{total}" for total in sorted(totals) for n in range(1, total + 1)
+               if not (_part_dir(directory, Part(n, total)) / _PART_NAME).exists()]  # fmt: skip
+    raise InputError(
+        f"{directory}: parts {', '.join(lacking[:8])} are missing or unfinished; build them with --part, or delete "
+        f"{directory.name}.part-* to pack in one go"
+    )
+
+
+def _join_parts(parts: Sequence[Path], directory: Path, dtype: np.dtype) -> token_shards.ShardsSize:
+    """Write the batches of all parts into `directory`, in the order of a build in one go, and return the counts."""
+    shutil.rmtree(directory, ignore_errors=True)
+    writer = token_shards.ShardWriter(directory, dtype)
+    streams = [token_shards.batches_of(part) for part in parts]
+    while batch := next(streams[writer.num_batches % len(streams)], None):
+        writer.append_bytes(*batch)
+    writer.close()
+    return writer.size

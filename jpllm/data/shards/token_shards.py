@@ -1,4 +1,4 @@
-"""Token shards: the documents of one source as token ids on disk, memory-mapped.
+"""Write and read token shards: the documents of one source as token ids on disk, memory-mapped.
 
 A finished folder holds `tokens.bin` (little-endian uint16, uint32 from 65,537 ids up: whole documents, each followed by
 one EOS), `held_out.jsonl` with the texts kept out of training, `quarantine.jsonl` with the rows that could not be read,
@@ -72,7 +72,7 @@ class Batch:
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """The smallest unsigned little-endian type that holds ids below `vocab_size`."""
+    """Return the smallest unsigned little-endian type that holds ids below `vocab_size`."""
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
 
 
@@ -111,7 +111,7 @@ class ShardWriter:
         self.append_bytes(batch.number, batch.size, content)
 
     def append_bytes(self, number: int, size: ShardsSize, content: dict[str, bytes]) -> None:
-        """Write what `append` would write of a batch."""
+        """Write a batch whose files are given as bytes, as `batches_of` yields them."""
         for name, data in content.items():
             if data:
                 self._files[name].write(data)
@@ -123,13 +123,13 @@ class ShardWriter:
         self.num_batches += 1
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files of the folder."""
         for file in (*self._files.values(), self._records):
             file.close()
 
 
 def batches_of(directory: Path) -> Iterator[tuple[int, ShardsSize, dict[str, bytes]]]:
-    """Number, counts and bytes of each batch of a folder that is being built, as `ShardWriter.append_bytes` takes."""
+    """Yield number, counts and bytes of each batch of a folder that is being built, as `append_bytes` takes them."""
     files = {name: (directory / name).open("rb") for name in _DATA_NAMES}
     try:
         for record in _records(directory):
@@ -148,7 +148,7 @@ def write_meta(directory: Path, size: ShardsSize, **facts: object) -> None:
 
 
 def read_meta(directory: Path) -> dict:
-    """The facts of a finished shard folder. Raises InputError where there is none."""
+    """Return the facts of a finished shard folder. Raises InputError where there is none."""
     try:
         meta = json.loads((directory / META_NAME).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
@@ -185,14 +185,14 @@ class TokenShards:
         self._tokens = np.memmap(file, dtype=dtype, mode="r") if num_tokens else np.zeros(0, dtype=dtype)
 
     def tokens(self, start: int, stop: int) -> np.ndarray:
-        """Ids of positions start to stop − 1 as a new int64 array."""
+        """Return the ids of positions `start` to `stop` − 1 as a new int64 array."""
         if not 0 <= start <= stop <= self.size.num_tokens:
             raise IndexError(f"tokens {start}:{stop} of {self.size.num_tokens}")
         return self._tokens[start:stop].astype(np.int64)
 
 
 def _records(directory: Path) -> Iterator[dict]:
-    """The records of a folder that is being built, up to the first that is not whole."""
+    """Yield the records of a folder that is being built, up to the first that is not whole."""
     if not (directory / BATCHES_NAME).exists():
         return
     with (directory / BATCHES_NAME).open("rb") as stream:
@@ -218,7 +218,7 @@ def _size_of(file: Path) -> int:
 
 
 def _open_cut(file: Path, num_bytes: int):
-    """The file opened for appending after its first `num_bytes`; the rest is cut off."""
+    """Return the file opened for appending after its first `num_bytes`; the rest is cut off."""
     stream = file.open("r+b" if file.exists() else "w+b")
     stream.truncate(num_bytes)
     stream.seek(num_bytes)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from jpllm.data.shards import token_shards
 from jpllm.data.blocks.dataset import BlockDataset, document_positions, permuted
+from jpllm.data.shards import token_shards
 from jpllm.data.shards.token_shards import TokenShards
 from jpllm.runtime import InputError
 

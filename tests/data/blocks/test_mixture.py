@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from jpllm.data.blocks.dataset import BlockDataset
+from jpllm.data.read.jsonl import write_jsonl
+from jpllm.data.read.sources import SourceConfig
 from jpllm.data.shards.pack import pack
 from jpllm.data.shards.token_shards import TokenShards
-from jpllm.data.read.sources import SourceConfig, write_jsonl
 
 DOCUMENT_CHARACTERS = {"a": 20, "b": 200, "c": 2000, "d": 600}
 WEIGHTS = [4, 3, 2, 1]

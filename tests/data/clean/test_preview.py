@@ -7,7 +7,8 @@ from rich.console import Console
 from jpllm.cli import main
 from jpllm.data.clean.pipeline import CleanRule
 from jpllm.data.clean.preview import Example, html_page, preview, terminal_tables
-from jpllm.data.read.sources import SourceConfig, write_jsonl
+from jpllm.data.read.jsonl import write_jsonl
+from jpllm.data.read.sources import SourceConfig
 
 TEXTS = [
     "よい文章です。" * 5,

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from jpllm.data.conversations import report
+from jpllm.data.conversations.blocks import InstructDataset, PackedRows, RowsByLength, pack_rows, padded
 from jpllm.data.conversations.layouts import Conversation, InstructDataConfig, read_conversations
-from jpllm.data.conversations.blocks import InstructDataset, PackedRows, RowsByLength, pack, padded
+from jpllm.data.conversations.report import noise_lines, signs_of_noise
 from jpllm.data.conversations.rows import Row, encode_rows, held_out_and_rest, read_rows
 from jpllm.data.read.quarantine import BadRow
 from jpllm.data.read.sources import SourceConfig
@@ -177,12 +177,12 @@ def test_packed_blocks():
 @pytest.mark.parametrize("seed", range(3))
 def test_packing_wastes_little_and_loses_nothing(seed):
     lengths = np.random.default_rng(seed).integers(1, 65, 500).tolist()
-    blocks = pack(lengths, 64)
+    blocks = pack_rows(lengths, 64)
     assert sorted(index for block in blocks for index in block) == list(range(500))
     assert max(sum(lengths[index] for index in block) for block in blocks) <= 64
     assert len(blocks) <= 1.1 * sum(lengths) / 64
     with pytest.raises(InputError, match="a row has 65 tokens"):
-        pack([3, 65], 64)
+        pack_rows([3, 65], 64)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -263,7 +263,7 @@ def test_settings_that_cannot_act(settings, problem):
     ],
 )
 def test_signs_of_noise(question, answer, sign):
-    assert any(sign in found for found in report.signs(question, answer))
+    assert any(sign in found for found in signs_of_noise(question, answer))
 
 
 def test_noise_is_counted_with_a_place():
@@ -272,9 +272,9 @@ def test_noise_is_counted_with_a_place():
         Conversation("f:2", [user("a"), assistant("b")]),
     ]
     conversations.append(Conversation("f:3", [user("a"), assistant("c")]))
-    assert report.lines(conversations) == [
+    assert noise_lines(conversations) == [
         "signs of noise (kept):",
         "  1 (33.3%) answers repeat the question, as f:1",
         "  1 questions with more than one answer",
     ]
-    assert report.lines(conversations[1:2]) == []
+    assert noise_lines(conversations[1:2]) == []

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jpllm.data.dedup import duplicates
-from jpllm.data.dedup.duplicates import DedupConfig, find_duplicates
 from jpllm.data.dedup.drop_list import Duplicate, SourceDuplicates, read_drop_list, write_drop_list
+from jpllm.data.dedup.duplicates import DedupConfig, find_duplicates
 from jpllm.data.dedup.minhash import choose_bands, comparable, minhash_signatures, ngram_hashes
 from jpllm.data.parallel import map_in_order
 from jpllm.runtime import InputError

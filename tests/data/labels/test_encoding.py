@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
-from jpllm.data.labels.encoding import EncodedRow, LabelledDataset, batches_by_length, encode_splits, padded, sequences_of
-from jpllm.data.labels.splits import Splits
+from jpllm.data.labels.encoding import (
+    EncodedRow,
+    LabelledDataset,
+    batches_by_length,
+    encode_splits,
+    padded,
+    sequences_of,
+)
 from jpllm.data.labels.rows import LabelledRow
+from jpllm.data.labels.splits import Splits
 from jpllm.runtime import InputError
 
 

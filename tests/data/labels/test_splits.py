@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from jpllm.data.labels.splits import Splits, balanced, divided, read_splits, summary
 from jpllm.data.labels.rows import LabelledDataConfig, LabelledRow, read_labelled_rows
+from jpllm.data.labels.splits import Splits, balanced, divided, read_splits, summary
 from jpllm.runtime import InputError
 
 

@@ -7,8 +7,8 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from jpllm.data.read.mediawiki import read_pages
 from jpllm.data.clean.wikitext.plain_text import plain_text
+from jpllm.data.read.mediawiki import read_pages
 from jpllm.runtime import InputError
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" xml:lang="ja">

@@ -9,8 +9,12 @@ import pyarrow.parquet
 import pytest
 
 from jpllm.data.clean.pipeline import CleanRule
+from jpllm.data.documents import documents_in_place, numbered_documents, read_documents
+from jpllm.data.read.formats import ReadProgress
+from jpllm.data.read.jsonl import write_jsonl
 from jpllm.data.read.quarantine import BadRow
-from jpllm.data.read.sources import ReadProgress, SourceConfig, documents_in_place, find_files, numbered_documents, read_documents, read_texts, write_jsonl
+from jpllm.data.read.sources import SourceConfig, find_files
+from jpllm.data.read.texts import read_texts
 from jpllm.runtime import InputError
 
 

@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import pytest
 
-from jpllm.data.shards.available import BYTES_PER_TOKEN, SourceTokens, available_tokens, shards_of
 from jpllm.data.clean.pipeline import CleanRule
 from jpllm.data.corpus import DataConfig
-from jpllm.data.shards.pack import pack
 from jpllm.data.read.sources import SourceConfig
+from jpllm.data.shards.available import BYTES_PER_TOKEN, SourceTokens, available_tokens, shards_of
+from jpllm.data.shards.pack import pack
 
 
 @pytest.fixture

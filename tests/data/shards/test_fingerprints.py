@@ -1,5 +1,5 @@
-from jpllm.data.shards.fingerprints import content_hash
 from jpllm.data.read.sources import SourceConfig
+from jpllm.data.shards.fingerprints import content_hash
 
 
 def test_content_hash_follows_the_bytes_and_not_the_name(tmp_path):

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from jpllm.cli import main
-from jpllm.data.shards import token_shards
 from jpllm.data.clean.pipeline import CleanRule
-from jpllm.data.shards.pack import PackConfig, is_held_out, pack, text_rank
-from jpllm.data.shards.parts import Part
+from jpllm.data.documents import read_documents
+from jpllm.data.read.jsonl import write_jsonl
+from jpllm.data.read.sources import SourceConfig
+from jpllm.data.shards import token_shards
+from jpllm.data.shards.pack import PackConfig, Part, is_held_out, pack, text_rank
 from jpllm.data.shards.token_shards import TokenShards, token_dtype
-from jpllm.data.read.sources import SourceConfig, read_documents, write_jsonl
 from jpllm.runtime import InputError
 
 TEXTS = [f"文書{n}。" for n in range(200)]
@@ -80,7 +81,10 @@ def test_few_bad_rows_are_counted_and_kept_apart(tmp_path, encoder):
     directory = pack(source, encoder, tmp_path / "shards", held_out_fraction=0)
     size = TokenShards(directory).size
     assert (size.num_rows, size.num_documents, size.num_bad_rows) == (4, 2, 2)
-    assert token_shards.read_meta(directory)["bad_rows"] == {"column 'text' holds no text": 1, "column 'text' is null": 1}
+    assert token_shards.read_meta(directory)["bad_rows"] == {
+        "column 'text' holds no text": 1,
+        "column 'text' is null": 1,
+    }
     places = [json.loads(line)["place"] for line in (directory / "quarantine.jsonl").open(encoding="utf-8")]
     assert places == [f"{source.path}:2", f"{source.path}:4"]
 

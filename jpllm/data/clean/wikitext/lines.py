@@ -114,7 +114,7 @@ def join_lines(text: str) -> str:
 
 
 def _without_common_indent(lines: list[str]) -> list[str]:
-    """Lines that begin with one space are shown as they are, without it; an indent inside them stays, and all of it."""
+    """Remove the one space before preformatted lines; where a line of a block has more, all spaces stay."""
     if not any(line.startswith(" ") for line in lines):
         return lines
     result, block = [], []
@@ -141,7 +141,7 @@ def _is_left_out(title: str) -> bool:
 
 
 def _is_debris(line: str) -> bool:
-    """A row of a table, or the name of a template, that was never closed."""
+    """Return whether a line is a row of a table, or the name of a template, that was never closed."""
     line = line.lstrip(" \t")
     return line.startswith(("{|", "|", "!")) or (line.startswith("{{") and "。" not in line)
 

@@ -1,4 +1,4 @@
-"""The door: wikitext (https://www.mediawiki.org/wiki/Help:Formatting) in, the text that a reader sees out."""
+"""Turn wikitext (https://www.mediawiki.org/wiki/Help:Formatting) into the text that a reader sees."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import re
 
 from jpllm.data.clean.wikitext.brackets import resolve_brackets, without_stray_brackets
 from jpllm.data.clean.wikitext.lines import join_lines, tidy_parentheses, without_quotes
-from jpllm.data.clean.wikitext.marks import REMOVED, Page, decode_entities, decode_harmless_entities, hide_tex_braces, show, without_marks
+from jpllm.data.clean.wikitext.marks import (
+    REMOVED,
+    Page,
+    decode_entities,
+    decode_harmless_entities,
+    hide_tex_braces,
+    show,
+    without_marks,
+)
 from jpllm.data.clean.wikitext.tags import resolve_tags
 
 VERSION = 2  # a part of the fingerprint of shards whose texts were wikitext: raise it when texts change

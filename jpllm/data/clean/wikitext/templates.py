@@ -1,4 +1,4 @@
-"""What is written for a template or a parser function of MediaWiki: one table of names."""
+"""Look up what a template or a parser function of MediaWiki shows: one table of names."""
 
 from __future__ import annotations
 

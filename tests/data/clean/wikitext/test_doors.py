@@ -8,8 +8,10 @@ import pyarrow.parquet
 import pytest
 
 from jpllm.data.clean.pipeline import CleanRule
-from jpllm.data.shards.fingerprints import document_identity
-from jpllm.data.read.sources import SourceConfig, read_documents, write_jsonl
+from jpllm.data.documents import read_documents
+from jpllm.data.read.jsonl import write_jsonl
+from jpllm.data.read.sources import SourceConfig
+from jpllm.data.shards.fingerprints import document_fingerprint
 
 PAGES = {
     "距離は{{convert|10|km}}である。": "距離は10 kmである。",
@@ -62,7 +64,7 @@ def test_a_dump_beside_other_files_is_known_file_by_file(tmp_path):
 def test_only_shards_of_wikitext_know_its_version(tmp_path, monkeypatch):
     sources = [SourceConfig(str(dump(tmp_path))), SourceConfig(str(jsonl(tmp_path)), clean=[CleanRule("wikipedia")])]
     plain = SourceConfig(str(jsonl(tmp_path)), clean=[CleanRule("whitespace")])
-    before = [document_identity(source) for source in [*sources, plain]]
+    before = [document_fingerprint(source) for source in [*sources, plain]]
     monkeypatch.setattr("jpllm.data.shards.fingerprints.WIKITEXT_VERSION", 1)
-    after = [document_identity(source) for source in [*sources, plain]]
+    after = [document_fingerprint(source) for source in [*sources, plain]]
     assert [a == b for a, b in zip(after, before, strict=True)] == [False, False, True]

@@ -138,13 +138,3 @@ def thresholds(rule: str) -> dict[str, float | None]:
 def counts_characters(rule: str) -> bool:
     """Return whether the thresholds of a rule are characters, as a default above 1 says, and not shares."""
     return any(limit is not None and limit > 1 for limit in thresholds(rule).values())
-
-
-def describe_rules() -> str:
-    """Return a paragraph for each rule: its name, its thresholds with defaults, and what it does."""
-    paragraphs = []
-    for name, rule in RULES.items():
-        limits = ", ".join(f"{key} {'none' if limit is None else limit}" for key, limit in thresholds(name).items())
-        heading = f"{name} ({limits})" if limits else name
-        paragraphs.append(f"{heading}\n{inspect.getdoc(rule)}")
-    return "\n\n".join(paragraphs)

@@ -51,16 +51,16 @@ class SourceDuplicates:
     duplicates: list[Duplicate]
 
 
-def write_drop_list(file: Path, found: SourceDuplicates, identity: str, settings: dict[str, object]) -> None:
+def write_drop_list(file: Path, found: SourceDuplicates, fingerprint: str, settings: dict[str, object]) -> None:
     """Write what `find_duplicates` found in one source: a header line, then a line for each document to drop.
 
-    `identity` stands for all that decides the documents and their positions: the content of the source and how it is
+    `fingerprint` stands for all that decides the documents and their positions: the content of the source and how it is
     read, and that of everything it was compared with. `read_drop_list` asks for the same one.
     """
     kinds = Counter(duplicate.kind for duplicate in found.duplicates)
     header = {
         "source": found.label,
-        "identity": identity,
+        "identity": fingerprint,
         "num_documents": found.num_documents,
         "num_exact": kinds["exact"],
         "num_near": kinds["near"],
@@ -77,7 +77,7 @@ def excluded_documents(source: SourceConfig) -> frozenset[int]:
     return frozenset(read_drop_list(Path(source.exclude), source.label, document_fingerprint(source)).tolist())
 
 
-def read_drop_list(file: Path, label: str, identity: str) -> np.ndarray:
+def read_drop_list(file: Path, label: str, fingerprint: str) -> np.ndarray:
     """Return the positions of the documents to leave out of source `label`, int64, ascending.
 
     Raises:
@@ -97,8 +97,8 @@ def read_drop_list(file: Path, label: str, identity: str) -> np.ndarray:
         raise InputError(f"{file}: not a drop list ({type(error).__name__}: {error}); {advice}") from None
     if found[0] != label:
         raise InputError(f"{file}: the drop list of {found[0]!r}, not of {label!r}; {advice}")
-    if found[1] != identity:
-        raise InputError(f"{file}: made for other texts (identity {found[1]}, now {identity}); {advice}")
+    if found[1] != fingerprint:
+        raise InputError(f"{file}: made for other texts (identity {found[1]}, now {fingerprint}); {advice}")
     if len(documents) != expected:
         raise InputError(f"{file}: {len(documents)} documents, and {expected} in its first line; {advice}")
     return documents

@@ -47,12 +47,12 @@ def shards_of(source: SourceConfig, config: DataConfig, tokenizer_fingerprint: s
     found = [
         file
         for file in config.shards_dir.glob(f"{source.label}-*/{META_NAME}")
-        if wanted.items() <= _identity(file.parent).items()
+        if wanted.items() <= _facts_of(file.parent).items()
     ]
     return TokenShards(max(found, key=lambda file: file.stat().st_mtime).parent) if found else None
 
 
-def _identity(directory: Path) -> dict:
+def _facts_of(directory: Path) -> dict:
     """Return what determined the bytes of finished shards, and nothing where they cannot be used."""
     try:
         return read_meta(directory)["identity"]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.data.test_label_rows import encoded
+from tests.data.labels.test_encoding import encoded
 
 from jpllm.data.labels.encoding import EncodedChoices, sequences_of
 from jpllm.evaluation.classification import ChoiceScore, ClassScore, RegressionScore, predict, probabilities

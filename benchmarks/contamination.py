@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jpllm import runtime
-from jpllm.data.minhash import comparable
+from jpllm.data.dedup.minhash import comparable
 from jpllm.evaluation.contamination.benchmarks import BenchmarkConfig, Item, read_benchmark
 
 NUM_PLANTED, NUM_OTHERS = 50, 200

@@ -121,7 +121,7 @@ def measure(way: str, corpus: Path, tokenizer_dir: Path) -> dict:
     """Prepare the corpus one way in this process; seconds, tokens, bytes on disk and peak memory."""
     import datasets
 
-    from jpllm.data import pack  # noqa: F401
+    from jpllm.data.shards import pack  # noqa: F401
     from jpllm.tokenizer.load import load
 
     datasets.disable_progress_bars()
@@ -178,10 +178,10 @@ def run_clm(corpus: Path, tokenizer, _: Path, scratch: Path) -> tuple[int, Path]
 
 def ours(corpus: Path, tokenizer, tokenizer_dir: Path, scratch: Path) -> tuple[int, Path]:
     """Token shards, from which blocks are cut when they are read."""
-    from jpllm.data.blocks import BlockDataset
-    from jpllm.data.pack import pack
-    from jpllm.data.shards import TokenShards
-    from jpllm.data.sources import SourceConfig
+    from jpllm.data.blocks.dataset import BlockDataset
+    from jpllm.data.read.sources import SourceConfig
+    from jpllm.data.shards.pack import pack
+    from jpllm.data.shards.token_shards import TokenShards
     from jpllm.tokenizer.encoder import corpus_encoder
 
     encoder = corpus_encoder(tokenizer, tokenizer_dir)

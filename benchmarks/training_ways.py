@@ -133,7 +133,7 @@ def run_clm(model, size: Size, folder: Path, step_ended, **settings) -> float:
 
 def ours(model, size: Size, folder: Path, step_ended, **settings) -> float:
     """The trainer of the recipes with their callbacks."""
-    from jpllm.data.blocks import BlockDataset
+    from jpllm.data.blocks.dataset import BlockDataset
     from jpllm.models.chunked_loss import use_chunked_loss
     from jpllm.training.arguments import training_arguments
     from jpllm.training.callbacks import Clock, LossScaleGuard, MetricsRecorder, SampleWriter
@@ -175,7 +175,7 @@ def bare(model, size: Size, folder: Path, step_ended) -> float:
     from transformers import get_scheduler
     from transformers.utils.import_utils import enable_tf32
 
-    from jpllm.data.blocks import BlockDataset
+    from jpllm.data.blocks.dataset import BlockDataset
     from jpllm.models.chunked_loss import use_chunked_loss
 
     config, num_steps = our_settings(size, folder), NUM_WARM_UP_STEPS + size.num_steps

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, ConfigError, option
-from jpllm.data.labels import LabelledDataConfig
+from jpllm.data.labels.rows import LabelledDataConfig
 from jpllm.models.classifier import Trainable
 from jpllm.runtime import InputError
 from jpllm.training.classifier_arguments import ClassifierTrainingConfig
@@ -68,8 +68,8 @@ def main() -> None:
     refuse_what_cannot_act(recipe, data, training)
 
     # Imported here, so that --help and a mistake in the configuration answer at once.
-    from jpllm.data.label_rows import encode_splits
-    from jpllm.data.label_splits import read_splits, summary
+    from jpllm.data.labels.encoding import encode_splits
+    from jpllm.data.labels.splits import read_splits, summary
     from jpllm.models.build import describe
     from jpllm.models.classifier import build_classifier, choose_trainable, sees_ahead, trainable_line
     from jpllm.models.resize import add_pad_row

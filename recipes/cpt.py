@@ -21,7 +21,7 @@ from functools import partial
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, option
 from jpllm.data.corpus import DataConfig
-from jpllm.data.sources import SourceConfig
+from jpllm.data.read.sources import SourceConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.training.arguments import TrainingConfig
 
@@ -62,7 +62,7 @@ def main() -> None:
     configuration = [recipe, data, training, sampling]
 
     # Imported here, so that --help and a mistake in the configuration answer at once.
-    from jpllm.data.blocks import BlockDataset
+    from jpllm.data.blocks.dataset import BlockDataset
     from jpllm.data.corpus import evaluation_texts, training_shards, weights_with_replay
     from jpllm.evaluation.generate import refuse_long_prompts
     from jpllm.models.build import load_to_continue

@@ -6,8 +6,8 @@
   an encoder         python recipes/pretrain_scratch.py --config recipes/configs/pretrain_scratch/mlm_smoke_cpu.yaml
 
 With `objective: clm` it learns to predict the next token, and so to write; with `objective: mlm` and a bert preset to
-fill in hidden words (`jpllm/data/masking.py`), as a base for classifiers. The tokenizer comes from `jpllm tokenizer
-train`, or is any Hugging Face tokenizer with an EOS token. The run folder gets config.yaml, metrics.jsonl,
+fill in hidden words (`jpllm/data/blocks/masking.py`), as a base for classifiers. The tokenizer comes from `jpllm
+tokenizer train`, or is any Hugging Face tokenizer with an EOS token. The run folder gets config.yaml, metrics.jsonl,
 samples.jsonl, held_out.jsonl, loss.png, results.json and model/.
 """
 
@@ -28,8 +28,8 @@ from jpllm.training.arguments import TrainingConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from jpllm.data.blocks import BlockDataset
-    from jpllm.data.shards import TokenShards
+    from jpllm.data.blocks.dataset import BlockDataset
+    from jpllm.data.shards.token_shards import TokenShards
 
 PROMPTS = {
     "clm": ["今日はどんな一日でしたか?", "吾輩は猫である", "むかし、"],
@@ -124,8 +124,8 @@ def make_blocks(
     seed: int,
 ) -> BlockDataset:
     """The blocks to train on, with hidden words where they are to be filled in; corpus ids are below `vocab_size`."""
-    from jpllm.data.blocks import BlockDataset
-    from jpllm.data.masking import MASKED_SHARE, MaskedBlocks, Masking
+    from jpllm.data.blocks.dataset import BlockDataset
+    from jpllm.data.blocks.masking import MASKED_SHARE, MaskedBlocks, Masking
     from jpllm.tokenizer.pieces import piece_bytes
 
     how = {"seed": seed, "weights": data.weights, "isolate_documents": data.isolate_documents}

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Literal
 
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, option
-from jpllm.data.instruct import InstructDataConfig
+from jpllm.data.conversations.layouts import InstructDataConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.training.arguments import TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from jpllm.data.instruct_rows import Row
+    from jpllm.data.conversations.rows import Row
 
 OLD = "old"
 
@@ -68,7 +68,7 @@ def main() -> None:
     runtime.configure_logging()
 
     # Imported here, so that --help and a mistake in the configuration answer at once.
-    from jpllm.data.instruct_blocks import PackedRows, RowsByLength
+    from jpllm.data.conversations.blocks import PackedRows, RowsByLength
     from jpllm.models.build import describe, load_to_continue
     from jpllm.models.lora import add_lora
     from jpllm.models.resize import add_pad_row
@@ -118,8 +118,7 @@ def main() -> None:
 
 def conversations(data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast) -> tuple[list[Row], list[Row]]:
     """Rows to train on and held-out ones; the first of the former is shown."""
-    from jpllm.data.instruct_preview import preview
-    from jpllm.data.instruct_rows import held_out_and_rest, read_rows
+    from jpllm.data.conversations.rows import held_out_and_rest, preview, read_rows
     from jpllm.tokenizer.chat_template import encode_conversation, special_token_in
 
     encode = partial(encode_conversation, tokenizer), partial(special_token_in, tokenizer)
@@ -136,7 +135,7 @@ def conversations(data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast) 
 
 def plain_texts(data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast, tokenizer_path: str, seed: int) -> tuple:
     """Texts on which forgetting shows, and the blocks that are trained on against it (None without replay)."""
-    from jpllm.data.blocks import BlockDataset
+    from jpllm.data.blocks.dataset import BlockDataset
     from jpllm.data.corpus import DataConfig, evaluation_texts, training_shards
     from jpllm.tokenizer.encoder import corpus_encoder
 

@@ -58,8 +58,8 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """200 kB of the built-in corpus as .jsonl."""
-    from jpllm.data.builtin import documents
-    from jpllm.data.sources import write_jsonl
+    from jpllm.data.read.jsonl import write_jsonl
+    from jpllm.demo.builtin import documents
 
     file = tmp_path_factory.mktemp("corpus") / "builtin.jsonl"
     write_jsonl(({"text": text} for text in documents(seed=1, num_bytes=200_000)), file)
@@ -69,7 +69,8 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer_dir(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer of 1,200 ids, trained on `corpus_file`."""
-    from jpllm.data.sources import SourceConfig, read_documents
+    from jpllm.data.documents import read_documents
+    from jpllm.data.read.sources import SourceConfig
     from jpllm.tokenizer.export import train_and_export
     from jpllm.tokenizer.train import TokenizerConfig
 

@@ -10,8 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from jpllm.data import builtin
-from jpllm.data.sources import write_jsonl
+from jpllm.data.read.jsonl import write_jsonl
+from jpllm.demo import builtin
 from tests.conftest import ROOT
 from tests.evaluation.jglue.jglue_files import write_jglue
 from tests.tokenizer.byte_level import byte_level_tokenizer

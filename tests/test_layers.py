@@ -20,6 +20,7 @@ LAYERS = {
     "scores": 0,
     "tokenizer": 1,
     "data": 1,
+    "demo": 1,
     "models": 1,
     "evaluation": 2,
     "tracking": 2,
@@ -40,7 +41,7 @@ def modules():
 
 
 def unit(module: str) -> str | None:
-    """`data` for jpllm.data.pack, `config` for jpllm.config, `recipes` for a recipe.
+    """`data` for jpllm.data.shards.pack, `config` for jpllm.config, `recipes` for a recipe.
 
     The task files that lm-evaluation-harness reads without jpllm are a unit of their own, below all others.
     """
@@ -92,6 +93,18 @@ def test_layer_2_has_no_circle():
     for package, refused in above.items():
         for file in (ROOT / "jpllm" / package).rglob("*.py"):
             assert not {unit(name) for name in imports(parse(file))} & refused, file
+
+
+@pytest.mark.parametrize("package", ["jpllm.data", "jpllm.demo"])
+def test_no_circle_between_the_files_of(package):
+    """Imports inside functions count. Files that only import what is already known to end are taken away, in turns."""
+    files = {dotted(file): file for file in modules() if dotted(file).startswith(f"{package}.")}
+    left = {name: set(imports(parse(file))) & files.keys() for name, file in files.items()}
+    assert any(left.values())
+    while ends := [name for name, targets in left.items() if not targets & left.keys()]:
+        for name in ends:
+            del left[name]
+    assert left == {}
 
 
 @pytest.mark.parametrize("library", ONE_OWNER)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, option
-from jpllm.data.dedup import DedupConfig
-from jpllm.data.pack import PackConfig
-from jpllm.data.preview import PreviewConfig
-from jpllm.data.shards import ShardsSize
-from jpllm.data.sources import SourceConfig, write_jsonl
+from jpllm.data.clean.preview import PreviewConfig
+from jpllm.data.dedup.duplicates import DedupConfig
+from jpllm.data.read.jsonl import write_jsonl
+from jpllm.data.read.sources import SourceConfig
+from jpllm.data.shards.pack import PackConfig
+from jpllm.data.shards.token_shards import ShardsSize
 from jpllm.evaluation.contamination.benchmarks import BenchmarkConfig
 from jpllm.evaluation.contamination.search import ContaminationConfig
 from jpllm.evaluation.jglue.files import FETCHABLE, HOST, TaskName
@@ -74,8 +75,8 @@ class JglueConfig:
 def pack(argv: Sequence[str]) -> None:
     """Build the token shards of sources ahead of time."""
     (settings,) = config.parse([PackConfig], argv, prog="jpllm data pack", description=pack.__doc__)
-    from jpllm.data import pack as packing
-    from jpllm.data.shards import TokenShards
+    from jpllm.data.shards import pack as packing
+    from jpllm.data.shards.token_shards import TokenShards
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load
 
@@ -118,7 +119,7 @@ def preview(argv: Sequence[str]) -> None:
     (settings,) = config.parse([PreviewConfig], argv, prog="jpllm data preview", description=preview.__doc__)
     from rich.console import Console
 
-    from jpllm.data import preview as previewing
+    from jpllm.data.clean import preview as previewing
 
     previews = [previewing.preview(source, settings.num_rows) for source in settings.sources]
     Console().print(previewing.terminal_tables(previews))
@@ -131,15 +132,15 @@ def preview(argv: Sequence[str]) -> None:
 def dedup(argv: Sequence[str]) -> None:
     """List the documents that repeat earlier ones; packing leaves them out (key exclude)."""
     files, settings = config.parse([DedupFiles, DedupConfig], argv, prog="jpllm data dedup", description=dedup.__doc__)
-    from jpllm.data.dedup import find_duplicates
-    from jpllm.data.drop_list import write_drop_list
-    from jpllm.data.identity import document_identity
-    from jpllm.data.sources import documents_in_place
+    from jpllm.data.dedup.drop_list import write_drop_list
+    from jpllm.data.dedup.duplicates import find_duplicates
+    from jpllm.data.documents import documents_in_place
+    from jpllm.data.shards.fingerprints import document_fingerprint
 
     named = [[(s.label, documents_in_place(s)) for s in group] for group in (files.sources, files.eval_sources)]
     for source, found in zip(files.sources, find_duplicates(named[0], settings, named[1]), strict=True):
         file = files.output_dir / f"{source.label}.duplicates.jsonl"
-        write_drop_list(file, found, document_identity(source), settings.settings())
+        write_drop_list(file, found, document_fingerprint(source), settings.settings())
         kinds = [duplicate.kind for duplicate in found.duplicates]
         runtime.announce(
             f"{file}: {kinds.count('exact'):,} exact and {kinds.count('near'):,} near duplicates among "
@@ -157,7 +158,8 @@ def contamination(argv: Sequence[str]) -> None:
     )
     from rich.console import Console
 
-    from jpllm.data.sources import ReadProgress, numbered_documents
+    from jpllm.data.documents import numbered_documents
+    from jpllm.data.read.formats import ReadProgress
     from jpllm.evaluation.contamination import report
     from jpllm.evaluation.contamination.benchmarks import read_benchmark
     from jpllm.evaluation.contamination.search import ContaminationSearch
@@ -195,7 +197,7 @@ def jglue(argv: Sequence[str]) -> None:
 def builtin(argv: Sequence[str]) -> None:
     """Write the built-in corpus: Japanese texts, instruction rows and labelled sentences."""
     (settings,) = config.parse([BuiltinConfig], argv, prog="jpllm data builtin", description=builtin.__doc__)
-    from jpllm.data import builtin as corpus
+    from jpllm.demo import builtin as corpus
 
     rows = {
         "documents.jsonl": ({"text": text} for text in corpus.documents(settings.seed, settings.num_bytes)),

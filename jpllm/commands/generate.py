@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, option
-from jpllm.data.formats import read_rows
-from jpllm.data.quarantine import BadRow
-from jpllm.data.sources import ReadProgress, SourceConfig
+from jpllm.data.read.formats import ReadProgress, read_rows
+from jpllm.data.read.quarantine import BadRow
+from jpllm.data.read.sources import SourceConfig
 from jpllm.evaluation import comparison
 from jpllm.evaluation.generate import SamplingConfig, Stop
 from jpllm.runtime import InputError

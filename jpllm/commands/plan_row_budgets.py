@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jpllm.data.instruct import InstructDataConfig
-from jpllm.data.labels import LabelledDataConfig
+from jpllm.data.conversations.layouts import InstructDataConfig
+from jpllm.data.labels.rows import LabelledDataConfig
 from jpllm.training.arguments import TrainingConfig, num_steps
 from jpllm.training.classifier_arguments import ClassifierTrainingConfig
 
 if TYPE_CHECKING:
-    from jpllm.data.available import SourceTokens
-    from jpllm.data.instruct_blocks import PackedRows, RowsByLength
-    from jpllm.data.label_rows import EncodedSplits
+    from jpllm.data.conversations.blocks import PackedRows, RowsByLength
+    from jpllm.data.labels.encoding import EncodedSplits
+    from jpllm.data.shards.available import SourceTokens
     from jpllm.models.scheme import Scheme
     from jpllm.training.budget import Budget
 
@@ -48,7 +48,7 @@ def _row_budget(
     replay: float = 0.0,
 ) -> Budget:
     """Steps of so many items (rows, or blocks of them) of `mean_tokens`, of which `replay` is a share."""
-    from jpllm.data.available import SourceTokens
+    from jpllm.data.shards.available import SourceTokens
     from jpllm.training.budget import Budget, SourceShare
 
     items_per_step = training.blocks_per_step(scheme.num_processes)
@@ -66,7 +66,7 @@ def _row_budget(
 
 def _unknown_budget(label: str, scheme: Scheme, replay: float = 0.0) -> Budget:
     """`replay` is a share of the blocks; what it is of the tokens depends on the rows."""
-    from jpllm.data.available import SourceTokens
+    from jpllm.data.shards.available import SourceTokens
     from jpllm.training.budget import Budget, SourceShare
 
     parts = [SourceShare(SourceTokens(label, None, False, "not there yet"), None if replay else 1.0, None, None)]
@@ -76,6 +76,6 @@ def _unknown_budget(label: str, scheme: Scheme, replay: float = 0.0) -> Budget:
 
 
 def _replayed_texts() -> SourceTokens:
-    from jpllm.data.available import SourceTokens
+    from jpllm.data.shards.available import SourceTokens
 
     return SourceTokens("replayed texts", None, False, "not counted here")

@@ -12,8 +12,8 @@ from jpllm.commands.plan_row_budgets import instruct_budget, label_budget
 from jpllm.commands.plan_texts import PlannedModel, load_tokenizer, transformers_config
 from jpllm.commands.planning import Asked, PlanConfig
 from jpllm.config import REQUIRED, option
-from jpllm.data.instruct import InstructDataConfig
-from jpllm.data.labels import LabelledDataConfig
+from jpllm.data.conversations.layouts import InstructDataConfig
+from jpllm.data.labels.rows import LabelledDataConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.classifier import Trainable
 from jpllm.models.presets import PRESETS
@@ -25,8 +25,8 @@ from jpllm.training.hardware import HardwareConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from jpllm.data.instruct_blocks import PackedRows, RowsByLength
-    from jpllm.data.label_rows import EncodedSplits
+    from jpllm.data.conversations.blocks import PackedRows, RowsByLength
+    from jpllm.data.labels.encoding import EncodedSplits
 
 _UNKNOWN_CLASSES = 2  # of rows that are not there yet; the output of a classifier takes next to nothing
 
@@ -163,9 +163,9 @@ def _instruct_items(
     tokenizer: PreTrainedTokenizerFast | None,
 ) -> PackedRows | RowsByLength | None:
     """The rows as the recipe takes them; None where there is no tokenizer yet, or a source is not on this machine."""
-    from jpllm.data.instruct_blocks import PackedRows, RowsByLength
-    from jpllm.data.instruct_rows import held_out_and_rest, read_rows
-    from jpllm.data.sources import find_files
+    from jpllm.data.conversations.blocks import PackedRows, RowsByLength
+    from jpllm.data.conversations.rows import held_out_and_rest, read_rows
+    from jpllm.data.read.sources import find_files
     from jpllm.tokenizer.chat_template import encode_conversation, set_template, special_token_in
 
     try:
@@ -190,8 +190,8 @@ def _label_splits(
     data: LabelledDataConfig, tokenizer: PreTrainedTokenizerFast | None, sees_ahead: bool, max_row_tokens: int
 ) -> EncodedSplits | None:
     """The rows as the recipe takes them; None where there is no tokenizer yet, or a file of them."""
-    from jpllm.data.label_rows import encode_splits
-    from jpllm.data.label_splits import read_splits
+    from jpllm.data.labels.encoding import encode_splits
+    from jpllm.data.labels.splits import read_splits
     from jpllm.tokenizer.boundaries import mark_boundaries
 
     files = filter(None, (data.train_file, data.validation_file, data.test_file))

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from jpllm.commands.planning import Asked, PlanConfig
 from jpllm.config import option
 from jpllm.config_types import suggest
+from jpllm.data.blocks.masking import MASKED_SHARE
 from jpllm.data.corpus import DataConfig
-from jpllm.data.masking import MASKED_SHARE
-from jpllm.data.sources import SourceConfig
+from jpllm.data.read.sources import SourceConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.presets import PRESETS, ModelConfig
 from jpllm.runtime import InputError
@@ -85,7 +85,7 @@ CONFIGURATION = (HardwareConfig, PlanConfig, RecipeKeys, DataConfig, PlannedMode
 
 def texts(recipe: RecipeKeys, data: DataConfig, model: PlannedModel, training: TrainingConfig, *_: object) -> Asked:
     """A run of texts, packed into blocks or still to be packed."""
-    from jpllm.data.available import available_tokens
+    from jpllm.data.shards.available import available_tokens
     from jpllm.tokenizer.load import fingerprint
 
     tokenizer = load_tokenizer(recipe.tokenizer, model)

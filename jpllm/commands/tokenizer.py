@@ -9,7 +9,8 @@ from pathlib import Path
 
 from jpllm import config, runtime
 from jpllm.config import REQUIRED, option
-from jpllm.data.sources import SourceConfig, read_documents
+from jpllm.data.documents import read_documents
+from jpllm.data.read.sources import SourceConfig
 from jpllm.runtime import InputError
 from jpllm.tokenizer.extend import ExtendConfig
 from jpllm.tokenizer.train import TokenizerConfig
@@ -104,7 +105,7 @@ def extend(argv: Sequence[str]) -> None:
         [ExtendFiles, ExtendConfig], argv, prog="jpllm tokenizer extend", description=extend.__doc__
     )
     from jpllm.data.corpus import choose_documents
-    from jpllm.data.pack import is_held_out
+    from jpllm.data.shards.pack import is_held_out
     from jpllm.tokenizer import extend as extension
 
     def documents(held_out: bool) -> Iterator[str]:

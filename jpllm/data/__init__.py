@@ -1,1 +1,1 @@
-"""Texts in, blocks of tokens out: sources, token shards, and random access to them."""
+"""Turn texts into blocks of tokens: sources, cleaning, token shards, and random access to them."""

@@ -1,4 +1,4 @@
-"""The texts of an experiment: training shards of each source, and held-out texts to evaluate on."""
+"""Provide the texts of an experiment: training shards of each source, and held-out texts to evaluate on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing import Literal
 import numpy as np
 
 from jpllm.config import REQUIRED, option
-from jpllm.data.mix import slots_per_cycle
-from jpllm.data.pack import DEFAULT_HELD_OUT_FRACTION, Encoder, pack, text_rank
-from jpllm.data.shards import HELD_OUT_TEXT_NAME, TokenShards
-from jpllm.data.sources import SourceConfig, read_documents, write_jsonl
+from jpllm.data.blocks.blend import slots_per_cycle
+from jpllm.data.documents import read_documents
+from jpllm.data.read.jsonl import write_jsonl
+from jpllm.data.read.sources import SourceConfig
+from jpllm.data.shards.pack import DEFAULT_HELD_OUT_FRACTION, Encoder, pack, text_rank
+from jpllm.data.shards.token_shards import HELD_OUT_TEXT_NAME, TokenShards
 from jpllm.runtime import InputError
 
 
@@ -45,7 +47,7 @@ class DataConfig:
     shards_dir: Path = option(Path("runs/shards"), "Folder of the token shards, shared by all runs.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """There are texts to train and texts to evaluate on, under different names."""
+        """Yield the problems of sources: none to train or to evaluate on, equal names, weights that cannot act."""
         if not self.sources:
             yield "sources", "name at least one source"
         if not self.eval_sources and self.held_out_fraction == 0:
@@ -98,17 +100,17 @@ class EncodedText:
 
     @cached_property
     def num_bytes(self) -> int:
-        """UTF-8 bytes of the documents as given, without anything between them."""
+        """The UTF-8 bytes of the documents as given, without anything between them."""
         return sum(len(text.encode("utf-8")) for text in self.documents)
 
     @cached_property
     def num_characters(self) -> int:
-        """Unicode characters of the documents as given."""
+        """The Unicode characters of the documents as given."""
         return sum(len(text) for text in self.documents)
 
 
 def training_shards(config: DataConfig, encoder: Encoder) -> list[TokenShards]:
-    """The token shards of each source, built where they are not there yet."""
+    """Return the token shards of each source; build those that are not there yet."""
     return [
         TokenShards(pack(source, encoder, config.shards_dir, config.effective_held_out_fraction, config.processes))
         for source in config.sources
@@ -118,7 +120,7 @@ def training_shards(config: DataConfig, encoder: Encoder) -> list[TokenShards]:
 def weights_with_replay(
     sizes: Sequence[int], weights: Sequence[float] | None, replay_sizes: Sequence[int], replay: float
 ) -> list[float]:
-    """Weights of new sources and, behind them, of replayed ones, which get the share `replay` of the tokens together.
+    """Return the weights of new sources, then of replayed ones, which get the share `replay` of the tokens together.
 
     `sizes` are in tokens: sources share by size where they have no weights, and replayed ones always.
     """
@@ -128,7 +130,7 @@ def weights_with_replay(
 
 
 def evaluation_texts(config: DataConfig, encoder: Encoder, shards: Sequence[TokenShards]) -> list[EncodedText]:
-    """At most `held_out_bytes` of whole documents of each evaluation source, or of each source's held-out documents.
+    """Return at most `held_out_bytes` of whole documents of each evaluation source, or held out of each source.
 
     Raises:
         InputError: no document was held out, or a text to evaluate on is trained on as well.
@@ -162,13 +164,13 @@ def _refuse_trained(sources: Sequence[SourceConfig], eval_sources: Sequence[Sour
 
 
 def _rows_of(source: SourceConfig) -> tuple:
-    """What tells the rows of one source from those of another."""
+    """Return what tells the rows of one source from those of another."""
     place = source.path if source.is_hub else str(Path(source.path).resolve())
     return place, source.subset, source.split, tuple(sorted(source.where.items()))
 
 
 def choose_documents(documents: Iterable[str], max_bytes: int) -> list[str]:
-    """Documents of at most `max_bytes` together (at least one), picked by `text_rank` and left in their order.
+    """Choose documents of at most `max_bytes` together (at least one) by `text_rank`, and leave them in their order.
 
     One pass; keeps no more than the chosen ones in memory. Blank documents are left out.
     """
@@ -185,7 +187,7 @@ def choose_documents(documents: Iterable[str], max_bytes: int) -> list[str]:
 
 
 def encode_text(name: str, documents: list[str], encoder: Encoder, group: str | None = None) -> EncodedText:
-    """Token ids of `documents`, each followed by one EOS. Raises InputError if there is no text."""
+    """Encode `documents`, each followed by one EOS. Raises InputError if there is no text."""
     if not documents:
         raise InputError(f"{name}: the text is empty")
     pieces = [np.append(ids, encoder.eos_token_id) for ids in encoder.encode(documents)]

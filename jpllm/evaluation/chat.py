@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jpllm.config import option
-from jpllm.data.sources import write_jsonl
+from jpllm.data.read.jsonl import write_jsonl
 from jpllm.evaluation.generate import Answer, SamplingConfig, answer
 from jpllm.models.build import context_length
 from jpllm.runtime import InputError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jpllm.data.label_rows import AnyRow, batches_by_length
+from jpllm.data.labels.encoding import AnyRow, batches_by_length
 from jpllm.evaluation.distributed import sum_over_processes
 from jpllm.evaluation.jglue.lm_eval_tasks import metrics
 from jpllm.evaluation.jglue.score_rows import standard_error

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jpllm.data.blocks import IGNORED_LABEL
+from jpllm.data.blocks.dataset import IGNORED_LABEL
+from jpllm.data.blocks.masking import Masking
 from jpllm.data.corpus import EncodedText
-from jpllm.data.masking import Masking
 from jpllm.evaluation.distributed import sum_over_batches, sum_over_processes
 from jpllm.evaluation.token_scores import TokenScore, token_score, token_sums
 from jpllm.models.build import context_length as context_length_of

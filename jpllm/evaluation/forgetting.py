@@ -18,7 +18,7 @@ from jpllm.tokenizer.load import load
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from jpllm.data.pack import Encoder
+    from jpllm.data.shards.pack import Encoder
 
 _OF_TEXTS = ("text", "group", "sha256", "max_bytes")
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jpllm.data.blocks import IGNORED_LABEL
+from jpllm.data.blocks.dataset import IGNORED_LABEL
 from jpllm.data.corpus import EncodedText
 from jpllm.evaluation.distributed import sum_over_batches, sum_over_processes
 

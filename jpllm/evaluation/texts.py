@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from jpllm import runtime
 from jpllm.config import option
 from jpllm.data.corpus import choose_documents, encode_text
-from jpllm.data.sources import SourceConfig, read_documents
+from jpllm.data.documents import read_documents
+from jpllm.data.read.sources import SourceConfig
 from jpllm.evaluation import perplexity, score_tables
 from jpllm.evaluation.results import measured_with
 from jpllm.models import build
@@ -20,7 +21,7 @@ from jpllm.runtime import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from jpllm.data.pack import Encoder
+    from jpllm.data.shards.pack import Encoder
 
 MAX_DEFAULT_CONTEXT = 2048
 COLUMNS = {

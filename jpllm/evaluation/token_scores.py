@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jpllm.data.blocks import IGNORED_LABEL
-from jpllm.data.instruct_blocks import padded
-from jpllm.data.instruct_rows import Row
+from jpllm.data.blocks.dataset import IGNORED_LABEL
+from jpllm.data.conversations.blocks import padded
+from jpllm.data.conversations.rows import Row
 from jpllm.evaluation.distributed import sum_over_batches, sum_over_processes
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jpllm.data import builtin
+from jpllm.demo import builtin
 from jpllm.runtime import InputError
 from jpllm.tokenizer.proof import NASTY_STRINGS
 

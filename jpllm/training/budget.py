@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jpllm.data.available import SourceTokens
-from jpllm.data.shards import token_dtype
+from jpllm.data.shards.available import SourceTokens
+from jpllm.data.shards.token_shards import token_dtype
 from jpllm.models.estimate import checkpoint_bytes
 from jpllm.models.scheme import Scheme
 from jpllm.models.size import ModelSize

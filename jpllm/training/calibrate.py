@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jpllm import runtime
-from jpllm.data.blocks import IGNORED_LABEL
+from jpllm.data.blocks.dataset import IGNORED_LABEL
 from jpllm.models.learned import Learned, empty_model, freeze, model_class
 from jpllm.models.scheme import Scheme
 from jpllm.runtime import InputError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from jpllm.data.label_rows import AnyRow
+    from jpllm.data.labels.encoding import AnyRow
     from jpllm.training.causal import CausalLMTrainer
     from jpllm.training.classifier import ClassifierTrainer
 
@@ -141,7 +141,7 @@ def _language_model_trainer(
 def _classifier_trainer(
     config: PretrainedConfig, training: TrainingConfig, scheme: Scheme, **kwargs
 ) -> ClassifierTrainer:
-    from jpllm.data.label_rows import EncodedSplits
+    from jpllm.data.labels.encoding import EncodedSplits
     from jpllm.training.classifier import ClassifierTrainer
 
     model = _new_model(config, False, scheme.learned)
@@ -186,8 +186,8 @@ def _rows(config: PretrainedConfig, scheme: Scheme) -> list[AnyRow]:
     """Labelled rows of random ids for all steps; every other sequence is a token shorter, so batches are padded."""
     import numpy as np
 
-    from jpllm.data.label_rows import EncodedChoices, EncodedRow
-    from jpllm.data.labels import LabelledRow
+    from jpllm.data.labels.encoding import EncodedChoices, EncodedRow
+    from jpllm.data.labels.rows import LabelledRow
 
     rng = np.random.default_rng(0)
     row, length = LabelledRow("", "", None, "a"), scheme.sequence_length

@@ -11,8 +11,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from jpllm import runtime
-from jpllm.data.label_rows import AnyRow, EncodedSplits, LabelledDataset, batches_by_length, padded, sequences_of
-from jpllm.data.sources import write_jsonl
+from jpllm.data.labels.encoding import AnyRow, EncodedSplits, LabelledDataset, batches_by_length, padded, sequences_of
+from jpllm.data.read.jsonl import write_jsonl
 from jpllm.evaluation.classification import ChoiceScore, ClassScore, RegressionScore, predict
 from jpllm.models.classifier import Trainable, num_trainable
 from jpllm.models.trunk import KeptStates, Trunk

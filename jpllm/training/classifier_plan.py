@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jpllm.data.label_rows import EncodedSplits, sequences_of
-from jpllm.data.mix import SourceUse
+from jpllm.data.blocks.blend import SourceUse
+from jpllm.data.labels.encoding import EncodedSplits, sequences_of
 from jpllm.models.classifier import Trainable
 from jpllm.models.learned import Learned
 

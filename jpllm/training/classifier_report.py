@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jpllm.data.label_rows import AnyRow
-from jpllm.data.labels import LabelledRow
+from jpllm.data.labels.encoding import AnyRow
+from jpllm.data.labels.rows import LabelledRow
 from jpllm.evaluation.classification import ClassScore, RegressionScore, probabilities
 from jpllm.tracking import plot as plots
 from jpllm.tracking.metrics import METRICS_NAME, read_rows

@@ -14,12 +14,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, default_data_collator
 
 from jpllm import runtime
-from jpllm.data.blocks import BlockDataset
+from jpllm.data.blocks.dataset import BlockDataset
+from jpllm.data.conversations.blocks import InstructDataset, PackedRows, RowsByLength, padded
+from jpllm.data.conversations.layouts import InstructDataConfig
+from jpllm.data.conversations.rows import Row
 from jpllm.data.corpus import EncodedText
-from jpllm.data.instruct import InstructDataConfig
-from jpllm.data.instruct_blocks import InstructDataset, PackedRows, RowsByLength, padded
-from jpllm.data.instruct_rows import Row
-from jpllm.data.sources import write_jsonl
+from jpllm.data.read.jsonl import write_jsonl
 from jpllm.evaluation import perplexity, token_scores
 from jpllm.evaluation.generate import SamplingConfig, answer
 from jpllm.evaluation.perplexity import TextScore

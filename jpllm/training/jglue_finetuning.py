@@ -19,7 +19,7 @@ import yaml
 
 from jpllm import runtime
 from jpllm.config import option
-from jpllm.data.labels import DEFAULT_VALIDATION_SHARE
+from jpllm.data.labels.rows import DEFAULT_VALIDATION_SHARE
 from jpllm.evaluation import report
 from jpllm.evaluation.jglue import files, finetuning
 from jpllm.evaluation.jglue.files import JglueConfig, TaskData

@@ -13,7 +13,7 @@ import torch
 from transformers import TrainingArguments
 
 from jpllm import runtime, xla
-from jpllm.data.mix import SourceUse
+from jpllm.data.blocks.blend import SourceUse
 from jpllm.runtime import InputError
 from jpllm.tracking import metrics, plot
 from jpllm.tracking.metrics import EVAL_GROUP_PREFIX

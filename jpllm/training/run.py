@@ -14,10 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as logging_of_transformers
 
 from jpllm import runtime, xla
-from jpllm.data import mix
-from jpllm.data.blocks import BlockDataset
+from jpllm.data.blocks import blend
+from jpllm.data.blocks.blend import SourceUse
+from jpllm.data.blocks.dataset import BlockDataset
 from jpllm.data.corpus import DataConfig, EncodedText, write_documents
-from jpllm.data.mix import SourceUse
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.build import describe
 from jpllm.runtime import InputError, StoppedEarly
@@ -51,7 +51,7 @@ def plan_text(
         f"epochs of {clock.tokens_per_epoch:,} tokens, {precision}; evaluation on "
         + ", ".join(f"{text.name} ({len(text.documents)} documents, {text.num_bytes:,} bytes)" for text in held_out)
     )
-    return line if len(mixture) == 1 else f"{line}\n{mix.table(mixture)}"
+    return line if len(mixture) == 1 else f"{line}\n{blend.table(mixture)}"
 
 
 def stop_before_repeats(max_steps: int, steps_without_repeats: int) -> int:

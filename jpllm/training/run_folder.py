@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from jpllm import config, runtime
-from jpllm.data.blocks import BlockDataset
+from jpllm.data.blocks.dataset import BlockDataset
 from jpllm.data.corpus import EncodedText
 from jpllm.runtime import InputError
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME

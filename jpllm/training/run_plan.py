@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jpllm import runtime
-from jpllm.data.available import SourceTokens
-from jpllm.data.mix import SourceUse
+from jpllm.data.blocks.blend import SourceUse
+from jpllm.data.shards.available import SourceTokens
 from jpllm.models.gpus import DEFAULT_MFU
 from jpllm.tracking.runs import PLAN_NAME
 from jpllm.training import budget

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jpllm.data.corpus import DataConfig, evaluation_texts, weights_with_replay
-from jpllm.data.sources import SourceConfig
+from jpllm.data.read.sources import SourceConfig
 from jpllm.runtime import InputError
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from jpllm.data.blocks import IGNORED_LABEL
+from jpllm.data.blocks.dataset import IGNORED_LABEL
+from jpllm.data.blocks.masking import Masking
 from jpllm.data.corpus import EncodedText
-from jpllm.data.masking import Masking
 from jpllm.evaluation import fill_mask as filling
 from jpllm.evaluation.fill_mask import fill_mask, refuse_unfillable_prompts
 from jpllm.evaluation.token_scores import TokenScore

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jpllm.data.sources import SourceConfig
+from jpllm.data.read.sources import SourceConfig
 from jpllm.evaluation import forgetting
 from jpllm.evaluation.forgetting import matrix, table
 from jpllm.evaluation.results import SUMS, identity

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from jpllm.data.sources import SourceConfig
+from jpllm.data.read.sources import SourceConfig
 from jpllm.evaluation import perplexity, texts
 from jpllm.evaluation.texts import ReadingConfig
 from jpllm.runtime import InputError

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from jpllm.data.instruct import Conversation
-from jpllm.data.instruct_blocks import padded
-from jpllm.data.instruct_rows import Row
+from jpllm.data.conversations.blocks import padded
+from jpllm.data.conversations.layouts import Conversation
+from jpllm.data.conversations.rows import Row
 from jpllm.evaluation import token_scores
 from tests.models.test_build import tiny_model
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jpllm.data.builtin import labelled_sentences
+from jpllm.demo.builtin import labelled_sentences
 from tests.configs.test_configs import ROOT
 from tests.recipes.test_pretrain_scratch import call_recipe
 

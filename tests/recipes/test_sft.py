@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from jpllm.data.builtin import instructions
-from jpllm.data.sources import write_jsonl
+from jpllm.data.read.jsonl import write_jsonl
+from jpllm.demo.builtin import instructions
 from tests.configs.test_configs import ROOT
 from tests.recipes.test_kill import TIMES
 from tests.recipes.test_pretrain_scratch import call_recipe

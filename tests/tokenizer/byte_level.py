@@ -1,6 +1,6 @@
 """Small byte-level BPE tokenizers."""
 
-from jpllm.data import builtin
+from jpllm.demo import builtin
 
 
 def byte_level_tokenizer(cut=None, normalizer=None, vocab_size=600):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from jpllm.data.pack import pack
-from jpllm.data.shards import TokenShards
-from jpllm.data.sources import SourceConfig, read_documents
+from jpllm.data.documents import read_documents
+from jpllm.data.read.sources import SourceConfig
+from jpllm.data.shards.pack import pack
+from jpllm.data.shards.token_shards import TokenShards
 from jpllm.tokenizer.convert import convert
 from jpllm.tokenizer.encoder import corpus_encoder
 from jpllm.tokenizer.load import load, sentencepiece_file

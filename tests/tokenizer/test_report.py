@@ -10,7 +10,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from jpllm.data.sources import SourceConfig, read_documents
+from jpllm.data.documents import read_documents
+from jpllm.data.read.sources import SourceConfig
 from jpllm.tokenizer.export import train_and_export
 from jpllm.tokenizer.joyo import JOYO_KANJI
 from jpllm.tokenizer.load import load

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
-from jpllm.data.rules.characters import nfkc
+from jpllm.data.clean.characters import nfkc
 from jpllm.runtime import InputError
 from jpllm.tokenizer import train as train_module
 from jpllm.tokenizer.train import (

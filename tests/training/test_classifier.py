@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from jpllm import config as configurations
-from jpllm.data.label_rows import EncodedChoices, EncodedRow, EncodedSplits, sequences_of
-from jpllm.data.labels import LabelledRow
+from jpllm.data.labels.encoding import EncodedChoices, EncodedRow, EncodedSplits, sequences_of
+from jpllm.data.labels.rows import LabelledRow
 from jpllm.models.classifier import build_classifier, choose_trainable
 from jpllm.runtime import Diverged, InputError
 from jpllm.tracking.metrics import read_rows

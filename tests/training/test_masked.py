@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from jpllm.data.blocks import IGNORED_LABEL
+from jpllm.data.blocks.dataset import IGNORED_LABEL
+from jpllm.data.blocks.masking import MaskedBlocks, Masking
 from jpllm.data.corpus import EncodedText, write_documents
-from jpllm.data.masking import MaskedBlocks, Masking
 from jpllm.training import run_folder
 from jpllm.training.arguments import TrainingConfig, training_arguments
 from jpllm.training.callbacks import Clock, MetricsRecorder

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from jpllm import xla
-from jpllm.data.available import SourceTokens
+from jpllm.data.shards.available import SourceTokens
 from jpllm.models.build import transformers_config
 from jpllm.models.estimate import GIB
 from jpllm.models.gpus import GPUS

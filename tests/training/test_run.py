@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from jpllm.data.blocks import BlockDataset
+from jpllm.data.blocks.dataset import BlockDataset
 from jpllm.data.corpus import EncodedText, write_documents
 from jpllm.runtime import InputError
 from jpllm.tracking.metrics import read_rows

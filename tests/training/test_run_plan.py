@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import GPT2Config
 
-from jpllm.data.mix import SourceUse
+from jpllm.data.blocks.blend import SourceUse
 from jpllm.models import estimate
 from jpllm.models.rehearsal import rehearse
 from jpllm.models.scheme import Scheme

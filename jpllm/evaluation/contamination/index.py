@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jpllm.data.minhash import is_first, ngram_hashes
+from jpllm.data.dedup.minhash import is_first, ngram_hashes
 
 _BETWEEN_DOCUMENTS = "\n"  # in no comparable text
 _TEXT_LENGTHS_PER_STRETCH = 2

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from itertools import chain, pairwise, product
 
 from jpllm.config import option
-from jpllm.data.minhash import comparable
+from jpllm.data.dedup.minhash import comparable
 from jpllm.evaluation.contamination.benchmarks import Benchmark, Item
 from jpllm.evaluation.contamination.index import NgramIndex, Stretch
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jpllm import runtime
-from jpllm.data.sources import write_jsonl
+from jpllm.data.read.jsonl import write_jsonl
 from jpllm.evaluation import report
 from jpllm.evaluation.jglue.continuations import OnDone, PromptReader
 from jpllm.evaluation.jglue.files import Style, TaskData

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jpllm.data.sources import HUB_PREFIX, SourceConfig, without_suffix
+from jpllm.data.read.sources import HUB_PREFIX, SourceConfig, without_suffix
 from jpllm.sharing.hub import is_repository
 from jpllm.tracking.runs import HELD_OUT_NAME, MODEL_NAME, Run, is_hub_name, number, rows_of
 

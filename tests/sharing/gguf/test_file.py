@@ -7,7 +7,8 @@ import pytest
 import torch
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
-from jpllm.data.sources import SourceConfig, read_documents
+from jpllm.data.documents import read_documents
+from jpllm.data.read.sources import SourceConfig
 from jpllm.models.build import build_from_scratch
 from jpllm.models.presets import ModelConfig
 from jpllm.runtime import InputError

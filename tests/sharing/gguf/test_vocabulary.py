@@ -2,7 +2,8 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 from tokenizers import normalizers, pre_tokenizers, processors
 
-from jpllm.data.sources import SourceConfig, read_documents
+from jpllm.data.documents import read_documents
+from jpllm.data.read.sources import SourceConfig
 from jpllm.runtime import InputError
 from jpllm.sharing.gguf.vocabulary import vocabulary
 from jpllm.tokenizer.export import train_and_export

@@ -1,0 +1,1 @@
+"""Cut token shards into training blocks whose order is known in advance."""

@@ -1,0 +1,69 @@
+"""Clean single characters: invisible ones, white space, full-width and half-width forms."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_EMOJI = r"\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u27bf\u2900-\u297f\u2b00-\u2bff\u3030\u303d\u3297"
+_EMOJI += r"\u3299\U0001f000-\U0001faff"
+_KANJI = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_PICTURE_END = rf"[{_EMOJI}\ufe0f\U000e007f]"  # what an emoji that a joiner follows can end with
+
+# One pass over the text finds whether there is anything to do at all.
+_SUSPECT = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufe00-\ufe0f"
+    r"\ufeff\ufff9-\ufffc\ufffe\uffff\U000e0000-\U000e01ef]"
+)
+_LINE_END = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
+_INVISIBLE = re.compile(
+    r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f"
+    r"\ufeff\ufff9-\ufffc\ufffe\uffff\U000e0000-\U000e001f]"
+)
+_STRAY_TAG = re.compile(r"(?<![\U0001f3f4\U000e0020-\U000e007e])[\U000e0020-\U000e007f]+")  # tags spell flags
+_STRAY_JOINER = re.compile(rf"(?<!{_PICTURE_END})\u200d+|\u200d+(?![{_EMOJI}])")
+_STRAY_SELECTOR = re.compile(
+    rf"(?<![{_EMOJI}#*0-9])[\ufe0e\ufe0f]|(?<![{_EMOJI}{_KANJI}\u2200-\u22ff])[\ufe00-\ufe0d]"
+    rf"|(?<![{_KANJI}])[\U000e0100-\U000e01ef]"
+)
+
+
+def control_characters(text: str) -> str:
+    """Remove control and invisible characters; every line ends with \\n.
+
+    Removed are C0 and C1 controls other than \\n and \\t, byte order marks, zero-width spaces, soft hyphens and marks
+    of writing direction. Joiners and variation selectors stay where they choose a form: inside emoji, after kanji
+    (ideographic variation sequences) and after mathematical signs.
+    """
+    if not _SUSPECT.search(text):
+        return text
+    text = _INVISIBLE.sub("", _LINE_END.sub("\n", text))
+    while True:
+        before = text
+        for stray in (_STRAY_TAG, _STRAY_SELECTOR, _STRAY_JOINER):
+            text = stray.sub("", text)
+        if text == before:
+            return text
+
+
+def whitespace(text: str) -> str:
+    """Remove white space at line ends and around the text; blank lines become one, spaces within a line one.
+
+    The indent of a line stays: U+3000 opens a paragraph, spaces structure code. So do tabs and U+3000 within a line.
+    """
+    text = "\n".join([line.rstrip() for line in text.replace("\xa0", " ").split("\n")]).strip("\n")
+    if "\n\n\n" in text:
+        text = re.sub(r"\n{3,}", "\n\n", text)
+    if "  " in text:
+        text = re.sub(r"(?<=\S)  +", " ", text)
+    return text
+
+
+def nfkc(text: str) -> str:
+    """Unicode NFKC: full-width letters and digits become half-width, half-width kana full-width.
+
+    It also turns … into ..., ！ into ! and x² into x2. U+3000 stays, because it is the indent of a paragraph.
+    """
+    if unicodedata.is_normalized("NFKC", text):
+        return text
+    return "\u3000".join([unicodedata.normalize("NFKC", part) for part in text.split("\u3000")])

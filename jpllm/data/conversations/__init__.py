@@ -1,0 +1,1 @@
+"""Read conversations, encode them, and order them for supervised fine-tuning."""

@@ -1,0 +1,149 @@
+"""Read conversations from rows of several layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jpllm.config import REQUIRED, option
+from jpllm.data.read.formats import ReadProgress, read_rows
+from jpllm.data.read.quarantine import BadRow, Quarantine
+from jpllm.data.read.sources import SourceConfig
+from jpllm.data.read.texts import has_values, text_problem
+from jpllm.runtime import InputError
+
+Message = dict[str, str]
+LAYOUTS = {
+    "messages": ("messages",),
+    "instruction/input/output": ("instruction", "output"),
+    "prompt/target": ("prompt", "target"),
+}
+INPUT_HEADING = "\n\n### 入力:\n"  # between instruction and input, as in Alpaca's prompt
+_ROLES = ("system", "user", "assistant")
+_ALL_COLUMNS = ("*",)  # no such column: all are read
+
+
+@dataclass
+class InstructDataConfig:
+    """Data"""
+
+    sources: list[SourceConfig] = option(
+        REQUIRED, f"Rows to learn from, in columns {', '.join(LAYOUTS)}: paths, or entries with the keys below."
+    )
+    eval_sources: list[SourceConfig] = option(
+        default_factory=list, help="Rows to evaluate on, instead of rows held out of the sources."
+    )
+    held_out_rows: int = option(200, "Rows kept out of training for evaluation, a tenth of all at most.", minimum=1)
+    sequence_length: int = option(1024, "Tokens per block or row at most; at most the model's positions.", minimum=8)
+    too_long: Literal["drop", "cut", "refuse"] = option(
+        "drop", "Rows longer than sequence_length: leave them out, cut the end of the answer, or end with an error."
+    )
+    batching: Literal["packed", "by_length"] = option(
+        "packed", "Pack several rows into a block, none seeing another, or pad batches of rows of about equal length."
+    )
+    replay: float = option(
+        0.0, "Share of the training blocks that are plain text of replay_sources (packed).", minimum=0, maximum=0.95
+    )
+    replay_sources: list[SourceConfig] = option(
+        default_factory=list, help="Plain texts like those of the pre-training; of the group old."
+    )
+    old_texts: list[SourceConfig] = option(
+        default_factory=list, help="Plain texts whose bits per byte show what is forgotten; of the group old."
+    )
+    held_out_bytes: int = option(200_000, "Most bytes of each plain text in an evaluation.", minimum=1)
+    processes: int = option(0, "Processes that clean plain texts; 0 is one per core.", minimum=0)
+    shards_dir: Path = option(Path("runs/shards"), "Folder of the token shards of plain texts, shared by all runs.")
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yield the problems of sources that are missing, and of a replay that cannot act."""
+        if not self.sources:
+            yield "sources", "name at least one source"
+        if bool(self.replay) != bool(self.replay_sources):
+            yield "replay", "give both the share and replay_sources, or neither"
+        if self.replay and self.batching != "packed":
+            yield "replay", "acts with batching: packed only, where all blocks have one length"
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages in order; the last one is the assistant's, and is the one that is wanted.
+
+    Attributes:
+        place: file and line.
+    """
+
+    place: str
+    messages: list[Message]
+
+
+def layout_of(place: str, row: dict[str, object]) -> str:
+    """Return the name of the layout that a row is in. Raises InputError when it has the columns of none."""
+    for name, columns in LAYOUTS.items():
+        if set(columns) <= row.keys():
+            return name
+    wanted = "; or ".join(" and ".join(columns) for columns in LAYOUTS.values())
+    raise InputError(f"{place}: the row has the columns {', '.join(row) or 'none'}, and needs {wanted}")
+
+
+def read_conversations(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[Conversation | BadRow]:
+    """Yield the conversation of each row of a source, or what is wrong with the row. The first row decides the layout.
+
+    Raises:
+        InputError: a file is missing or damaged, the first row has the columns of no layout, or (after the last row)
+            more rows than `max_bad_fraction` cannot be read at all.
+    """
+    layout = None
+    num_rows = 0
+    quarantine = Quarantine(source.label, source.max_bad_fraction)
+    for place, row in read_rows(source, _ALL_COLUMNS, progress or ReadProgress()):
+        quarantine.add(row)
+        if isinstance(row, BadRow):
+            yield row
+            continue
+        layout = layout or layout_of(place, row)
+        if not has_values(row, source.where):
+            continue
+        messages = _messages(place, row, layout)
+        yield messages if isinstance(messages, BadRow) else Conversation(place, messages)
+        num_rows += 1
+        if num_rows == source.max_rows:
+            break
+    quarantine.refuse_too_many()
+
+
+def _messages(place: str, row: dict[str, object], layout: str) -> list[Message] | BadRow:
+    if layout == "messages":
+        return _checked(place, row.get("messages"))
+    columns = LAYOUTS[layout]
+    texts = [row.get(column) for column in columns]
+    for column, text in zip(columns, texts, strict=True):
+        if not isinstance(text, str) or not text.strip():
+            return BadRow(place, f"column {column!r} holds no text")
+    question, answer = texts
+    context = row.get("input")
+    if layout.startswith("instruction") and context not in (None, ""):
+        if not isinstance(context, str):
+            return BadRow(place, "column 'input' holds no text")
+        question = f"{question}{INPUT_HEADING}{context}"
+    return _checked(place, [{"role": "user", "content": question}, {"role": "assistant", "content": answer}])
+
+
+def _checked(place: str, messages: object) -> list[Message] | BadRow:
+    """Return messages whose roles have an order that can be learned and whose texts can be encoded, or the problem."""
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        return BadRow(place, "messages is no list of messages")
+    found = [{"role": message.get("role"), "content": message.get("content")} for message in messages]
+    for message in found:
+        if message["role"] not in _ROLES:
+            return BadRow(place, "unknown role", repr(message["role"]))
+        if not isinstance(message["content"], str) or not message["content"].strip():
+            return BadRow(place, "a message without text")
+        if problem := text_problem(place, message["content"]):
+            return problem
+    roles = [message["role"] for message in found]
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
+        return BadRow(place, "turns are not user, assistant, user, assistant …", ", ".join(roles))
+    return found

@@ -1,0 +1,1 @@
+"""Find duplicate documents and list them for packing to leave out."""

@@ -1,0 +1,1 @@
+"""Read labelled rows, split them, and encode them for classification and regression."""

@@ -1,0 +1,1 @@
+"""Read sources: their files, rows and texts, and what cannot be read."""

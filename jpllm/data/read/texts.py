@@ -1,0 +1,148 @@
+"""Read the texts of a source: what is no text is a bad row, with its place and the reason."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+from jpllm.data.clean.wikitext.plain_text import Wikitext
+from jpllm.data.read.formats import ReadProgress, read_rows
+from jpllm.data.read.quarantine import BadRow
+from jpllm.data.read.sources import SourceConfig
+from jpllm.runtime import InputError
+
+_COLUMN = re.compile(r"\{([^{}]+)\}")
+_MESSAGE_SEPARATOR = "\n"
+
+
+def read_texts(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[str | BadRow]:
+    """Yield the text of each row of `source` in a fixed order, uncleaned, blank ones included; bad rows in between.
+
+    Pages of a wiki dump come as `Wikitext`; cleaning makes plain text of them.
+
+    Raises:
+        InputError: a file that is missing or damaged, or a column that the first row does not have.
+    """
+    extractor = TextExtractor(source)
+    num_texts = num_bytes = 0
+    for place, row in read_rows(source, extractor.top_columns, progress or ReadProgress()):
+        text = row if isinstance(row, BadRow) else extractor.text_of(place, row)
+        if text is None:  # not a row that `where` asks for
+            continue
+        yield text
+        if isinstance(text, str):
+            num_texts += 1
+            num_bytes += len(text.encode("utf-8")) if source.max_bytes else 0
+        if num_texts == source.max_rows or (source.max_bytes and num_bytes >= source.max_bytes):
+            return
+
+
+class TextExtractor:
+    """Extracts the texts of the rows of one source; the first row must have all columns that are asked for."""
+
+    def __init__(self, source: SourceConfig) -> None:
+        self._source = source
+        template = source.template
+        self._columns = _COLUMN.findall(template) if template is not None else [source.text_column]
+        self._pieces = _COLUMN.split(template)[::2] if template is not None else ["", ""]
+        self._is_plain = template is None and not source.where
+        self._is_first = True
+
+    @property
+    def top_columns(self) -> list[str]:
+        """The columns that are needed, without the fields inside them, sorted."""
+        return sorted({column.split(".")[0] for column in (*self._columns, *self._source.where)})
+
+    def text_of(self, place: str, row: dict[str, object]) -> str | BadRow | None:
+        """Return the text of a row, None where `where` asks for other rows, or what is wrong with the row.
+
+        Raises:
+            InputError: the first row lacks a column.
+        """
+        if self._is_first:
+            self._is_first = False
+            self._refuse_missing_columns(place, row)
+        if self._is_plain and isinstance(text := row.get(self._source.text_column), str):
+            return self._problem(place, text) or text
+        if not has_values(row, self._source.where):
+            return None
+        values = []
+        for column in self._columns:
+            value = _value(place, row, column)
+            if isinstance(value, BadRow):
+                return value
+            values.append(value)
+        pieces = self._pieces
+        text = "".join(piece + value for piece, value in zip(pieces, [*values, ""], strict=True))
+        if any(isinstance(value, Wikitext) for value in values):
+            text = Wikitext(text)
+        return self._problem(place, text) or text
+
+    def _refuse_missing_columns(self, place: str, row: dict[str, object]) -> None:
+        for key, columns in (("text_column", self._columns), ("where", list(self._source.where))):
+            key = "template" if key == "text_column" and self._source.template is not None else key
+            for column in columns:
+                if _lookup(row, column) is _ABSENT:
+                    raise InputError(
+                        f"{place}: no column {column!r}; the row has {', '.join(row) or 'none'} (set {key})"
+                    )
+
+    def _problem(self, place: str, text: str) -> BadRow | None:
+        if len(text) > self._source.max_characters:
+            return BadRow(place, f"longer than max_characters ({self._source.max_characters:,})", f"{len(text):,}")
+        return text_problem(place, text)
+
+
+def text_problem(place: str, text: str) -> BadRow | None:
+    """Return what is wrong with a text that cannot be encoded, and None for one that can."""
+    if "\0" in text:
+        return BadRow(place, "NUL character", f"at character {text.index(chr(0))}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        found = f"\\u{ord(text[error.start]):04x} at character {error.start}; cut in the middle of a character"
+        return BadRow(place, "lone surrogate", found)
+    return None
+
+
+def has_values(row: dict[str, object], wanted: dict[str, str]) -> bool:
+    """Return whether the columns of `row` that `wanted` names have the values that it gives."""
+    return all(_as_text(_lookup(row, column)) == value for column, value in wanted.items())
+
+
+_ABSENT = object()
+
+
+def _lookup(row: dict[str, object], column: str) -> object:
+    """Return the value of a column, or of a field inside one, written `column.field`."""
+    if column in row:
+        return row[column]
+    value: object = row
+    for name in column.split("."):
+        if not isinstance(value, dict) or name not in value:
+            return _ABSENT
+        value = value[name]
+    return value
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value) if value is not _ABSENT else ""
+
+
+def _value(place: str, row: dict[str, object], column: str) -> str | BadRow:
+    """Return the text of a column: as it is, of messages joined, and the first of several."""
+    value = _lookup(row, column)
+    if isinstance(value, str):
+        return value
+    if value is _ABSENT:
+        return BadRow(place, f"no column {column!r}")
+    if value is None:
+        return BadRow(place, f"column {column!r} is null")
+    if isinstance(value, list) and value:
+        contents = [item.get("content") if isinstance(item, dict) else None for item in value]
+        if all(isinstance(content, str) for content in contents):
+            return _MESSAGE_SEPARATOR.join(contents)
+        if isinstance(value[0], str):
+            return value[0]
+    return BadRow(place, f"column {column!r} holds no text", json.dumps(value, ensure_ascii=False, default=str)[:40])

@@ -1,0 +1,1 @@
+"""Pack documents into token shards on disk, and find the shards again."""

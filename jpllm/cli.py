@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from jpllm import runtime
 from jpllm.commands import card, chat, compare, data, doctor, export, generate, plan, tokenizer, watch
-from jpllm.config_types import suggest
+from jpllm.config.types import suggest
 from jpllm.runtime import InputError
 
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {

@@ -70,8 +70,7 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tokenizer_dir(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer of 1,200 ids, trained on `corpus_file`."""
     from jpllm.data.sources import SourceConfig, read_documents
-    from jpllm.tokenizer.export import train_and_export
-    from jpllm.tokenizer.train import TokenizerConfig
+    from jpllm.tokenizer.train import TokenizerConfig, train_and_export
 
     folder = tmp_path_factory.mktemp("tokenizer") / "tok"
     train_and_export(read_documents(SourceConfig(str(corpus_file))), TokenizerConfig(vocab_size=1200), folder)

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jpllm import config, runtime
-from jpllm.config import REQUIRED, option
+from jpllm import runtime
+from jpllm.config.parse import parse
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.formats import read_rows
 from jpllm.data.quarantine import BadRow
 from jpllm.data.sources import ReadProgress, SourceConfig
@@ -54,7 +55,7 @@ class GenerateConfig:
 
 def generate(argv: Sequence[str]) -> None:
     """Answer prompts with trained models, side by side where there are several."""
-    settings, sampling = config.parse(
+    settings, sampling = parse(
         [GenerateConfig, SamplingConfig], argv, prog="jpllm generate", description=generate.__doc__
     )
     from jpllm.tokenizer.load import load

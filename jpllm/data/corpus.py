@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from jpllm.config import REQUIRED, option
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.mix import slots_per_cycle
 from jpllm.data.pack import DEFAULT_HELD_OUT_FRACTION, Encoder, pack, text_rank
 from jpllm.data.shards import HELD_OUT_TEXT_NAME, TokenShards

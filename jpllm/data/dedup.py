@@ -34,7 +34,7 @@ from typing import Literal
 import numpy as np
 
 from jpllm import runtime
-from jpllm.config import option
+from jpllm.config.settings import option
 from jpllm.data.drop_list import Duplicate, SourceDuplicates
 from jpllm.data.minhash import choose_bands, comparable, groups_of_bands, is_first, minhash_signatures, ngram_hashes
 from jpllm.data.processes import map_in_order

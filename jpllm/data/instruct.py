@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jpllm.config import REQUIRED, option
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.formats import read_rows
 from jpllm.data.quarantine import BadRow, Quarantine
 from jpllm.data.rows import has_values, text_problem

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jpllm.config import REQUIRED, option
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.rows import text_problem
 from jpllm.data.tables import TABLE_SUFFIXES, Encoding, read_table
 from jpllm.runtime import InputError

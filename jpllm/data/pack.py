@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from jpllm import runtime
-from jpllm.config import REQUIRED, option
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data import shards
 from jpllm.data.batches import TextBatch, cleaned_batches
 from jpllm.data.clean import BLANK

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jpllm.config import REQUIRED, option
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.clean import BLANK, Step, steps
 from jpllm.data.quarantine import BadRow
 from jpllm.data.sources import SourceConfig, read_texts

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from jpllm.config import REQUIRED, option
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.clean import Cleaned, CleanRule, clean
 from jpllm.data.quarantine import BadRow, Quarantine
 from jpllm.data.wikitext.plain_text import Wikitext, wikipedia

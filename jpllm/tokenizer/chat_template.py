@@ -136,7 +136,7 @@ def special_token_in(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Mess
     return None
 
 
-def encode_to_answer(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]) -> list[int]:
+def encode_chat_prompt(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]) -> list[int]:
     """Ids of a conversation that the model is to answer, as in training: the last message is the user's."""
     before = segments(tokenizer, messages)
     rest = render(tokenizer, messages, add_generation_prompt=True)[len("".join(part.text for part in before)) :]

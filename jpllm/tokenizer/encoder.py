@@ -17,8 +17,8 @@ from pathlib import Path
 from jpllm import runtime
 from jpllm.tokenizer.load import fingerprint, sentencepiece_file
 from jpllm.tokenizer.model_file import read_model
+from jpllm.tokenizer.pieces import without_surrogates
 from jpllm.tokenizer.proof import NASTY_STRINGS, first_difference
-from jpllm.tokenizer.train import without_surrogates
 
 if typing.TYPE_CHECKING:
     import numpy as np

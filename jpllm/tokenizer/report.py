@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from jpllm import markdown
 from jpllm.tokenizer.encoder import corpus_encoder
-from jpllm.tokenizer.joyo import JOYO_KANJI
-from jpllm.tokenizer.pieces import JAPANESE, LETTERS, byte_piece_ids, piece_bytes, whole_characters
+from jpllm.tokenizer.pieces import JAPANESE, JOYO_KANJI, LETTERS, byte_piece_ids, piece_bytes, whole_characters
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,6 +5,7 @@ from itertools import chain
 
 import pytest
 import torch
+from jpllm.tokenizer.extend.text import ExtendConfig
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from jpllm.data.sources import SourceConfig, read_documents
@@ -14,10 +15,9 @@ from jpllm.runtime import InputError
 from jpllm.sharing.export_proof import proof_texts
 from jpllm.sharing.gguf import file as gguf_file
 from jpllm.tokenizer.convert import convert
-from jpllm.tokenizer.export import train_and_export
-from jpllm.tokenizer.extend import ExtendConfig, extend
+from jpllm.tokenizer.extend.extend import extend
 from jpllm.tokenizer.load import load
-from jpllm.tokenizer.train import RESERVED_LITERALS, TokenizerConfig
+from jpllm.tokenizer.train import RESERVED_LITERALS, TokenizerConfig, train_and_export
 from tests.tokenizer.byte_level import byte_level_tokenizer
 
 pytest.importorskip("gguf", reason="pip install 'jpllm[gguf]'")

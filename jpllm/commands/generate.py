@@ -40,7 +40,7 @@ class GenerateConfig:
     output: Path | None = option(None, "File for the answers: .json with all that is known, .md as a table.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """There is something to do, and every setting acts."""
+        """Refuse settings that leave nothing to do, or that would be ignored."""
         if not self.model:
             yield "model", "name at least one"
         if len(set(self.model)) < len(self.model):
@@ -81,10 +81,10 @@ def generate(argv: Sequence[str]) -> None:
 
 
 def _prompts_of(file: Path) -> Iterator[str]:
-    """The prompts of a file; empty lines of a text file are none.
+    """Yield the prompts of a file; empty lines of a text file are skipped.
 
     Raises:
-        InputError: a row has no prompt, or the file has none at all.
+        InputError: a row has no prompt, or the whole file has none.
     """
     key = "prompt" if ".jsonl" in file.name else "text"
     num_prompts = 0

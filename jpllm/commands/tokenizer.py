@@ -13,9 +13,9 @@ from jpllm.config.settings import REQUIRED, option
 from jpllm.data.sources import SourceConfig, read_documents
 from jpllm.runtime import InputError
 from jpllm.tokenizer.extend.text import ExtendConfig
-from jpllm.tokenizer.train import TokenizerConfig
+from jpllm.tokenizer.train import TokenizerConfig, train_and_export
 
-_MAX_SCORED_LENGTH, _SCORED_BATCH_SIZE = 2048, 8  # so that logits of a few hundred MB are held
+_MAX_SCORED_LENGTH, _SCORED_BATCH_SIZE = 2048, 8  # logits of a batch take a few hundred MB
 
 
 @dataclass
@@ -65,8 +65,6 @@ def train(argv: Sequence[str]) -> None:
     files, settings = parse(
         [TokenizerFiles, TokenizerConfig], argv, prog="jpllm tokenizer train", description=train.__doc__
     )
-    from jpllm.tokenizer.train import train_and_export
-
     num_proved = train_and_export(_texts(files.input), settings, files.output_dir)
     runtime.announce(
         f"tokenizer {files.output_dir}: ids equal SentencePiece's on the beginnings of {num_proved:,} documents"
@@ -106,14 +104,14 @@ def extend(argv: Sequence[str]) -> None:
     )
     from jpllm.data.corpus import choose_documents
     from jpllm.data.pack import is_held_out
-    from jpllm.tokenizer import extend as extension
+    from jpllm.tokenizer.extend.extend import extend as extend_tokenizer
 
     def documents(held_out: bool) -> Iterator[str]:
         fraction = files.held_out_fraction if files.model else 0.0
         return (text for text in _texts(files.input) if is_held_out(text, fraction) == held_out)
 
     with runtime.new_folder(files.output_dir) as folder:  # the tokenizer and the model appear together
-        extension.extend(files.tokenizer, documents(held_out=False), settings, folder)
+        extend_tokenizer(files.tokenizer, documents(held_out=False), settings, folder)
         if files.model:
             chosen = choose_documents(documents(held_out=True), files.held_out_bytes)
             _grow_model(files.model, files.tokenizer, folder, chosen)
@@ -121,7 +119,7 @@ def extend(argv: Sequence[str]) -> None:
 
 
 def _grow_model(name: str, tokenizer: str, folder: Path, documents: list[str]) -> None:
-    """Save the model beside its extended tokenizer in `folder`; announce bits per byte before and after."""
+    """Save the model with rows for the new pieces into `folder`; announce bits per byte before and after."""
     from transformers import AutoConfig
 
     from jpllm.data.corpus import encode_text

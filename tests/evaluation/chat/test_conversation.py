@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jpllm.evaluation import chat
+from jpllm.evaluation.chat import conversation as chat
 from jpllm.evaluation.chat.conversation import Conversation, encode_messages
 from jpllm.evaluation.generate import Answer, SamplingConfig, answer
 from jpllm.runtime import InputError

@@ -233,7 +233,7 @@ def progress_bar(description: str, *units: str) -> Iterator[Callable[..., None]]
     """Show the progress of long work: a bar with counts, rate and time left on a terminal, one last line in a log.
 
     Yields `update(done, total, **counts)`: `done` of `total` (None when unknown) drives the bar, `counts` adds to the
-    number shown for each of `units`; the rate is that of the last unit.
+    number shown for each of `units`; the rate is given in the last unit.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn

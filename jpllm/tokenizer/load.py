@@ -23,8 +23,8 @@ def load(path: str | Path, needs_eos: bool = True) -> PreTrainedTokenizerFast:
     A folder is read without the network; one with only GPT-2's `vocab.json` and `merges.txt` is read as GPT-2's.
 
     Raises:
-        InputError: there is no tokenizer, it is a bare SentencePiece model (AutoTokenizer would give wrong ids), it has no
-            fast backend, or it has no EOS token though `needs_eos`.
+        InputError: there is no tokenizer, it is a bare SentencePiece model (AutoTokenizer would give wrong ids), it has
+            no fast backend, or it has no EOS token though `needs_eos`.
     """
     from transformers import AutoTokenizer, GPT2TokenizerFast
 

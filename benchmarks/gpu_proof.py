@@ -22,7 +22,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from jpllm import config, runtime
+from jpllm import runtime
+from jpllm.config.parse import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = "recipes/configs/pretrain_scratch"
@@ -136,7 +137,7 @@ def parsed(keys: list[str]) -> tuple:
     from jpllm.training.arguments import TrainingConfig
 
     classes = [RecipeKeys, DataConfig, ModelConfig, TrainingConfig, SamplingConfig]
-    return config.parse(classes, keys, prog="gpu_proof", description="")[1:4]
+    return parse(classes, keys, prog="gpu_proof", description="")[1:4]
 
 
 def expected(measurement: Measurement, command: list[str]) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""The `jpllm` command: which verb is which function."""
+"""Run the `jpllm` command: the table of its verbs, and the choice of one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from jpllm import runtime
 from jpllm.commands import card, chat, compare, data, doctor, export, generate, plan, tokenizer, watch
-from jpllm.config_types import suggest
+from jpllm.config.types import suggest
 from jpllm.runtime import InputError
 
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -33,7 +33,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the `jpllm` command; returns the exit code."""
+    """Run the verb that the arguments name, and return the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     return runtime.run_command(lambda: _dispatch(argv))
 

@@ -1,4 +1,4 @@
-"""Tables that show any text as it is: in Markdown, and in the terminal."""
+"""Make tables that show any text as it is, in Markdown and in the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MARKS = re.compile(r"[\\`*\[\]<>|#~$]|_(?![^\W_])|(?<![^\W_])_")
 def table(
     head: Sequence[str], rows: Iterable[Sequence[str]], below: Iterable[Sequence[str]] = (), are_numbers: bool = False
 ) -> str:
-    """Lines of a table; texts are escaped.
+    """Return the lines of a Markdown table; all texts are escaped.
 
     Args:
         below: rows at the end, in italics.
@@ -29,13 +29,13 @@ def table(
 
 
 def escaped(text: str) -> str:
-    """Text that a cell of a table shows as it is, line breaks included."""
+    """Return Markdown that a cell of a table shows as the text itself, line breaks included."""
     plain = text.replace("&", "&amp;")  # or it would begin an entity
     return "<br>".join(_MARKS.sub(r"\\\g<0>", plain).splitlines())
 
 
 def terminal_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> rich.table.Table:
-    """A table for `rich`; the columns behind the first are aligned to the right."""
+    """Return a table for `rich`; the columns behind the first are aligned to the right."""
     from rich.table import Table
     from rich.text import Text
 

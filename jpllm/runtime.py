@@ -1,4 +1,4 @@
-"""What every command needs before it does any work: errors, ranks, seeds, logging, versions."""
+"""Run a command: errors and exit codes, ranks and devices, logging and progress, files that appear whole."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ STARTED_SECONDS = time.monotonic()  # by the clock of `time.monotonic`
 
 
 class InputError(ValueError):
-    """Something that the user gave cannot be used.
+    """Raised when something that the user gave cannot be used.
 
-    The message names the file, line or key, the value, and the fix. Commands print it without a
-    traceback and exit with code 2 (see `run_command`).
+    The message names the file, line or key, the value, and the fix. Commands print it without a traceback and exit
+    with code 2 (see `run_command`).
     """
 
 
 class Diverged(InputError):
-    """A training came to a loss, a weight or a gradient that is not finite."""
+    """Raised when a loss, a weight or a gradient of a training is no longer finite."""
 
 
 class StoppedEarly(Exception):
-    """Work was stopped before its end and saved; the same command goes on with it. Commands exit with code 75."""
+    """Raised when work was stopped early and saved; the same command continues it. Commands exit with code 75."""
 
 
 def run_command(command: Callable[[], object]) -> int:
-    """Run `command`; turn an `InputError`, or a file that cannot be used, into one message and exit code 2.
+    """Run `command` and return its exit code; an error of the user becomes one message instead of a traceback.
 
-    Returns 0 when the command returns, 75 when it was stopped early with its work saved, 130 on Ctrl-C. Any other
-    exception is a bug and propagates.
+    The code is 0 when the command returns, 2 after an `InputError` or a file that cannot be used, 75 when the command
+    was stopped early with its work saved, and 130 on Ctrl-C. Any other exception is a bug and propagates.
     """
     try:
         command()
-        _part_from_others()
+        _destroy_process_group()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_BAD_INPUT
     except StoppedEarly as stop:
         print(stop, file=sys.stderr, flush=True)
-        _part_from_others()
+        _destroy_process_group()
         return EXIT_STOPPED_EARLY
     except BrokenPipeError:  # the reader of our output went away, as in `jpllm … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,9 +73,9 @@ def run_command(command: Callable[[], object]) -> int:
 
 
 def run_recipe(main: Callable[[], object]) -> None:
-    """Run a recipe's `main` and leave the process with its exit code, see `run_command`.
+    """Run a recipe's `main` and end the process with its exit code (see `run_command`).
 
-    accelerate's launcher for TPUs calls it, through the recipe's `launch`, in each process that it starts.
+    accelerate's launcher for TPUs calls this through the recipe's `launch`, in each process that it starts.
     """
     if xla.is_launched():
         xla.take_rank()
@@ -83,41 +83,41 @@ def run_recipe(main: Callable[[], object]) -> None:
         sys.exit(code)
 
 
-def _part_from_others() -> None:
-    """Leave the processes that the work was shared with, when all of it is done.
+def _destroy_process_group() -> None:
+    """Destroy the process group of `torch.distributed`, if there is one, after the work has ended well.
 
-    A process that ends with the group still there is aborted now and then by the group's threads. One that failed
-    leaves without a word to the others, which may be waiting for it: its exit code lets the launcher end them.
+    The group's threads sometimes abort a process that ends while the group exists. A process that failed does not call
+    this: the others may be waiting for it, and its exit code makes the launcher end them.
     """
-    distributed = sys.modules.get("torch.distributed")  # not imported for this
+    distributed = sys.modules.get("torch.distributed")  # a command without torch does not import it
     if distributed and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def process_rank() -> int:
-    """Rank of this process among all that the launcher started (0 without a launcher)."""
+    """Return the rank of this process among all that the launcher started (0 without a launcher)."""
     return int(os.environ.get("RANK", "0"))
 
 
 def num_processes() -> int:
-    """Number of processes that the launcher started on all machines together."""
+    """Return the number of processes that the launcher started on all machines together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_main_process() -> bool:
-    """True in the one process that prints, writes metrics and saves."""
+    """Return whether this is the process that prints, writes metrics and saves."""
     return process_rank() == 0
 
 
 def configure_logging() -> None:
-    """Log lines of the main process to stderr; other processes only report warnings."""
+    """Send log lines of the main process to stderr, and only warnings of the other processes."""
     level = logging.INFO if is_main_process() else logging.WARNING
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING, force=True)
     logging.getLogger("jpllm").setLevel(level)
 
 
 def announce(message: str | Text) -> None:
-    """Print a result of the main process to stdout, in colour where it has some; progress and warnings go to stderr."""
+    """Print a result to stdout, in the main process only; progress and warnings go to stderr instead."""
     if not is_main_process():
         return
     if isinstance(message, str):
@@ -129,7 +129,7 @@ def announce(message: str | Text) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what the results depend on; absent packages are left out."""
+    """Return the installed versions of the packages that results depend on; absent packages are left out."""
     import importlib.metadata
     import platform
 
@@ -155,9 +155,9 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Commit of this package's own checkout, with -dirty where files have changed; None where it is installed."""
+    """Return the commit of this package's checkout, with -dirty where files have changed; None if it is installed."""
     root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():  # whatever repository may be around it, as around an environment, is another one
+    if not (root / ".git").exists():  # a repository around it, as around an environment, is not its own
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
@@ -168,7 +168,7 @@ def commit() -> str | None:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file that no reader ever sees half of."""
+    """Write `text` to a file so that no reader ever sees half of it."""
     unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.replace(file)
@@ -176,12 +176,15 @@ def write_whole(file: Path, text: str) -> None:
 
 @contextmanager
 def new_folder(folder: Path, key: str = "output_dir") -> Iterator[Path]:
-    """Make a folder that appears whole or not at all: yield a hidden one beside it, which gets its name at the end.
+    """Make a folder that appears whole or not at all: yield a hidden one beside it, which is renamed at the end.
 
-    Where something fails, nothing is left. `key` is the setting that names the folder.
+    After a failure nothing is left.
+
+    Args:
+        key: the setting that names the folder.
 
     Raises:
-        InputError: see `refuse_used`.
+        InputError: `folder` is there already and not empty.
     """
     refuse_used(folder, key)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -201,7 +204,7 @@ def refuse_used(folder: Path, key: str = "output_dir") -> None:
 
 
 def device() -> torch.device:
-    """Where this process computes: its XLA device, its CUDA GPU, or the CPU (also when the launcher asked for it)."""
+    """Return where this process computes: its XLA device, its CUDA GPU, or the CPU, which a launcher can ask for."""
     import torch
 
     if xla.is_launched():
@@ -211,7 +214,7 @@ def device() -> torch.device:
 
 
 def num_cores() -> int:
-    """CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -227,10 +230,10 @@ def use_all_cores() -> None:
 
 @contextmanager
 def progress_bar(description: str, *units: str) -> Iterator[Callable[..., None]]:
-    """Progress of long work: on a terminal a bar with counts, rate and time left; in a log one line at the end.
+    """Show the progress of long work: a bar with counts, rate and time left on a terminal, one last line in a log.
 
     Yields `update(done, total, **counts)`: `done` of `total` (None when unknown) drives the bar, `counts` adds to the
-    number shown for each of `units`; the rate is that of the last unit.
+    number shown for each of `units`; the rate is given in the last unit.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn

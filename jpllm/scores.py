@@ -1,4 +1,4 @@
-"""Scores of benchmarks as they are shown: the names of tasks and metrics, and how a score is written."""
+"""Write scores of benchmarks as text: the names of tasks and metrics, and values with their errors."""
 
 from __future__ import annotations
 

@@ -16,8 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jpllm import config, runtime
-from jpllm.config import REQUIRED, ConfigError, option
+from jpllm import runtime
+from jpllm.config.parse import ConfigError, parse
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.labels.rows import LabelledDataConfig
 from jpllm.models.classifier import Trainable
 from jpllm.runtime import InputError
@@ -60,7 +61,7 @@ class RecipeConfig:
 
 
 def main() -> None:
-    configuration = config.parse(
+    configuration = parse(
         [RecipeConfig, LabelledDataConfig, ClassifierTrainingConfig], prog="recipes/classify.py", description=__doc__
     )
     recipe, data, training = configuration
@@ -73,9 +74,8 @@ def main() -> None:
     from jpllm.models.build import describe
     from jpllm.models.classifier import build_classifier, choose_trainable, sees_ahead, trainable_line
     from jpllm.models.resize import add_pad_row
-    from jpllm.tokenizer.boundaries import mark_boundaries
     from jpllm.tokenizer.load import fingerprint, load
-    from jpllm.tokenizer.pad import ensure_pad_token
+    from jpllm.tokenizer.special_tokens import ensure_pad_token, mark_boundaries
     from jpllm.training import engine, run_folder
     from jpllm.training.classifier import train_classifier
 

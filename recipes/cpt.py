@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from jpllm import config, runtime
-from jpllm.config import REQUIRED, option
+from jpllm import runtime
+from jpllm.config.parse import parse
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.corpus import DataConfig
 from jpllm.data.read.sources import SourceConfig
 from jpllm.evaluation.generate import SamplingConfig
@@ -55,7 +56,7 @@ class RecipeConfig:
 
 
 def main() -> None:
-    recipe, data, training, sampling = config.parse(
+    recipe, data, training, sampling = parse(
         [RecipeConfig, DataConfig, TrainingConfig, SamplingConfig], prog="recipes/cpt.py", description=__doc__
     )
     runtime.configure_logging()

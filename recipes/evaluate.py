@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jpllm import config, runtime
-from jpllm.config import REQUIRED, ConfigError, option
+from jpllm import runtime
+from jpllm.config.parse import ConfigError, parse
+from jpllm.config.settings import REQUIRED, option
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.evaluation.jglue.files import JglueConfig
 from jpllm.evaluation.texts import ReadingConfig
@@ -64,7 +65,7 @@ class EvaluateConfig:
 
 def main() -> None:
     classes = [EvaluateConfig, ReadingConfig, JglueConfig, SamplingConfig, FinetuneConfig]
-    given, reading, jglue, sampling, finetuning = config.parse(classes, prog="recipes/evaluate.py", description=__doc__)
+    given, reading, jglue, sampling, finetuning = parse(classes, prog="recipes/evaluate.py", description=__doc__)
     runtime.configure_logging()
     parts, output_dir, any_content = set(given.parts), given.output_dir, jglue.any_jglue_content
     if problems := list(problems_of_keys(parts, output_dir, reading, jglue, finetuning)):

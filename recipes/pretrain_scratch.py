@@ -18,8 +18,9 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from jpllm import config, runtime
-from jpllm.config import REQUIRED, ConfigError, option
+from jpllm import runtime
+from jpllm.config.parse import ConfigError, parse
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.corpus import DataConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.presets import ModelConfig
@@ -64,7 +65,7 @@ class RecipeConfig:
 
 
 def main() -> None:
-    recipe, data, model_config, training, sampling = config.parse(
+    recipe, data, model_config, training, sampling = parse(
         [RecipeConfig, DataConfig, ModelConfig, TrainingConfig, SamplingConfig],
         prog="recipes/pretrain_scratch.py",
         description=__doc__,
@@ -81,7 +82,7 @@ def main() -> None:
     from jpllm.models.build import build_from_scratch, record_trained_length
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load, save
-    from jpllm.tokenizer.mask import ensure_mask_token
+    from jpllm.tokenizer.special_tokens import ensure_mask_token
     from jpllm.training import engine, run, run_folder
     from jpllm.training.causal import CausalLMTrainer
     from jpllm.training.masked import MaskedLMTrainer

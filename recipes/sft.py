@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from jpllm import config, runtime
-from jpllm.config import REQUIRED, option
+from jpllm import runtime
+from jpllm.config.parse import parse
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.conversations.layouts import InstructDataConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.training.arguments import TrainingConfig
@@ -61,7 +62,7 @@ class RecipeConfig:
 
 
 def main() -> None:
-    configuration = config.parse(
+    configuration = parse(
         [RecipeConfig, InstructDataConfig, TrainingConfig, SamplingConfig], prog="recipes/sft.py", description=__doc__
     )
     recipe, data, training, sampling = configuration
@@ -74,7 +75,7 @@ def main() -> None:
     from jpllm.models.resize import add_pad_row
     from jpllm.tokenizer.chat_template import set_template
     from jpllm.tokenizer.load import fingerprint, load, save
-    from jpllm.tokenizer.pad import ensure_pad_token
+    from jpllm.tokenizer.special_tokens import ensure_pad_token
     from jpllm.training import engine, instruct, run_folder
 
     if run_folder.is_finished(training.output_dir, configuration):

@@ -71,8 +71,7 @@ def tokenizer_dir(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -
     """A tokenizer of 1,200 ids, trained on `corpus_file`."""
     from jpllm.data.documents import read_documents
     from jpllm.data.read.sources import SourceConfig
-    from jpllm.tokenizer.export import train_and_export
-    from jpllm.tokenizer.train import TokenizerConfig
+    from jpllm.tokenizer.train import TokenizerConfig, train_and_export
 
     folder = tmp_path_factory.mktemp("tokenizer") / "tok"
     train_and_export(read_documents(SourceConfig(str(corpus_file))), TokenizerConfig(vocab_size=1200), folder)

@@ -73,7 +73,7 @@ NOT_RUN = {
     "jpllm export runs/NAME --to hub/NAME --push OWNER/NAME": LOGIN,
     "cd runs/mirrored && wandb sync --yes": LOGIN,
     "jpllm compare runs/mirrored runs/b --wandb ENTITY/PROJECT": LOGIN,
-    "jpllm chat --model runs/sft/model --web": "serves a page until it is stopped (tests/commands/test_chat_web.py)",
+    "jpllm chat --model runs/sft/model --web": "serves a page until it is stopped (tests/evaluation/chat/test_page.py)",
 }
 TYPED = {"jpllm chat --model runs/sft/model": "こんにちは\n/quit\n"}  # what is typed into a conversation
 

@@ -11,9 +11,6 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     "lm_eval_tasks": 0,
     "config": 0,
-    "config_help": 0,
-    "config_settings": 0,
-    "config_types": 0,
     "runtime": 0,
     "xla": 0,
     "markdown": 0,
@@ -41,7 +38,7 @@ def modules():
 
 
 def unit(module: str) -> str | None:
-    """`data` for jpllm.data.shards.pack, `config` for jpllm.config, `recipes` for a recipe.
+    """`data` for jpllm.data.shards.pack, `config` for jpllm.config.parse, `recipes` for a recipe.
 
     The task files that lm-evaluation-harness reads without jpllm are a unit of their own, below all others.
     """

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jpllm import config, runtime
-from jpllm.config import REQUIRED, option
+from jpllm import runtime
+from jpllm.config.parse import parse
+from jpllm.config.settings import REQUIRED, option
 from jpllm.runtime import InputError
 from jpllm.sharing.card.compose import CARD_NAME, CardConfig
 
@@ -42,7 +43,7 @@ class CardFiles:
 
 def card(argv: Sequence[str]) -> None:
     """Write the model card of a run: README.md beside its model."""
-    files, settings = config.parse(
+    files, settings = parse(
         [CardFiles, CardConfig],
         argv,
         prog="jpllm card",

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jpllm import config, runtime
-from jpllm.config import REQUIRED, option
-from jpllm.config_types import suggest
-from jpllm.evaluation.chat import ChatSamplingConfig, Conversation
+from jpllm import runtime
+from jpllm.config.parse import parse
+from jpllm.config.settings import REQUIRED, option
+from jpllm.config.types import suggest
+from jpllm.evaluation.chat.conversation import FORGOTTEN, ChatSamplingConfig, Conversation
+from jpllm.evaluation.chat.page import require_gradio, serve
 from jpllm.evaluation.comparison import cut_mark
 from jpllm.runtime import InputError
 
@@ -20,7 +22,6 @@ HELP = """\
 /save FILE   write the conversation as JSON, a row that recipes/sft.py reads
 /quit        end (also Ctrl-D); Ctrl-C takes back a question while it is answered
 A line that begins with a space is never a command."""
-FORGOTTEN = "(The oldest questions no longer fit into the model's context; it answers from the newer ones.)"
 
 
 @dataclass
@@ -37,22 +38,18 @@ class ChatConfig:
     )
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Terminal or browser."""
+        """Refuse settings of the terminal for the page, and the other way round."""
         if self.web and self.script:
             yield "script", "its lines are for the terminal; remove it or web"
         if self.port and not self.web:
-            yield "port", "is that of the page; remove it, or add --web"
+            yield "port", "only the page in the browser has one; remove it, or add --web"
 
 
 def chat(argv: Sequence[str]) -> None:
     """Talk with a trained model that has a chat template."""
-    settings, sampling = config.parse(
-        [ChatConfig, ChatSamplingConfig], argv, prog="jpllm chat", description=chat.__doc__
-    )
+    settings, sampling = parse([ChatConfig, ChatSamplingConfig], argv, prog="jpllm chat", description=chat.__doc__)
     lines = _script(settings.script) if settings.script else None
     if settings.web:
-        from jpllm.commands.chat_web import require_gradio
-
         require_gradio()  # before minutes of loading
     from jpllm.models.build import load_trained
     from jpllm.tokenizer.load import load
@@ -65,8 +62,6 @@ def chat(argv: Sequence[str]) -> None:
         return Conversation(model, tokenizer, sampling, settings.seed, settings.system)
 
     if settings.web:
-        from jpllm.commands.chat_web import serve
-
         serve(begin, settings.model, settings.port)
     elif lines is None and sys.stdin.isatty():
         _talk(begin())
@@ -86,7 +81,7 @@ def _numbered(name: str, lines: Iterator[str] | Sequence[str]) -> Iterator[tuple
 
 
 def _talk(conversation: Conversation) -> None:
-    """Lines of a person, who is told what is wrong with one and types another."""
+    """Answer the lines that a person types; a line that cannot be used is explained, and another one can be typed."""
     with contextlib.suppress(ImportError):  # arrow keys and earlier lines in input(), where the system has them
         import readline  # noqa: F401
 
@@ -107,7 +102,7 @@ def _talk(conversation: Conversation) -> None:
 
 
 def _follow(conversation: Conversation, lines: Iterator[tuple[str, str]] | Sequence[tuple[str, str]]) -> None:
-    """Lines of a file, which are shown; the first that cannot be used ends it."""
+    """Show and answer the lines of a file, up to the first that cannot be used."""
     for place, line in lines:
         if line.strip():
             print(f"\n> {line}")
@@ -119,7 +114,7 @@ def _follow(conversation: Conversation, lines: Iterator[tuple[str, str]] | Seque
 
 
 def answer_line(conversation: Conversation, line: str) -> bool:
-    """Print the answer to one line, command or question; False when it is the last one.
+    """Print the answer to one line, a command or a question; return False when the line ends the conversation.
 
     Raises:
         InputError: an unknown command, or a question that fills the context.

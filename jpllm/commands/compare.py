@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jpllm import config, runtime
+from jpllm import runtime
 from jpllm.commands.card import weights_of
-from jpllm.config import ConfigError, option
+from jpllm.config.parse import ConfigError, parse
+from jpllm.config.settings import option
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.runtime import InputError
 
@@ -70,7 +71,7 @@ class CompareConfig:
 
 def compare(argv: Sequence[str]) -> None:
     """Compare runs: a page with curves and samples, Markdown, or a table."""
-    settings, sampling = config.parse(
+    settings, sampling = parse(
         [CompareConfig, SamplingConfig],
         argv,
         prog="jpllm compare",

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jpllm import config, runtime
-from jpllm.config import REQUIRED, option
+from jpllm import runtime
+from jpllm.config.parse import parse
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.clean.preview import PreviewConfig
 from jpllm.data.dedup.duplicates import DedupConfig
 from jpllm.data.read.jsonl import write_jsonl
@@ -74,7 +75,7 @@ class JglueConfig:
 
 def pack(argv: Sequence[str]) -> None:
     """Build the token shards of sources ahead of time."""
-    (settings,) = config.parse([PackConfig], argv, prog="jpllm data pack", description=pack.__doc__)
+    (settings,) = parse([PackConfig], argv, prog="jpllm data pack", description=pack.__doc__)
     from jpllm.data.shards import pack as packing
     from jpllm.data.shards.token_shards import TokenShards
     from jpllm.tokenizer.encoder import corpus_encoder
@@ -116,7 +117,7 @@ def _left_out(size: ShardsSize) -> str:
 
 def preview(argv: Sequence[str]) -> None:
     """Show what the cleaning rules do to the first rows of sources."""
-    (settings,) = config.parse([PreviewConfig], argv, prog="jpllm data preview", description=preview.__doc__)
+    (settings,) = parse([PreviewConfig], argv, prog="jpllm data preview", description=preview.__doc__)
     from rich.console import Console
 
     from jpllm.data.clean import preview as previewing
@@ -131,7 +132,7 @@ def preview(argv: Sequence[str]) -> None:
 
 def dedup(argv: Sequence[str]) -> None:
     """List the documents that repeat earlier ones; packing leaves them out (key exclude)."""
-    files, settings = config.parse([DedupFiles, DedupConfig], argv, prog="jpllm data dedup", description=dedup.__doc__)
+    files, settings = parse([DedupFiles, DedupConfig], argv, prog="jpllm data dedup", description=dedup.__doc__)
     from jpllm.data.dedup.drop_list import write_drop_list
     from jpllm.data.dedup.duplicates import find_duplicates
     from jpllm.data.documents import documents_in_place
@@ -150,7 +151,7 @@ def dedup(argv: Sequence[str]) -> None:
 
 def contamination(argv: Sequence[str]) -> None:
     """Look for the items of benchmarks in training texts, and list those that are there."""
-    files, settings = config.parse(
+    files, settings = parse(
         [ContaminationFiles, ContaminationConfig],
         argv,
         prog="jpllm data contamination",
@@ -185,7 +186,7 @@ def contamination(argv: Sequence[str]) -> None:
 
 def jglue(argv: Sequence[str]) -> None:
     """Fetch the official files of JGLUE and JCoLA, and check that they are as published."""
-    (settings,) = config.parse([JglueConfig], argv, prog="jpllm data jglue", description=jglue.__doc__)
+    (settings,) = parse([JglueConfig], argv, prog="jpllm data jglue", description=jglue.__doc__)
     from jpllm.evaluation.jglue import files
 
     for remote in files.files_of(settings.tasks):
@@ -196,7 +197,7 @@ def jglue(argv: Sequence[str]) -> None:
 
 def builtin(argv: Sequence[str]) -> None:
     """Write the built-in corpus: Japanese texts, instruction rows and labelled sentences."""
-    (settings,) = config.parse([BuiltinConfig], argv, prog="jpllm data builtin", description=builtin.__doc__)
+    (settings,) = parse([BuiltinConfig], argv, prog="jpllm data builtin", description=builtin.__doc__)
     from jpllm.demo import builtin as corpus
 
     rows = {

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jpllm import config
-from jpllm.config import option
+from jpllm.config.parse import parse
+from jpllm.config.settings import option
 
 EXIT_NOT_READY = 1
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -22,7 +22,7 @@ class DoctorConfig:
 
 def doctor(argv: Sequence[str]) -> None:
     """Look whether this machine is ready to train, and say what to do where it is not."""
-    (settings,) = config.parse(
+    (settings,) = parse(
         [DoctorConfig],
         argv,
         prog="jpllm doctor",

@@ -9,9 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jpllm import config, runtime
+from jpllm import runtime
 from jpllm.commands.card import read_run
-from jpllm.config import REQUIRED, ConfigError, option
+from jpllm.config.parse import ConfigError, parse
+from jpllm.config.settings import REQUIRED, option
 from jpllm.runtime import InputError
 from jpllm.sharing.card.compose import CARD_NAME, CardConfig
 from jpllm.sharing.export import Dtype
@@ -57,7 +58,7 @@ class ExportConfig:
 
 def export(argv: Sequence[str]) -> None:
     """Make a clean folder of a run's model, prove it, and on request push it."""
-    settings, card = config.parse(
+    settings, card = parse(
         [ExportConfig, CardConfig],
         argv,
         prog="jpllm export",

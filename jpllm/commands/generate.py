@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jpllm import config, runtime
-from jpllm.config import REQUIRED, option
+from jpllm import runtime
+from jpllm.config.parse import parse
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.read.formats import ReadProgress, read_rows
 from jpllm.data.read.quarantine import BadRow
 from jpllm.data.read.sources import SourceConfig
@@ -39,7 +40,7 @@ class GenerateConfig:
     output: Path | None = option(None, "File for the answers: .json with all that is known, .md as a table.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """There is something to do, and every setting acts."""
+        """Refuse settings that leave nothing to do, or that would be ignored."""
         if not self.model:
             yield "model", "name at least one"
         if len(set(self.model)) < len(self.model):
@@ -54,7 +55,7 @@ class GenerateConfig:
 
 def generate(argv: Sequence[str]) -> None:
     """Answer prompts with trained models, side by side where there are several."""
-    settings, sampling = config.parse(
+    settings, sampling = parse(
         [GenerateConfig, SamplingConfig], argv, prog="jpllm generate", description=generate.__doc__
     )
     from jpllm.tokenizer.load import load
@@ -80,10 +81,10 @@ def generate(argv: Sequence[str]) -> None:
 
 
 def _prompts_of(file: Path) -> Iterator[str]:
-    """The prompts of a file; empty lines of a text file are none.
+    """Yield the prompts of a file; empty lines of a text file are skipped.
 
     Raises:
-        InputError: a row has no prompt, or the file has none at all.
+        InputError: a row has no prompt, or the whole file has none.
     """
     key = "prompt" if ".jsonl" in file.name else "text"
     num_prompts = 0

@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
-from jpllm import config, runtime
+from jpllm import runtime
 from jpllm.commands import plan_rows, plan_texts
 from jpllm.commands.planning import Asked, PlanConfig
+from jpllm.config.parse import parse
 from jpllm.models.presets import PRESETS, ModelConfig
 from jpllm.runtime import InputError
 from jpllm.training.hardware import HardwareConfig
@@ -27,7 +28,7 @@ def plan(argv: Sequence[str]) -> None:
     given = words_by_key(argv)
     recipe = next(iter(given.get("recipe", [])), "pretraining")
     configuration = CONFIGURATIONS.get(recipe, plan_texts.CONFIGURATION)  # of another one parse says what there is
-    hardware_config, planned, *keys = config.parse(
+    hardware_config, planned, *keys = parse(
         configuration,
         argv,
         prog="jpllm plan",

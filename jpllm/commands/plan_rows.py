@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from jpllm.commands.plan_row_budgets import instruct_budget, label_budget
 from jpllm.commands.plan_texts import PlannedModel, load_tokenizer, transformers_config
 from jpllm.commands.planning import Asked, PlanConfig
-from jpllm.config import REQUIRED, option
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.conversations.layouts import InstructDataConfig
 from jpllm.data.labels.rows import LabelledDataConfig
 from jpllm.evaluation.generate import SamplingConfig
@@ -84,7 +84,7 @@ def instructions(
 ) -> Asked:
     """A run of conversations, encoded here where they and the tokenizer are there."""
     from jpllm.models.learned import Learned
-    from jpllm.tokenizer.pad import ensure_pad_token
+    from jpllm.tokenizer.special_tokens import ensure_pad_token
 
     tokenizer = load_tokenizer(recipe.tokenizer, model)
     architecture = transformers_config(model, tokenizer, data.sequence_length)
@@ -117,7 +117,7 @@ def labels(
     from jpllm.models.build import context_length
     from jpllm.models.classifier import is_encoder
     from jpllm.models.learned import Learned, empty_model
-    from jpllm.tokenizer.pad import ensure_pad_token
+    from jpllm.tokenizer.special_tokens import ensure_pad_token
     from jpllm.training.classifier_plan import longest_sequence, way_of_rows
 
     tokenizer = load_tokenizer(recipe.tokenizer, model)
@@ -192,7 +192,7 @@ def _label_splits(
     """The rows as the recipe takes them; None where there is no tokenizer yet, or a file of them."""
     from jpllm.data.labels.encoding import encode_splits
     from jpllm.data.labels.splits import read_splits
-    from jpllm.tokenizer.boundaries import mark_boundaries
+    from jpllm.tokenizer.special_tokens import mark_boundaries
 
     files = filter(None, (data.train_file, data.validation_file, data.test_file))
     if tokenizer is None or not all(file.is_file() for file in files):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jpllm.commands.planning import Asked, PlanConfig
-from jpllm.config import option
-from jpllm.config_types import suggest
+from jpllm.config.settings import option
+from jpllm.config.types import suggest
 from jpllm.data.blocks.masking import MASKED_SHARE
 from jpllm.data.corpus import DataConfig
 from jpllm.data.read.sources import SourceConfig

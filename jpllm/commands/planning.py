@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jpllm.config import option
+from jpllm.config.settings import option
 from jpllm.runtime import InputError
 from jpllm.training.arguments import TrainingConfig
 from jpllm.training.hardware import Hardware, HardwareConfig

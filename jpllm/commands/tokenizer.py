@@ -7,15 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jpllm import config, runtime
-from jpllm.config import REQUIRED, option
+from jpllm import runtime
+from jpllm.config.parse import parse
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.documents import read_documents
 from jpllm.data.read.sources import SourceConfig
 from jpllm.runtime import InputError
-from jpllm.tokenizer.extend import ExtendConfig
-from jpllm.tokenizer.train import TokenizerConfig
+from jpllm.tokenizer.extend.text import ExtendConfig
+from jpllm.tokenizer.train import TokenizerConfig, train_and_export
 
-_MAX_SCORED_LENGTH, _SCORED_BATCH_SIZE = 2048, 8  # so that logits of a few hundred MB are held
+_MAX_SCORED_LENGTH, _SCORED_BATCH_SIZE = 2048, 8  # logits of a batch take a few hundred MB
 
 
 @dataclass
@@ -62,11 +63,9 @@ class ExtendFiles:
 
 def train(argv: Sequence[str]) -> None:
     """Train a SentencePiece tokenizer and export it for Hugging Face, ids proved equal."""
-    files, settings = config.parse(
+    files, settings = parse(
         [TokenizerFiles, TokenizerConfig], argv, prog="jpllm tokenizer train", description=train.__doc__
     )
-    from jpllm.tokenizer.export import train_and_export
-
     num_proved = train_and_export(_texts(files.input), settings, files.output_dir)
     runtime.announce(
         f"tokenizer {files.output_dir}: ids equal SentencePiece's on the beginnings of {num_proved:,} documents"
@@ -75,7 +74,7 @@ def train(argv: Sequence[str]) -> None:
 
 def convert(argv: Sequence[str]) -> None:
     """Export a SentencePiece .model as a Hugging Face tokenizer folder, ids proved equal."""
-    (files,) = config.parse([ConvertConfig], argv, prog="jpllm tokenizer convert", description=convert.__doc__)
+    (files,) = parse([ConvertConfig], argv, prog="jpllm tokenizer convert", description=convert.__doc__)
     from jpllm.tokenizer import convert as conversion
 
     conversion.convert(files.input, files.output_dir)
@@ -84,7 +83,7 @@ def convert(argv: Sequence[str]) -> None:
 
 def report(argv: Sequence[str]) -> None:
     """Compare tokenizers on the same texts: length, bytes, kanji, digits, white space."""
-    (settings,) = config.parse([ReportConfig], argv, prog="jpllm tokenizer report", description=report.__doc__)
+    (settings,) = parse([ReportConfig], argv, prog="jpllm tokenizer report", description=report.__doc__)
     from jpllm.tokenizer import report as reporting
     from jpllm.tokenizer.load import load
 
@@ -101,19 +100,19 @@ def report(argv: Sequence[str]) -> None:
 
 def extend(argv: Sequence[str]) -> None:
     """Add Japanese pieces to a tokenizer, all old ids kept, and rows for them to its model."""
-    files, settings = config.parse(
+    files, settings = parse(
         [ExtendFiles, ExtendConfig], argv, prog="jpllm tokenizer extend", description=extend.__doc__
     )
     from jpllm.data.corpus import choose_documents
     from jpllm.data.shards.pack import is_held_out
-    from jpllm.tokenizer import extend as extension
+    from jpllm.tokenizer.extend.extend import extend as extend_tokenizer
 
     def documents(held_out: bool) -> Iterator[str]:
         fraction = files.held_out_fraction if files.model else 0.0
         return (text for text in _texts(files.input) if is_held_out(text, fraction) == held_out)
 
     with runtime.new_folder(files.output_dir) as folder:  # the tokenizer and the model appear together
-        extension.extend(files.tokenizer, documents(held_out=False), settings, folder)
+        extend_tokenizer(files.tokenizer, documents(held_out=False), settings, folder)
         if files.model:
             chosen = choose_documents(documents(held_out=True), files.held_out_bytes)
             _grow_model(files.model, files.tokenizer, folder, chosen)
@@ -121,7 +120,7 @@ def extend(argv: Sequence[str]) -> None:
 
 
 def _grow_model(name: str, tokenizer: str, folder: Path, documents: list[str]) -> None:
-    """Save the model beside its extended tokenizer in `folder`; announce bits per byte before and after."""
+    """Save the model with rows for the new pieces into `folder`; announce bits per byte before and after."""
     from transformers import AutoConfig
 
     from jpllm.data.corpus import encode_text
@@ -129,8 +128,8 @@ def _grow_model(name: str, tokenizer: str, folder: Path, documents: list[str]) -
     from jpllm.models.build import context_length, load_trained
     from jpllm.models.resize import grow_embeddings
     from jpllm.tokenizer.encoder import corpus_encoder
-    from jpllm.tokenizer.extend import first_new_id, old_pieces
     from jpllm.tokenizer.load import load
+    from jpllm.tokenizer.pieces import first_new_id, old_ids_of_new_pieces
 
     if not documents:
         raise InputError("held_out_fraction: no document is left to score the model on; raise it or give more texts")
@@ -143,7 +142,7 @@ def _grow_model(name: str, tokenizer: str, folder: Path, documents: list[str]) -
     ):
         model = load_trained(name)
         if method:
-            grow_embeddings(model, old_pieces(old, new), first_new_id=first_new_id(old), method=method)
+            grow_embeddings(model, old_ids_of_new_pieces(old, new), first_new_id=first_new_id(old), method=method)
         encoder = corpus_encoder(new if method else old, path)
         (score,) = perplexity.score(
             model,

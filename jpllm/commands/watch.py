@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jpllm import config
-from jpllm.config import REQUIRED, option
+from jpllm.config.parse import parse
+from jpllm.config.settings import REQUIRED, option
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class WatchConfig:
 
 def watch(argv: Sequence[str]) -> None:
     """Watch a run: progress, curves, memory, samples and warnings."""
-    (settings,) = config.parse(
+    (settings,) = parse(
         [WatchConfig],
         argv,
         prog="jpllm watch",

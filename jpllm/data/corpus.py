@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from jpllm.config import REQUIRED, option
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.blocks.blend import slots_per_cycle
 from jpllm.data.documents import read_documents
 from jpllm.data.read.jsonl import write_jsonl

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jpllm.config import option
+from jpllm.config.settings import option
 from jpllm.models.build import context_length
 from jpllm.runtime import InputError
-from jpllm.tokenizer.chat_template import encode_to_answer
+from jpllm.tokenizer.chat_template import encode_chat_prompt
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 
 def encode_instruction(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """Return the ids of a prompt as the only message of a conversation, by the tokenizer's chat template."""
-    return encode_to_answer(tokenizer, [{"role": "user", "content": prompt}])
+    return encode_chat_prompt(tokenizer, [{"role": "user", "content": prompt}])
 
 
 def generate(

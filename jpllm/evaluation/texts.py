@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jpllm import runtime
-from jpllm.config import option
+from jpllm.config.settings import option
 from jpllm.data.corpus import choose_documents, encode_text
 from jpllm.data.documents import read_documents
 from jpllm.data.read.sources import SourceConfig

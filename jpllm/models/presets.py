@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from jpllm.config import option
-from jpllm.config_types import suggest
+from jpllm.config.settings import option
+from jpllm.config.types import suggest
 
 Architecture = Literal["gpt2", "gpt_neox", "llama", "bert"]
 

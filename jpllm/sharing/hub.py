@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jpllm.config_types import suggest
+from jpllm.config.types import suggest
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:

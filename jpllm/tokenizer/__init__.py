@@ -1,1 +1,1 @@
-"""Train a SentencePiece tokenizer, convert it for Hugging Face, and load tokenizers for encoding a corpus."""
+"""Train, convert, extend, compare and load tokenizers, and encode corpora and conversations with them."""

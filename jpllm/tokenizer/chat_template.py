@@ -1,8 +1,8 @@
-"""Chat templates, and conversations as ids: what is learned of them, and the same ids in training and in use.
+"""Set chat templates, and encode conversations into the same ids in training and in use.
 
-A conversation is encoded in segments, each on its own: what is given (system, user, and the words around them), and
-each answer with its EOS. Ids of an answer do not depend on what stands before it, so a model that is asked later, with
-nothing behind the prompt, sees what it saw in training.
+A conversation is encoded in segments, each on its own: what is given (system and user messages, and the words of the
+template around them), and each answer with its EOS. So the ids of a prompt do not depend on the answer behind it, and
+a model that is asked later, with nothing behind the prompt, sees what it saw in training.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ TEMPLATES = {"alpaca-ja": _ALPACA, "chat": _CHAT}
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a conversation; `is_learned` for an answer, which ends with the EOS."""
+    """Part of a rendered conversation: an answer, which ends with the EOS and `is_learned`, or what is given."""
 
     text: str
     is_learned: bool
 
 
 def set_template(tokenizer: PreTrainedTokenizerFast, name: TemplateName) -> None:
-    """Give the tokenizer a template; it is saved with it. "own" keeps the one that it has.
+    """Give the tokenizer a chat template, which is saved with it; "own" keeps the template that it has.
 
     Raises:
-        InputError: "own", and there is none.
+        InputError: the name is "own", and the tokenizer has no template.
     """
     if name == "own":
         if not tokenizer.chat_template:
@@ -74,10 +74,10 @@ def set_template(tokenizer: PreTrainedTokenizerFast, name: TemplateName) -> None
 
 
 def segments(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]) -> list[Segment]:
-    """The rendered conversation up to its last answer, in parts that alternate between given and learned.
+    """Return the rendered conversation up to its last answer, cut where given text and answers meet.
 
     Raises:
-        InputError: the template does not end its answers with the EOS, or writes what came before anew with each turn.
+        InputError: the template does not end its answers with the EOS, or changes earlier turns when a turn is added.
     """
     found: list[Segment] = []
     done = ""
@@ -103,7 +103,7 @@ def segments(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]) ->
 
 
 def encode_segment(tokenizer: PreTrainedTokenizerFast, segment: Segment) -> list[int]:
-    """Ids of one segment; of an answer the words, and the EOS as one id."""
+    """Return the ids of one segment; an answer gets the ids of its words and one id for the EOS."""
     if not segment.is_learned:
         return tokenizer(segment.text, add_special_tokens=False, verbose=False)["input_ids"]
     words = segment.text.removesuffix(tokenizer.eos_token)
@@ -113,7 +113,7 @@ def encode_segment(tokenizer: PreTrainedTokenizerFast, segment: Segment) -> list
 def encode_conversation(
     tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]
 ) -> tuple[list[int], list[bool]]:
-    """Ids of a conversation up to the EOS of its last answer, and which of them are learned."""
+    """Return the ids of a conversation up to the EOS of its last answer, and for each id whether it is learned."""
     ids: list[int] = []
     learned: list[bool] = []
     for segment in segments(tokenizer, messages):
@@ -124,9 +124,9 @@ def encode_conversation(
 
 
 def special_token_in(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]) -> str | None:
-    """A special token that the words of a message would be read as; None where there is none.
+    """Return a special token that a part of a message would be encoded as, or None.
 
-    Someone who writes </s> in a message would otherwise end the conversation, or teach the model to.
+    A user who types </s> in a message would otherwise end the conversation, or teach the model to end it.
     """
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     for message in messages:
@@ -136,15 +136,15 @@ def special_token_in(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Mess
     return None
 
 
-def encode_to_answer(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]) -> list[int]:
-    """Ids of a conversation that the model is to answer, as in training: the last message is the user's."""
+def encode_chat_prompt(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]) -> list[int]:
+    """Return the ids of a conversation that the model is to answer, as in training; the last message is the user's."""
     before = segments(tokenizer, messages)
-    rest = render(tokenizer, messages, add_generation_prompt=True)[len("".join(part.text for part in before)) :]
-    return [i for part in [*before, Segment(rest, False)] for i in encode_segment(tokenizer, part)]
+    rest = render(tokenizer, messages, add_generation_prompt=True)[len("".join(segment.text for segment in before)) :]
+    return [i for segment in [*before, Segment(rest, False)] for i in encode_segment(tokenizer, segment)]
 
 
 def render(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
-    """The conversation as one text.
+    """Return the conversation as one text, written by the chat template.
 
     Raises:
         InputError: the template refuses the messages.

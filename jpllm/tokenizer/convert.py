@@ -16,7 +16,7 @@ import json
 import shutil
 import typing
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 from jpllm import runtime
@@ -34,8 +34,7 @@ from jpllm.tokenizer.model_file import (
     SentencePieceModel,
     read_model,
 )
-from jpllm.tokenizer.proof import NASTY_STRINGS, first_difference
-from jpllm.tokenizer.train import without_surrogates
+from jpllm.tokenizer.proof import NASTY_STRINGS, verify
 
 if typing.TYPE_CHECKING:
     from tokenizers import Tokenizer, models
@@ -44,15 +43,16 @@ if typing.TYPE_CHECKING:
 _RESERVED = (UNKNOWN, CONTROL, BYTE)
 _NFKC_RULES = ("nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf")
 _HIDDEN_PREFIX, _HIDDEN_TILDE = "\U0001fffe", "\U0001ffff"  # noncharacters: no text has them
-_BATCH_TEXTS = 1000
 
 
 def convert(model_file: Path, output_dir: Path, proof_texts: Iterable[str] = ()) -> None:
     """Write a tokenizer folder with the model's ids; the model itself goes with it as `tokenizer.model`.
 
-    The folder appears complete or not at all, after `verify` on NASTY_STRINGS and `proof_texts`. Raises InputError
-    when the file is no SentencePiece model, the model uses what cannot be reproduced exactly, or `output_dir` is in
-    use.
+    The folder appears complete or not at all, after `verify` has passed on NASTY_STRINGS and `proof_texts`.
+
+    Raises:
+        InputError: the file is no SentencePiece model, the model uses what cannot be reproduced exactly, or
+            `output_dir` is in use.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -73,33 +73,8 @@ def convert(model_file: Path, output_dir: Path, proof_texts: Iterable[str] = ())
         verify(folder, chain(NASTY_STRINGS, proof_texts))
 
 
-def verify(folder: Path, texts: Iterable[str]) -> int:
-    """Number of texts for which AutoTokenizer gives the ids and the decoded text that SentencePiece gives.
-
-    Reads the folder afresh, and each text without its lone surrogates. Raises InputError at the first text that
-    differs, with both lists of ids.
-    """
-    from sentencepiece import SentencePieceProcessor
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    reference = SentencePieceProcessor(model_file=str(folder / MODEL_FILE_NAME))
-    remaining = map(without_surrogates, texts)
-    num_texts = 0
-    while batch := list(islice(remaining, _BATCH_TEXTS)):
-        encoded = tokenizer(batch, add_special_tokens=False)["input_ids"]
-        if found := first_difference(reference, batch, encoded):
-            raise InputError(f"{folder}: the tokenizer is not SentencePiece's: {found}")
-        for text, ids in zip(batch, encoded, strict=True):
-            decoded, expected = tokenizer.decode(ids), reference.decode(ids)
-            if decoded != expected and reference.unk_id() not in ids:  # SentencePiece shows unknown as " ⁇ "
-                raise InputError(f"{folder}: {text!r}: {ids} decode to {decoded!r}, SentencePiece: {expected!r}")
-        num_texts += len(batch)
-    return num_texts
-
-
 def _problems(model: SentencePieceModel) -> Iterator[str]:
-    """What the model uses that the conversion does not reproduce, a sentence for each."""
+    """Yield a sentence for each thing that the model uses and the conversion does not reproduce."""
     if model.algorithm not in (UNIGRAM, BPE):
         yield "its model_type is not unigram or bpe"
     if model.rule not in ("identity", *_NFKC_RULES):
@@ -123,7 +98,7 @@ def _problems(model: SentencePieceModel) -> Iterator[str]:
 
 
 def _backend(model: SentencePieceModel) -> Tokenizer:
-    """The model as a `tokenizers.Tokenizer`; its control pieces and unknown are special tokens."""
+    """Return the model as a `tokenizers.Tokenizer`, with its control pieces and its unknown piece as special tokens."""
     from tokenizers import Regex, Tokenizer, decoders, normalizers
 
     backend = Tokenizer(_unigram(model) if model.algorithm == UNIGRAM else _bpe(model))
@@ -153,7 +128,7 @@ def _backend(model: SentencePieceModel) -> Tokenizer:
 
 
 def _character_normalizer(model: SentencePieceModel) -> Normalizer:
-    """The part of SentencePiece's normalizer that maps characters.
+    """Return the part of SentencePiece's normalizer that maps characters.
 
     `Precompiled` looks at one grapheme at a time and misses what spans more (カ and a half-width dakuten), so
     NFKC comes first. The nmt rules keep the full-width tilde that NFKC would change.
@@ -186,7 +161,7 @@ def _unigram(model: SentencePieceModel) -> models.Unigram:
 
 
 def _bpe(model: SentencePieceModel) -> models.BPE:
-    """Any two neighbours whose union is a piece may merge, the union with the best score first."""
+    """Return a BPE that merges any two neighbours whose union is a piece, the union with the best score first."""
     from tokenizers import models
 
     scores = {piece.text: piece.score for piece in model.pieces if piece.kind == NORMAL}
@@ -202,7 +177,7 @@ def _bpe(model: SentencePieceModel) -> models.BPE:
 
 
 def _name_portable_class(config_file: Path) -> None:
-    """Name the class as transformers 4 knows it, too; 5 reads both names alike."""
+    """Write the class under a name that transformers 4 knows too; version 5 reads both names alike."""
     config = json.loads(config_file.read_text(encoding="utf-8"))
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     config_file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

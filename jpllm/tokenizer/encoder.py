@@ -1,7 +1,7 @@
 """Encode a corpus fast, and never into control ids.
 
-SentencePiece encodes 5 to 19 times as fast as tokenizers, so it does the corpus where the folder has its model and
-its ids are proven equal. Corpus text never becomes a control id, whatever somebody typed in it.
+SentencePiece encodes 5 to 19 times as fast as tokenizers, so it encodes the corpus wherever the folder has its model
+and its ids are proved equal. Text of a corpus never becomes a control id, whatever somebody typed in it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 from jpllm import runtime
 from jpllm.tokenizer.load import fingerprint, sentencepiece_file
 from jpllm.tokenizer.model_file import read_model
+from jpllm.tokenizer.pieces import without_surrogates
 from jpllm.tokenizer.proof import NASTY_STRINGS, first_difference
-from jpllm.tokenizer.train import without_surrogates
 
 if typing.TYPE_CHECKING:
     import numpy as np
@@ -37,13 +37,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CorpusEncoder:
-    """Encodes corpora and says what its ids depend on.
+    """Encode texts of a corpus, and identify what the ids depend on.
 
     Attributes:
         encode: texts → one int32 id array each, without special tokens.
-        eos_token_id: to be written once after each document.
-        vocab_size: all ids are below it.
-        fingerprint: changes whenever an id would.
+        eos_token_id: the id that is written once after each document.
+        vocab_size: a number above all ids.
+        fingerprint: a hash that changes whenever an id would.
     """
 
     encode: Encode
@@ -53,11 +53,11 @@ class CorpusEncoder:
 
 
 def corpus_encoder(tokenizer: PreTrainedTokenizerFast, path: str | Path) -> CorpusEncoder:
-    """The fastest exact encoder of a tokenizer that was loaded from `path`.
+    """Return the fastest exact encoder of a tokenizer that was loaded from `path`.
 
-    If that is a folder with a SentencePiece model whose ids equal the tokenizer's, on NASTY_STRINGS and on the first
-    documents to encode, that model does the work. No special token is added, what somebody typed never becomes a
-    control id, and lone surrogates are left out.
+    A SentencePiece model in the folder `path` does the work if its ids equal the tokenizer's on NASTY_STRINGS and on
+    the first documents to encode. No special token is added, typed text never becomes a control id, and lone
+    surrogates are left out.
     """
     return CorpusEncoder(
         encode=_fastest_encode(tokenizer, path),
@@ -88,8 +88,7 @@ def _fastest_encode(tokenizer: PreTrainedTokenizerFast, path: str | Path) -> Enc
 
 
 def _proven_on_first_documents(processor: SentencePieceProcessor, encode: Encode, model_file: Path) -> Encode:
-    """Encoding with SentencePiece, if it agrees with `encode` on the first documents that come; else `encode`."""
-
+    """Return a function that encodes with SentencePiece if that agrees with `encode` on the first documents."""
     import numpy as np
 
     may_cut = _newlines_stand_alone(processor, model_file)
@@ -117,7 +116,7 @@ def _proven_on_first_documents(processor: SentencePieceProcessor, encode: Encode
 
 
 def _newlines_stand_alone(processor: SentencePieceProcessor, model_file: Path) -> bool:
-    """Whether the ids of a text are those of its lines one after another, each with its newline."""
+    """Return whether a text can be encoded line by line, each line with its newline, into the same ids."""
     model = read_model(model_file)
     return (
         not model.has_dummy_prefix
@@ -128,10 +127,10 @@ def _newlines_stand_alone(processor: SentencePieceProcessor, model_file: Path) -
 
 
 def _chunks(text: str, may_cut: bool) -> list[str]:
-    """The text in chunks of whole lines, of `_CHUNK_CHARACTERS` or a little more.
+    """Cut the text into chunks of whole lines, each of at least `_CHUNK_CHARACTERS` characters but for the last one.
 
-    In a chunk of this size SentencePiece's sums of scores, in 32 bits, are exact (`model_file.with_exact_scores`);
-    and the cores share a long document.
+    SentencePiece's sums of scores, in 32 bits, are exact in a chunk of this size (`model_file.with_exact_scores`), and
+    several cores can share a long document.
     """
     chunks, begin = [], 0
     while may_cut and (end := text.find("\n", begin + _CHUNK_CHARACTERS) + 1):
@@ -141,7 +140,7 @@ def _chunks(text: str, may_cut: bool) -> list[str]:
 
 
 def _first_characters(texts: list[str]) -> list[str]:
-    """The texts up to `_NUM_PROOF_CHARACTERS` characters in all."""
+    """Return the first texts, cut off at `_NUM_PROOF_CHARACTERS` characters in all."""
     sample: list[str] = []
     num_left = _NUM_PROOF_CHARACTERS
     for text in texts:
@@ -170,10 +169,10 @@ def _backend_encode(tokenizer: PreTrainedTokenizerFast) -> Encode:
 
 
 def _without_special_tokens(backend: Tokenizer) -> Tokenizer:
-    """A copy that has the same ids for text, and no special token that a text could spell.
+    """Return a copy that gives text the same ids, but has no special token that a text could spell.
 
-    Special tokens stand in two places: in the list of added tokens, and in the vocabulary, where a unigram model
-    can choose one by its score. The first is emptied of them; in the second each gets a name nobody can type.
+    Special tokens stand in two places: in the list of added tokens, from which they are removed, and in the vocabulary,
+    where a unigram model can choose one by its score and where each gets a name that nobody can type.
     """
     from tokenizers import Tokenizer
 

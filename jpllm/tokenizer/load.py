@@ -1,4 +1,4 @@
-"""Load and save a tokenizer folder, and tell tokenizers apart."""
+"""Load and save a tokenizer folder, and compute the fingerprint of a tokenizer."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ _DESCRIBING_FILES = ("config.json", "tokenizer_config.json", "tokenizer.json")
 
 
 def load(path: str | Path, needs_eos: bool = True) -> PreTrainedTokenizerFast:
-    """The tokenizer of a folder, or of a model on the Hugging Face Hub.
+    """Load the tokenizer of a folder, or of a model on the Hugging Face Hub.
 
     A folder is read without the network; one with only GPT-2's `vocab.json` and `merges.txt` is read as GPT-2's.
-    Raises InputError when there is none, when it is a bare SentencePiece model (AutoTokenizer would load it with
-    wrong ids), or when it has no fast backend, or no EOS token though `needs_eos`.
+
+    Raises:
+        InputError: there is no tokenizer, it is a bare SentencePiece model (AutoTokenizer would give wrong ids), it has
+            no fast backend, or it has no EOS token though `needs_eos`.
     """
     from transformers import AutoTokenizer, GPT2TokenizerFast
 
@@ -50,9 +52,9 @@ def save(tokenizer: PreTrainedTokenizerFast, path: str | Path, folder: Path) -> 
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
-    """SHA-256 (hex) of what determines the ids of a corpus; the same after saving and loading again."""
+    """Return the SHA-256 (hex) of what determines the ids of a corpus; saving and loading do not change it."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    for state in ("truncation", "padding"):  # left behind by the latest call, and not used for a corpus
+    for state in ("truncation", "padding"):  # set by the latest call, and not used for a corpus
         backend.pop(state, None)
     special_ids = [getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad", "unk")]
     return hashlib.sha256(json.dumps([backend, special_ids], sort_keys=True).encode()).hexdigest()
@@ -78,13 +80,13 @@ def _refuse_missing_or_bare(path: Path) -> None:
 
 
 def _is_local(path: Path) -> bool:
-    """Whether a path that is no folder cannot be meant as NAME or OWNER/NAME on the Hub."""
+    """Return whether a path that is no folder cannot be meant as NAME or OWNER/NAME on the Hub."""
     is_in_a_folder = len(path.parts) == 2 and path.parent.is_dir()
     return path.exists() or path.is_absolute() or len(path.parts) > 2 or is_in_a_folder
 
 
 def sentencepiece_file(folder: Path) -> Path | None:
-    """`tokenizer.model`, or else the only file whose name ends so."""
+    """Return `tokenizer.model` in the folder, or else its only `.model` file; None without either."""
     if (folder / MODEL_FILE_NAME).is_file():
         return folder / MODEL_FILE_NAME
     files = list(folder.glob("*.model")) if folder.is_dir() else []

@@ -21,7 +21,11 @@ _SCORE_GRID = 2.0**-9
 
 
 def read_model(model_file: Path) -> SentencePieceModel:
-    """Raises InputError when the file is missing or no SentencePiece model."""
+    """Read a SentencePiece model.
+
+    Raises:
+        InputError: the file is missing, or is no SentencePiece model.
+    """
     from sentencepiece import SentencePieceProcessor
 
     if not model_file.is_file():
@@ -36,7 +40,7 @@ def read_model(model_file: Path) -> SentencePieceModel:
 
 
 def message_fields(message: bytes) -> Iterator[tuple[int, int | float | bytes]]:
-    """(number, value) of each field of a protocol buffer message.
+    """Yield (number, value) of each field of a protocol buffer message.
 
     Source: https://protobuf.dev/programming-guides/encoding/.
     """
@@ -71,7 +75,7 @@ class _Piece(typing.NamedTuple):
 
 
 class SentencePieceModel:
-    """What the conversion needs of a model; field numbers and defaults are those of sentencepiece_model.proto."""
+    """Hold what a conversion needs of a model; field numbers and defaults are those of sentencepiece_model.proto."""
 
     def __init__(self, content: bytes, processor: SentencePieceProcessor) -> None:
         messages: dict[int, list[dict]] = {1: [], 2: [{}], 3: [{}], 5: [{}]}
@@ -95,7 +99,7 @@ class SentencePieceModel:
 
 
 def with_pieces(content: bytes, num_pieces: int, pieces: Iterable[tuple[str, float]]) -> bytes:
-    """The model file with pieces added and its own count of them (trainer_spec.vocab_size) set.
+    """Return the model file with pieces added and its own count of them (trainer_spec.vocab_size) set.
 
     A repeated field of a protocol buffer message is continued by what is appended, and the last value of a single one
     counts. Source: https://protobuf.dev/programming-guides/encoding/, sentencepiece_model.proto.
@@ -109,7 +113,7 @@ def with_pieces(content: bytes, num_pieces: int, pieces: Iterable[tuple[str, flo
 
 
 def with_exact_scores(content: bytes) -> bytes:
-    """The file of a unigram model with scores whose sums are exact in 32 bits up to 32,768, some 4,000 tokens.
+    """Return the file of a unigram model with scores whose sums are exact in 32 bits up to 32,768, some 4,000 tokens.
 
     Where two segmentations of a text have the same pieces in another order, rounding decides between them, and it
     differs between SentencePiece, which adds in 32 bits, and tokenizers, which adds in 64. So scores become multiples
@@ -131,7 +135,7 @@ def with_exact_scores(content: bytes) -> bytes:
 
 
 def without_paths(content: bytes) -> bytes:
-    """The model file without the names of the files that it was trained on and written to: fields of trainer_spec."""
+    """Return the model file without the names of the files that it was trained on and written to."""
     fields = []
     for number, value in message_fields(content):
         if number == 2:

@@ -1,11 +1,16 @@
-"""Compare the ids of a tokenizer with those of SentencePiece."""
+"""Prove that a tokenizer gives the ids that SentencePiece gives, on strings that are likely to differ and on texts."""
 
 from __future__ import annotations
 
 import typing
 import unicodedata
-from collections.abc import Sequence
-from itertools import zip_longest
+from collections.abc import Iterable, Sequence
+from itertools import islice, zip_longest
+from pathlib import Path
+
+from jpllm.runtime import InputError
+from jpllm.tokenizer.load import MODEL_FILE_NAME
+from jpllm.tokenizer.pieces import without_surrogates
 
 if typing.TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -28,14 +33,42 @@ NASTY_STRINGS = (
 
 _FLOAT32_TOLERANCE = 1e-5
 _MAX_SHOWN = 200
+_BATCH_TEXTS = 1000
+
+
+def verify(folder: Path, texts: Iterable[str]) -> int:
+    """Return the number of texts, for all of which AutoTokenizer encodes and decodes as SentencePiece does.
+
+    The tokenizer is loaded from the folder. Lone surrogates are taken out of the texts.
+
+    Raises:
+        InputError: the first text that differs, with both lists of ids.
+    """
+    from sentencepiece import SentencePieceProcessor
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    reference = SentencePieceProcessor(model_file=str(folder / MODEL_FILE_NAME))
+    remaining = map(without_surrogates, texts)
+    num_texts = 0
+    while batch := list(islice(remaining, _BATCH_TEXTS)):
+        encoded = tokenizer(batch, add_special_tokens=False)["input_ids"]
+        if found := first_difference(reference, batch, encoded):
+            raise InputError(f"{folder}: the tokenizer is not SentencePiece's: {found}")
+        for text, ids in zip(batch, encoded, strict=True):
+            decoded, expected = tokenizer.decode(ids), reference.decode(ids)
+            if decoded != expected and reference.unk_id() not in ids:  # SentencePiece shows unknown as " ⁇ "
+                raise InputError(f"{folder}: {text!r}: {ids} decode to {decoded!r}, SentencePiece: {expected!r}")
+        num_texts += len(batch)
+    return num_texts
 
 
 def first_difference(
     reference: SentencePieceProcessor, texts: Sequence[str], encoded: Sequence[Sequence[int]]
 ) -> str | None:
-    """The first text whose ids are not those of the reference, with both lists of ids; None if there is none.
+    """Return the first text whose ids are not those of the reference, with both lists of ids; None if all are.
 
-    The two harmless differences that the docstring of `convert` names do not count.
+    The two harmless differences that the docstring of `jpllm.tokenizer.convert` names do not count.
     """
     has_nfkc = reference.normalize("①").endswith("1")
     for text, ids in zip(texts, encoded, strict=True):
@@ -49,7 +82,7 @@ def first_difference(
 
 
 def _is_tie(reference: SentencePieceProcessor, ids: list[int], others: list[int]) -> bool:
-    """Whether both spell the same text with the same sum of scores, as far as 32 bits can tell."""
+    """Return whether both lists spell the same text with the same sum of scores, as far as 32 bits can tell."""
     if max(*ids, *others, 0) >= len(reference) or reference.decode(ids) != reference.decode(others):
         return False
     score, other_score = (sum(map(reference.get_score, one)) for one in (ids, others))
@@ -57,7 +90,7 @@ def _is_tie(reference: SentencePieceProcessor, ids: list[int], others: list[int]
 
 
 def _shown_difference(text: str, actual: list[int], expected: list[int]) -> str:
-    """Text and both lists of ids; from the first difference on, and not for ever, if they are long."""
+    """Return the text and both lists of ids; of long lists a part that begins at the first difference."""
     begin = 0
     if max(len(actual), len(expected)) > _MAX_SHOWN:
         begin = next(i for i, (one, other) in enumerate(zip_longest(actual, expected)) if one != other)

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from jpllm import markdown
 from jpllm.tokenizer.encoder import corpus_encoder
-from jpllm.tokenizer.joyo import JOYO_KANJI
-from jpllm.tokenizer.pieces import JAPANESE, LETTERS, byte_piece_ids, piece_bytes, whole_characters
+from jpllm.tokenizer.pieces import JAPANESE, JOYO_KANJI, LETTERS, byte_piece_ids, piece_bytes, whole_characters
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +37,7 @@ _SCRIPTS = {
 
 
 def sample(texts: Iterable[str], max_characters: int = DEFAULT_MAX_CHARACTERS) -> list[str]:
-    """The first documents, `max_characters` characters in all, the last one cut off there; reads no further."""
+    """Return the first documents, cut off at `max_characters` characters in all; no further document is read."""
     chosen: list[str] = []
     num_left = max_characters
     for text in texts:
@@ -51,11 +50,11 @@ def sample(texts: Iterable[str], max_characters: int = DEFAULT_MAX_CHARACTERS) -
 
 
 def describe(tokenizer: PreTrainedTokenizerFast, path: str, texts: Sequence[str]) -> dict[str, int | float | str]:
-    """What the tokenizer, loaded from `path`, makes of the texts, by the name of the measure with its unit.
+    """Measure what a tokenizer, loaded from `path`, makes of the texts; return the values by name of the measure.
 
     Shares are between 0 and 1. A byte piece is one that is not whole characters, such as `<0xE3>`; a mixed piece has
     two of: Japanese, other letters, digits, punctuation. A round trip is exact if decoding gives the text back, and is
-    compared again with NFKC on both sides, as tokenizers that normalize text need it. A kanji of the Jōyō table counts
+    compared again with NFKC on both sides, for tokenizers that normalize text. A kanji of the Jōyō table counts
     if it is a piece in the form of the table (塡 剝 頰 𠮟).
     """
     encode = corpus_encoder(tokenizer, path).encode
@@ -72,13 +71,13 @@ def describe(tokenizer: PreTrainedTokenizerFast, path: str, texts: Sequence[str]
 
 
 def rows(columns: Mapping[str, Mapping[str, int | float | str]]) -> list[dict[str, int | float | str]]:
-    """One row per measure (`measure` is its name) with a value for each tokenizer, from `describe` of each by name."""
+    """Return one row per measure (its name is `measure`), from the result of `describe` for each tokenizer by name."""
     measures = next(iter(columns.values()))
     return [{"measure": measure, **{name: column[measure] for name, column in columns.items()}} for measure in measures]
 
 
 def markdown_table(table: Sequence[Mapping[str, int | float | str]]) -> str:
-    """The rows as a Markdown table."""
+    """Return the rows as a Markdown table."""
     return markdown.table(list(table[0]), _texts(table), are_numbers=True)
 
 
@@ -126,7 +125,7 @@ def _kept_white_space(tokenizer: PreTrainedTokenizerFast, encode: Callable) -> l
 
 
 def _pieces(contents: Mapping[int, bytes]) -> dict:
-    """What can be said of the vocabulary alone."""
+    """Measure what depends on the vocabulary alone, and not on texts."""
     texts = {text.removeprefix(" ") for text in map(whole_characters, contents.values()) if text is not None}
     mixed = [text for text in texts if sum(script.search(text) is not None for script in _SCRIPTS.values()) > 1]
     runs = {text for text in texts if len(text) > 1 and len(set(text)) == 1}
@@ -142,7 +141,7 @@ def _pieces(contents: Mapping[int, bytes]) -> dict:
 
 
 def _examples(texts: Iterable[str]) -> str:
-    """The longest texts with their lengths in characters; a run of one character as `―×16`."""
+    """Return the longest texts with their lengths in characters; a run of one character is written `―×16`."""
     longest = sorted(texts, key=lambda text: (-len(text), text))[:_NUM_EXAMPLES]
     shown = (
         f"{_visible(text[0])}×{len(text)}" if len(set(text)) == 1 < len(text) else f"{_visible(text)} ({len(text)})"
@@ -152,7 +151,7 @@ def _examples(texts: Iterable[str]) -> str:
 
 
 def _visible(text: str) -> str:
-    """A text on one line, without characters that cannot be seen."""
+    """Return the text on one line, with characters that cannot be seen written as escapes."""
     shown = (one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
     return "".join(shown).replace(" ", "␣")
 

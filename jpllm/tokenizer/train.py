@@ -1,4 +1,4 @@
-"""Train a SentencePiece model from a stream of documents.
+"""Train a SentencePiece model from a stream of documents, and export it as a Hugging Face tokenizer.
 
 Only `max_sentences` lines are ever in memory, drawn evenly from the whole stream. They are drawn here, because
 SentencePiece draws others in each process. The same documents with the same settings give the same bytes; a
@@ -12,15 +12,18 @@ import logging
 import os
 import random
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from jpllm import runtime
-from jpllm.config import option
+from jpllm.config.settings import option
 from jpllm.runtime import InputError
+from jpllm.tokenizer.convert import convert
 from jpllm.tokenizer.model_file import with_exact_scores
+from jpllm.tokenizer.pieces import without_surrogates
 
 # SentencePiece skips a line of more than 4192 bytes without a word; a character takes 4 bytes at most.
 MAX_LINE_CHARACTERS = 4192 // 4
@@ -31,6 +34,8 @@ RESERVED_LITERALS = "<unk> <pad> <s> </s> <0x0123456789ABCDEF>"
 # SentencePiece marks unknown characters with U+2585 while it trains and skips each line that has one.
 _UNKNOWN_MARK = "\u2585"
 _PROGRESS_INTERVAL_DOCUMENTS = 100
+MAX_PROOF_DOCUMENTS = 2000
+MAX_PROOF_CHARACTERS = 1000
 
 _PUBLISHED_SETTINGS = {
     "remove_extra_whitespaces": True,
@@ -62,13 +67,36 @@ _PRESETS = {
 logger = logging.getLogger(__name__)
 
 
+def train_and_export(texts: Iterable[str], config: TokenizerConfig, output_dir: Path) -> int:
+    """Train on a stream of documents and write a folder that AutoTokenizer loads.
+
+    Before the folder appears, its ids are compared with SentencePiece's, on strings that are likely to differ and on
+    the beginnings of the first documents.
+
+    Returns:
+        The number of these documents.
+
+    Raises:
+        InputError: the texts cannot be read, are empty or do not fit `vocab_size`, or `output_dir` is in use.
+    """
+    runtime.refuse_used(output_dir)
+    proof_texts: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        model_file = Path(folder) / "tokenizer.model"
+        train(_keeping_beginnings(texts, proof_texts), config, model_file)
+        convert(model_file, output_dir, proof_texts)
+    return len(proof_texts)
+
+
 def train(texts: Iterable[str], config: TokenizerConfig, model_file: Path) -> None:
     """Train on a stream of documents and write the model to `model_file`, in one piece or not at all.
 
-    Control ids: unk 0, pad 1, bos 2, eos 3. Raises InputError when the texts are empty or do not fit
-    `vocab_size`.
+    Control ids: unk 0, pad 1, bos 2, eos 3.
     Source: Kudo 2018, https://arxiv.org/abs/1804.10959 (unigram); Kudo and Richardson 2018,
     https://arxiv.org/abs/1808.06226 (SentencePiece).
+
+    Raises:
+        InputError: the texts are empty or do not fit `vocab_size`.
     """
     import sentencepiece
 
@@ -92,7 +120,7 @@ def train(texts: Iterable[str], config: TokenizerConfig, model_file: Path) -> No
             **_PRESETS[config.preset],
         )
     except RuntimeError as error:
-        raise _explained(error, config) from error
+        raise _as_input_error(error, config) from error
     model_file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = model_file.with_name(f"{model_file.name}.{os.getpid()}.tmp")
     content = model.getvalue()
@@ -101,7 +129,7 @@ def train(texts: Iterable[str], config: TokenizerConfig, model_file: Path) -> No
 
 
 def training_lines(texts: Iterable[str]) -> Iterator[str]:
-    """The lines of the documents, without empty ones, in pieces of at most `MAX_LINE_CHARACTERS` characters.
+    """Yield the lines of the documents, without empty ones, in pieces of at most `MAX_LINE_CHARACTERS` characters.
 
     A long line is cut after the last 。 that fits, or else at the limit. Characters that SentencePiece cannot
     train on are deleted: NUL, U+2585 (▅) and lone surrogates.
@@ -117,17 +145,16 @@ def training_lines(texts: Iterable[str]) -> Iterator[str]:
                 yield line[begin:]
 
 
-def without_surrogates(text: str) -> str:
-    """The text without lone surrogates: JSON can carry them (`"\\ud83d"`), UTF-8 and tokenizers cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "ignore").decode()
-    return text
+def _keeping_beginnings(texts: Iterable[str], kept: list[str]) -> Iterator[str]:
+    """Yield the texts, and add the beginnings of the first ones to `kept`."""
+    for text in texts:
+        if len(kept) < MAX_PROOF_DOCUMENTS:
+            kept.append(text[:MAX_PROOF_CHARACTERS])
+        yield text
 
 
 def _draw(item: str, index: int, drawn: list[str], max_items: int, generator: random.Random) -> None:
-    """Put the item with this index into `drawn`, or not, so that each one so far is there with equal probability.
+    """Keep the item number `index` in `drawn`, or not, so that each item so far is there with equal probability.
 
     Source: Vitter 1985, https://doi.org/10.1145/3147.3165, algorithm R.
     """
@@ -138,7 +165,7 @@ def _draw(item: str, index: int, drawn: list[str], max_items: int, generator: ra
 
 
 def _with_progress(texts: Iterable[str]) -> Iterator[str]:
-    """The texts, with a count of documents and characters on a terminal; it closes when the last one is read.
+    """Yield the texts and count documents and characters on a terminal, until the last text is read.
 
     SentencePiece never lets Python run while it trains, so nothing can move on the screen after that.
     """
@@ -164,8 +191,8 @@ def _with_progress(texts: Iterable[str]) -> Iterator[str]:
     )
 
 
-def _explained(error: RuntimeError, config: TokenizerConfig) -> Exception:
-    """The InputError that says what to change, or the error itself if it is not about the user's input."""
+def _as_input_error(error: RuntimeError, config: TokenizerConfig) -> Exception:
+    """Return an InputError that says what to change, or the error itself if it is not about the user's input."""
     message = str(error)
     if match := re.search(r"Vocabulary size too high \(\d+\)\. Please set it to a value <= (\d+)", message):
         return InputError(

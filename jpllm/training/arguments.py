@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jpllm import xla
-from jpllm.config import REQUIRED, option
+from jpllm.config.settings import REQUIRED, option
 from jpllm.runtime import InputError, device
 from jpllm.training import engine, operators
 from jpllm.training.checkpoint import PARTIAL_NAME

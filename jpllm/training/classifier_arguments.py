@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jpllm.config import option
+from jpllm.config.settings import option
 from jpllm.training.arguments import TrainingConfig
 
 

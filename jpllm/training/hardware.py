@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from jpllm import xla
-from jpllm.config import option
-from jpllm.config_types import suggest
+from jpllm.config.settings import option
+from jpllm.config.types import suggest
 from jpllm.models.estimate import GIB
 from jpllm.models.gpus import DEFAULT_MFU, GPUS
 from jpllm.models.scheme import Engine

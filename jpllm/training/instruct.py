@@ -28,7 +28,7 @@ from jpllm.models.chunked_loss import use_chunked_loss
 from jpllm.models.isolation import isolate_documents
 from jpllm.models.learned import Learned
 from jpllm.models.lora import has_lora, load_adapter, merged, rank_and_dropout
-from jpllm.tokenizer.chat_template import encode_to_answer
+from jpllm.tokenizer.chat_template import encode_chat_prompt
 from jpllm.tracking.metrics import GROUP_PREFIX, SAMPLES_NAME, append_row
 from jpllm.training import engine, out_of_memory, run, run_folder, run_plan
 from jpllm.training.arguments import TrainingConfig, num_steps
@@ -62,7 +62,7 @@ class Questions:
         asked += [(row.conversation.messages[:-1], row.conversation.messages[-1]["content"]) for row in self.rows]
         ended, right = [], []
         for index, (messages, wanted) in enumerate(asked):
-            got = answer(model, tokenizer, encode_to_answer(tokenizer, messages), self.sampling, self.seed)
+            got = answer(model, tokenizer, encode_chat_prompt(tokenizer, messages), self.sampling, self.seed)
             if wanted is not None:
                 ended.append(got.ended)
                 right.append(token_scores.is_right(got.text, wanted))

@@ -18,7 +18,7 @@ from typing import Literal
 import yaml
 
 from jpllm import runtime
-from jpllm.config import option
+from jpllm.config.settings import option
 from jpllm.data.labels.rows import DEFAULT_VALIDATION_SHARE
 from jpllm.evaluation import report
 from jpllm.evaluation.jglue import files, finetuning

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import yaml
 
-from jpllm import config, runtime
+from jpllm import runtime
+from jpllm.config.settings import to_yaml, write_yaml
 from jpllm.data.blocks.dataset import BlockDataset
 from jpllm.data.corpus import EncodedText
 from jpllm.runtime import InputError
@@ -54,7 +55,7 @@ def facts(
 
 def facts_of(data_fingerprint: str, tokenizer_fingerprint: str, configuration: Iterable[object]) -> Facts:
     """The same where the data is told apart by a fingerprint of its own."""
-    values = yaml.safe_load(config.dump(configuration))
+    values = yaml.safe_load(to_yaml(configuration))
     deciding = {key: value for key, value in values.items() if key not in _FREE_KEYS}
     return Facts(data_fingerprint, tokenizer_fingerprint, deciding)
 
@@ -78,7 +79,7 @@ def is_finished(output_dir: Path, configuration: Sequence[object]) -> bool:
     if RESULTS_NAME not in names:
         return False
     before = yaml.safe_load((output_dir / CONFIG_NAME).read_text(encoding="utf-8"))
-    now = yaml.safe_load(config.dump(configuration))
+    now = yaml.safe_load(to_yaml(configuration))
     ignored = {"output_dir", "max_hours", "resume_changed"}
     changed = [key for key in now if key not in ignored and before.get(key) != now[key]]
     if changed:
@@ -99,7 +100,7 @@ def prepare(output_dir: Path, configuration: Iterable[object], write_held_out: C
     """
     if runtime.is_main_process():
         _claim(output_dir)
-        config.write_resolved(configuration, output_dir / CONFIG_NAME)
+        write_yaml(configuration, output_dir / CONFIG_NAME)
         write_held_out(output_dir / HELD_OUT_NAME)
         for name in (MODEL_NAME, UNPROVED_NAME, f"{CHECKPOINTS_NAME}/{PARTIAL_NAME}"):
             shutil.rmtree(output_dir / name, ignore_errors=True)

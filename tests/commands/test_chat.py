@@ -6,8 +6,9 @@ import sys
 import pytest
 
 from jpllm import cli
-from jpllm.commands import chat, chat_web
-from jpllm.evaluation.chat import Conversation
+from jpllm.commands import chat
+from jpllm.evaluation.chat import page
+from jpllm.evaluation.chat.conversation import Conversation
 from jpllm.evaluation.comparison import cut_mark
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.build import load_trained
@@ -84,7 +85,7 @@ def test_a_bad_line_of_a_script(line, message, model, tmp_path, capsys):
         (["--script", "gone.txt"], "gone.txt: No such file"),
         (["--script", "latin.txt"], "script: latin.txt is not UTF-8; save it as UTF-8"),
         (["--script", "a.txt", "--web"], "--script: its lines are for the terminal"),
-        (["--port", "8000"], "--port: is that of the page; remove it, or add --web"),
+        (["--port", "8000"], "--port: only the page in the browser has one; remove it, or add --web"),
     ],
 )
 def test_bad_input(argv, message, tmp_path, monkeypatch, capsys):
@@ -158,7 +159,7 @@ def test_an_answer_of_the_page_can_be_stopped(model):
     pytest.importorskip("gradio")
     _, conversation = expected_answers(model)
     conversation.sampling = SamplingConfig(max_new_tokens=60)
-    session = chat_web._Session(conversation)
+    session = page._Session(conversation)
     steps = session.respond("天気は？")
     assert next(steps) == ("", [{"role": "user", "content": "天気は？"}, {"role": "assistant", "content": ""}], None)
     session.stop()

@@ -22,7 +22,7 @@ from jpllm.models.presets import ModelConfig
 from jpllm.sharing import export_proof, hub
 from jpllm.sharing.gguf import llama_cpp_alone
 from jpllm.tokenizer.load import load, save
-from jpllm.tokenizer.mask import ensure_mask_token
+from jpllm.tokenizer.special_tokens import ensure_mask_token
 from tests.recipes.test_pretrain_scratch import RECIPE, SMALL, call_recipe
 from tests.sharing.card import card_runs
 from tests.tokenizer.byte_level import byte_level_tokenizer

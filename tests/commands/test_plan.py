@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jpllm import cli, config
+from jpllm import cli
 from jpllm.commands import plan, plan_texts
-from jpllm.config_types import keys_of
+from jpllm.config.parse import parse
+from jpllm.config.types import keys_of
 from jpllm.training import machine
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -64,7 +65,7 @@ def test_keys_of_another_recipe_say_which(recipe):
 @pytest.mark.parametrize("file", YAMLS, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_every_shipped_configuration_parses(file, monkeypatch):
     monkeypatch.chdir(ROOT)
-    config.parse(configuration(file.parent.name), ["--config", str(file)], prog="", description="")
+    parse(configuration(file.parent.name), ["--config", str(file)], prog="", description="")
 
 
 def test_a_small_model_fits_this_machine(here, capsys):

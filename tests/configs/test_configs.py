@@ -3,12 +3,14 @@
 import importlib.util
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from jpllm import cli, config
+from jpllm import cli
+from jpllm.config import parse as parsing
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.py"))
@@ -24,13 +26,18 @@ class Parsed(Exception):
 
 
 def parse_only(monkeypatch, main, argv):
-    """Call a recipe's or verb's own main up to the end of config.parse; returns the parsed instances."""
-    real_parse = config.parse
+    """Call a recipe's or verb's own main until its configuration is read; returns the parsed instances."""
+    real_read = parsing._read
 
-    def parse_and_stop(classes, given=None, **kwargs):
-        raise Parsed(real_parse(classes, argv if given is None else given, **kwargs))
+    def read_and_stop(*given):
+        instances, problems = real_read(*given)
+        if problems:
+            raise parsing.ConfigError(problems)
+        raise Parsed(instances)
 
-    monkeypatch.setattr(config, "parse", parse_and_stop)
+    monkeypatch.setattr(parsing, "_read", read_and_stop)
+    if argv is not None:
+        monkeypatch.setattr(sys, "argv", ["recipe", *argv])
     with pytest.raises(Parsed) as parsed:
         main()
     return parsed.value.args[0]
@@ -39,8 +46,6 @@ def parse_only(monkeypatch, main, argv):
 def load_recipe(path):
     specification = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
     module = importlib.util.module_from_spec(specification)
-    import sys
-
     sys.modules[specification.name] = module  # dataclasses look their module up
     specification.loader.exec_module(module)
     return module

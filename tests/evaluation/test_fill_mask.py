@@ -12,7 +12,7 @@ from jpllm.evaluation.fill_mask import fill_mask, refuse_unfillable_prompts
 from jpllm.evaluation.token_scores import TokenScore
 from jpllm.runtime import InputError
 from jpllm.tokenizer.load import load
-from jpllm.tokenizer.mask import ensure_mask_token
+from jpllm.tokenizer.special_tokens import ensure_mask_token
 from tests.models.test_build import tiny_model
 
 MASK = 49

@@ -6,15 +6,15 @@ import pytest
 
 from jpllm.runtime import InputError
 from jpllm.tokenizer.chat_template import (
+    encode_chat_prompt,
     encode_conversation,
-    encode_to_answer,
     render,
     segments,
     set_template,
     special_token_in,
 )
 from jpllm.tokenizer.load import load, save
-from jpllm.tokenizer.pad import ensure_pad_token
+from jpllm.tokenizer.special_tokens import ensure_pad_token
 
 TWO_TURNS = [
     {"role": "user", "content": "猫は何をしますか。"},
@@ -74,7 +74,7 @@ def test_ids(tokenizer, name):
     assert len(ends) == 2
     assert all(learned[index] for index in ends)
     assert ends[-1] == len(ids) - 1
-    asked = encode_to_answer(tokenizer, TWO_TURNS[:3])
+    asked = encode_chat_prompt(tokenizer, TWO_TURNS[:3])
     assert ids[: len(asked)] == asked
     assert not learned[len(asked) - 1]
     assert learned[len(asked)]
@@ -93,7 +93,7 @@ def test_the_saved_template_asks_as_training_did(tokenizer, tokenizer_dir, tmp_p
         parts = text.split("</s>")
         ids = [reloaded.encode(part, add_special_tokens=False) for part in parts]
         joined = ids[0] if len(ids) == 1 else [*ids[0], reloaded.eos_token_id, *ids[1]]
-        assert encode_to_answer(tokenizer, messages) == joined
+        assert encode_chat_prompt(tokenizer, messages) == joined
 
 
 def test_a_template_of_ones_own(tokenizer):

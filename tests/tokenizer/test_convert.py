@@ -15,8 +15,8 @@ import sentencepiece
 from transformers import AutoTokenizer
 
 from jpllm.runtime import InputError
-from jpllm.tokenizer.convert import NASTY_STRINGS, convert, verify
-from jpllm.tokenizer.proof import first_difference
+from jpllm.tokenizer.convert import convert
+from jpllm.tokenizer.proof import NASTY_STRINGS, first_difference, verify
 from jpllm.tokenizer.train import RESERVED_LITERALS, TokenizerConfig, train
 
 SPELLABLE = "".join(sorted(set(RESERVED_LITERALS) - {" "}))
@@ -206,7 +206,7 @@ def test_a_used_folder_is_refused_and_an_empty_one_taken(folders: dict[str, Path
 
 
 def test_proof_texts_that_differ_leave_no_folder(folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jpllm.tokenizer.convert.first_difference", lambda *_: "made up")
+    monkeypatch.setattr("jpllm.tokenizer.proof.first_difference", lambda *_: "made up")
     with pytest.raises(InputError, match="not SentencePiece's: made up"):
         convert(folders["default"] / "tokenizer.model", tmp_path / "tok")
     assert list(tmp_path.iterdir()) == []

@@ -19,9 +19,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from jpllm.runtime import InputError
 from jpllm.tokenizer import encoder as encoder_module
-from jpllm.tokenizer.convert import NASTY_STRINGS, convert
+from jpllm.tokenizer.convert import convert
 from jpllm.tokenizer.encoder import corpus_encoder
 from jpllm.tokenizer.load import fingerprint, load
+from jpllm.tokenizer.proof import NASTY_STRINGS
 from jpllm.tokenizer.train import TokenizerConfig, train
 
 LOG = "jpllm.tokenizer.encoder"

@@ -12,12 +12,10 @@ from transformers import PreTrainedTokenizerFast
 
 from jpllm.data.documents import read_documents
 from jpllm.data.read.sources import SourceConfig
-from jpllm.tokenizer.export import train_and_export
-from jpllm.tokenizer.joyo import JOYO_KANJI
 from jpllm.tokenizer.load import load
-from jpllm.tokenizer.pieces import CHARACTER_OF_BYTE, byte_piece_ids, is_japanese, piece_bytes
+from jpllm.tokenizer.pieces import CHARACTER_OF_BYTE, JOYO_KANJI, byte_piece_ids, is_japanese, piece_bytes
 from jpllm.tokenizer.report import WHITE_SPACE, describe, markdown_table, rows, sample, show
-from jpllm.tokenizer.train import TokenizerConfig
+from jpllm.tokenizer.train import TokenizerConfig, train_and_export
 
 
 def byte_level(folder: Path, words: list[str]) -> PreTrainedTokenizerFast:

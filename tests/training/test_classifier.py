@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from jpllm import config as configurations
+from jpllm.config.parse import ConfigError, parse
 from jpllm.data.labels.encoding import EncodedChoices, EncodedRow, EncodedSplits, sequences_of
 from jpllm.data.labels.rows import LabelledRow
 from jpllm.models.classifier import build_classifier, choose_trainable
@@ -314,8 +314,8 @@ def test_fewer_rows_than_a_step_takes(tmp_path):
 def test_keys_of_language_models_are_no_keys_here(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("output_dir: x\nchunked_loss: false\ntokens: 5\noptimizer: muon\n")
-    with pytest.raises(configurations.ConfigError) as error:
-        configurations.parse([ClassifierTrainingConfig], ["--config", str(file)], prog="x", description="x")
+    with pytest.raises(ConfigError) as error:
+        parse([ClassifierTrainingConfig], ["--config", str(file)], prog="x", description="x")
     assert [problem.split(": ", 1)[1] for problem in error.value.problems] == [
         "chunked_loss: unknown key; the output of a classifier is small; remove it",
         "tokens: unknown key; write epochs: rows differ in length",

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from jpllm import config as configurations
+from jpllm.config.parse import ConfigError, parse
 from jpllm.runtime import InputError, StoppedEarly
 from jpllm.training import jglue_finetuning, recipe_process
 from jpllm.training.jglue_finetuning import FinetuneConfig
@@ -288,8 +288,8 @@ def test_several_processes_are_refused(jglue_dir, monkeypatch):
 
 def test_a_run_is_named_once(tmp_path):
     argv = ["--finetune_seeds", "1", "1", "--finetune_learning_rates", "--finetune_epochs", "1"]
-    with pytest.raises(configurations.ConfigError) as error:
-        configurations.parse([FinetuneConfig], argv, prog="x", description="x")
+    with pytest.raises(ConfigError) as error:
+        parse([FinetuneConfig], argv, prog="x", description="x")
     assert error.value.problems == [
         "--finetune_learning_rates: []: name at least one, and each once",
         "--finetune_seeds: [1, 1]: name at least one, and each once",
@@ -298,8 +298,8 @@ def test_a_run_is_named_once(tmp_path):
 
 def test_forward_passes_share_the_rows_of_a_step_equally():
     argv = ["--finetune_batch_size", "30", "--finetune_gradient_accumulation_steps", "4"]
-    with pytest.raises(configurations.ConfigError) as error:
-        configurations.parse([FinetuneConfig], argv, prog="x", description="x")
+    with pytest.raises(ConfigError) as error:
+        parse([FinetuneConfig], argv, prog="x", description="x")
     assert error.value.problems == [
         "--finetune_gradient_accumulation_steps: 4 passes cannot share the 30 rows of finetune_batch_size equally; "
         "name a divisor"

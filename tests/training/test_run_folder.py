@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jpllm import config
+from jpllm.config.settings import write_yaml
 from jpllm.runtime import InputError
 from jpllm.training import run_folder
 from jpllm.training.arguments import TrainingConfig
@@ -21,7 +21,7 @@ def test_states(tmp_path, capsys):
     assert not run_folder.is_finished(folder, training(folder))
     folder.mkdir()
     assert not run_folder.is_finished(folder, training(folder))
-    config.write_resolved(training(folder), folder / "config.yaml")
+    write_yaml(training(folder), folder / "config.yaml")
     assert not run_folder.is_finished(folder, training(folder))
     run_folder.write_results(folder, {"loss": 1.0})
     assert run_folder.is_finished(folder, training(folder, max_hours=3.0))

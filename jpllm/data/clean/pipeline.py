@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jpllm.config import REQUIRED, option
-from jpllm.config_types import suggest
+from jpllm.config.settings import REQUIRED, option
+from jpllm.config.types import suggest
 from jpllm.data.clean.aozora import aozora
 from jpllm.data.clean.characters import control_characters, nfkc, whitespace
 from jpllm.data.clean.quality import Drop, japanese_share, length, repetition

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jpllm.config import REQUIRED, option
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.clean.pipeline import BLANK, Step, steps
 from jpllm.data.clean.wikitext.plain_text import removed_inside_sentences, wikipedia
 from jpllm.data.read.quarantine import BadRow

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jpllm.config import REQUIRED, option
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.read.formats import ReadProgress, read_rows
 from jpllm.data.read.quarantine import BadRow, Quarantine
 from jpllm.data.read.sources import SourceConfig

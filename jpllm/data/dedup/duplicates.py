@@ -34,7 +34,7 @@ from typing import Literal
 import numpy as np
 
 from jpllm import runtime
-from jpllm.config import option
+from jpllm.config.settings import option
 from jpllm.data.dedup.drop_list import Duplicate, SourceDuplicates
 from jpllm.data.dedup.minhash import (
     choose_bands,

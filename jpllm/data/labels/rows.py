@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jpllm.config import REQUIRED, option
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.read.tables import TABLE_SUFFIXES, Encoding, read_table
 from jpllm.data.read.texts import text_problem
 from jpllm.runtime import InputError

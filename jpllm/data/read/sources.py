@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from jpllm.config import REQUIRED, option
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.clean.pipeline import CleanRule
 from jpllm.data.clean.wikitext.plain_text import Wikitext, wikipedia
 from jpllm.runtime import InputError

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from jpllm import runtime
-from jpllm.config import REQUIRED, option
+from jpllm.config.settings import REQUIRED, option
 from jpllm.data.clean.pipeline import BLANK
 from jpllm.data.documents import TextBatch, cleaned_batches
 from jpllm.data.read.formats import ReadProgress

@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise, product
 
-from jpllm.config import option
+from jpllm.config.settings import option
 from jpllm.data.dedup.minhash import comparable
 from jpllm.evaluation.contamination.benchmarks import Benchmark, Item
 from jpllm.evaluation.contamination.index import NgramIndex, Stretch

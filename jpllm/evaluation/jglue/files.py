@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from jpllm import runtime
-from jpllm.config import option
+from jpllm.config.settings import option
 from jpllm.evaluation.jglue.lm_eval_tasks import items as official
 from jpllm.evaluation.jglue.lm_eval_tasks.tasks import SPLITS, TASKS, Split
 from jpllm.runtime import InputError

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jpllm import markdown, runtime
-from jpllm.config import option
+from jpllm.config.settings import option
 from jpllm.runtime import InputError
 from jpllm.scores import WITHOUT_HITS
 from jpllm.sharing import hub

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
-from jpllm import config
+from jpllm.config.settings import shareable_values
 
 PROJECT = "jpllm"
 AXES = ("step", "tokens", "epoch")
@@ -28,7 +28,7 @@ Rows = Sequence[Mapping[str, object]]
 def settings(configuration: Sequence[object], sources: Sequence[str]) -> dict[str, object]:
     """Return the settings of a training without its paths; of its data the names of the `sources` only."""
     named = {"sources": list(sources)} if sources else {}
-    return config.shareable(configuration, ("model", "tokenizer")) | named
+    return shareable_values(configuration, ("model", "tokenizer")) | named
 
 
 def metrics(row: Mapping[str, object]) -> dict[str, object]:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jpllm.config import ConfigError, dump, option, parse
+from jpllm.config.parse import ConfigError, parse
+from jpllm.config.settings import option, to_yaml
 from jpllm.data.clean.pipeline import BLANK, RULES, Cleaned, CleanRule, Step, clean, steps, thresholds
 
 SENTENCE = "吾輩は猫である。名前はまだ無い。どこで生れたか。"
@@ -34,7 +35,7 @@ def test_rules_in_yaml(tmp_path):
         CleanRule("japanese_share", at_least=0.3),
         CleanRule("length", at_most=99),
     ]
-    assert read(tmp_path, dump([Config(rules)])) == rules
+    assert read(tmp_path, to_yaml([Config(rules)])) == rules
 
 
 @pytest.mark.parametrize(

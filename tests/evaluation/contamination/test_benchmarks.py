@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from jpllm.config import ConfigError, parse
+from jpllm.config.parse import ConfigError, parse
 from jpllm.evaluation.contamination.benchmarks import BenchmarkConfig, Item, read_benchmark
 from jpllm.runtime import InputError
 from tests.evaluation.contamination.test_search import JCQA, JNLI, JSQUAD

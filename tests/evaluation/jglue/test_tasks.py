@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 import pytest
 import yaml
 
-from jpllm.config import parse
+from jpllm.config.parse import parse
 from jpllm.evaluation import leaderboard
 from jpllm.evaluation.jglue import files, finetuning, harness
 from jpllm.evaluation.jglue.lm_eval_tasks import tasks

@@ -61,7 +61,7 @@ def test_the_code_works_beside_the_card(kind, more, tmp_path, tokenizer_dir):
     from jpllm.models.presets import ModelConfig
     from jpllm.tokenizer.chat_template import set_template
     from jpllm.tokenizer.load import load
-    from jpllm.tokenizer.mask import ensure_mask_token
+    from jpllm.tokenizer.special_tokens import ensure_mask_token
 
     facts = facts_of(tmp_path / "a", kind, **more)
     tokenizer = load(tokenizer_dir)

@@ -15,10 +15,10 @@ from jpllm.runtime import InputError
 from jpllm.sharing.export_proof import proof_texts
 from jpllm.sharing.gguf import file as gguf_file
 from jpllm.tokenizer.convert import convert
-from jpllm.tokenizer.export import train_and_export
-from jpllm.tokenizer.extend import ExtendConfig, extend
+from jpllm.tokenizer.extend.extend import extend
+from jpllm.tokenizer.extend.text import ExtendConfig
 from jpllm.tokenizer.load import load
-from jpllm.tokenizer.train import RESERVED_LITERALS, TokenizerConfig
+from jpllm.tokenizer.train import RESERVED_LITERALS, TokenizerConfig, train_and_export
 from tests.tokenizer.byte_level import byte_level_tokenizer
 
 pytest.importorskip("gguf", reason="pip install 'jpllm[gguf]'")

@@ -6,9 +6,8 @@ from jpllm.data.documents import read_documents
 from jpllm.data.read.sources import SourceConfig
 from jpllm.runtime import InputError
 from jpllm.sharing.gguf.vocabulary import vocabulary
-from jpllm.tokenizer.export import train_and_export
 from jpllm.tokenizer.load import load
-from jpllm.tokenizer.train import TokenizerConfig
+from jpllm.tokenizer.train import TokenizerConfig, train_and_export
 from tests.tokenizer.byte_level import byte_level_tokenizer
 
 DIGITS = pre_tokenizers.Sequence([pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(add_prefix_space=False)])

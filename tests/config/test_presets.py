@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import pytest
 
-from jpllm import config
-from jpllm.config import REQUIRED, ConfigError, option
+from jpllm.config.parse import ConfigError, parse
+from jpllm.config.settings import REQUIRED, option, write_yaml
 
 
 @dataclass
@@ -28,8 +28,8 @@ class Data:
     sources: list[Source] = option(REQUIRED, "Sources.")
 
 
-def parse(*argv):
-    return config.parse([Data], argv, prog="p", description="d")[0].sources
+def sources_of(*argv):
+    return parse([Data], argv, prog="p", description="d")[0].sources
 
 
 @pytest.fixture
@@ -40,24 +40,24 @@ def preset(tmp_path):
 
 
 def test_a_bare_yaml_file_is_a_preset(preset):
-    assert parse("--sources", preset, "a.txt") == [Source("hf://aozora", preset, 2.0, {"a": "b"}), Source("a.txt")]
+    assert sources_of("--sources", preset, "a.txt") == [Source("hf://aozora", preset, 2.0, {"a": "b"}), Source("a.txt")]
 
 
 def test_the_entry_s_own_keys_replace_those_of_the_preset(preset, tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text(f"sources:\n- preset: {preset}\n  path: local.jsonl\n  where: {{}}\n", encoding="utf-8")
-    (source,) = parse("--config", str(file))
+    (source,) = sources_of("--config", str(file))
     assert source == Source("local.jsonl", preset, 2.0, {})
 
 
 def test_the_resolved_configuration_gives_the_same(preset, tmp_path):
-    sources = parse("--sources", f"{{preset: {preset}, weight: 7}}")
-    config.write_resolved([Data(sources)], tmp_path / "resolved.yaml")
-    assert parse("--config", str(tmp_path / "resolved.yaml")) == sources
+    sources = sources_of("--sources", f"{{preset: {preset}, weight: 7}}")
+    write_yaml([Data(sources)], tmp_path / "resolved.yaml")
+    assert sources_of("--config", str(tmp_path / "resolved.yaml")) == sources
 
 
 def test_entries_on_the_command_line():
-    assert parse("--sources", "{path: a b.txt, weight: 2e-1}", '{path: "1", where: {k: "2"}}', "c.txt") == [
+    assert sources_of("--sources", "{path: a b.txt, weight: 2e-1}", '{path: "1", where: {k: "2"}}', "c.txt") == [
         Source("a b.txt", weight=0.2),
         Source("1", where={"k": "2"}),
         Source("c.txt"),
@@ -76,7 +76,7 @@ def test_entries_on_the_command_line():
 )
 def test_problems_on_the_command_line(argument, message):
     with pytest.raises(ConfigError) as raised:
-        parse("--sources", argument)
+        sources_of("--sources", argument)
     assert str(raised.value).startswith(message)
 
 
@@ -84,7 +84,7 @@ def test_problems_in_the_preset_name_its_file_and_line(preset, tmp_path):
     bad = tmp_path / "bad.yaml"
     bad.write_text("path: x\nwait: 1\nweight: many\n", encoding="utf-8")
     with pytest.raises(ConfigError) as raised:
-        parse("--sources", str(bad))
+        sources_of("--sources", str(bad))
     first, second = raised.value.problems
     assert first.startswith(f"{bad}:2: sources[0].wait: unknown key")
     assert second.startswith(f"{bad}:3: sources[0].weight: write a number")

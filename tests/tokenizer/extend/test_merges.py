@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from jpllm.tokenizer.merges import learn_merges
+from jpllm.tokenizer.extend.merges import learn_merges
 
 
 def merged_word(word: tuple[int, ...], left: int, right: int, new: int) -> tuple[int, ...]:

@@ -20,9 +20,10 @@ from pathlib import Path
 from jpllm import runtime
 from jpllm.runtime import InputError
 from jpllm.tokenizer.convert import convert
-from jpllm.tokenizer.extend import ExtendConfig, first_new_id, refuse_too_few
+from jpllm.tokenizer.extend.merges import learn_merges
+from jpllm.tokenizer.extend.text import ExtendConfig, refuse_too_few
 from jpllm.tokenizer.model_file import BPE, NORMAL, SentencePieceModel, read_model, with_pieces
-from jpllm.tokenizer.pieces import JAPANESE, LETTERS
+from jpllm.tokenizer.pieces import JAPANESE, LETTERS, first_new_id
 from jpllm.tokenizer.proof import first_difference
 
 if typing.TYPE_CHECKING:
@@ -41,10 +42,13 @@ def with_new_pieces(
     config: ExtendConfig,
     new_model_file: Path,
 ) -> Tokenizer:
-    """Write the extended model to `new_model_file`; returns the tokenizer's backend with the new pieces, ids proved.
+    """Write the extended model to `new_model_file`, and return the tokenizer's backend with the new pieces.
 
-    Raises InputError when the tokenizer has added words (their ids would be those of the new pieces) or other ids than
-    the model, when the model is of a kind that `convert` refuses, or when the lines yield too few pieces.
+    The backend's ids have been compared with those of the extended model.
+
+    Raises:
+        InputError: the tokenizer has added words (their ids would be those of the new pieces) or other ids than the
+            model, the model is of a kind that `convert` refuses, or the lines give too few pieces.
     """
     from sentencepiece import SentencePieceProcessor
     from tokenizers import Tokenizer
@@ -61,11 +65,11 @@ def with_new_pieces(
         raise InputError(f"{model_file}: the model is {expected}, the tokenizer beside it {state['model']['type']}")
     processor = SentencePieceProcessor(model_file=str(model_file))
     end = "[、。]?" if config.join_punctuation else ""
-    part = re.compile(f"[{LETTERS}]+{end}|[^{LETTERS}]+")  # letters, or punctuation: no piece is `」と、`
-    runs = (run for line in lines for run in JAPANESE.findall(processor.normalize(line)))
-    parts = Counter(chain.from_iterable(map(part.findall, runs)))
+    one_kind = re.compile(f"[{LETTERS}]+{end}|[^{LETTERS}]+")  # letters, or punctuation: no piece is `」と、`
+    japanese = (text for line in lines for text in JAPANESE.findall(processor.normalize(line)))
+    runs = Counter(chain.from_iterable(map(one_kind.findall, japanese)))
     new_pieces = _bpe_pieces if model.algorithm == BPE else _unigram_pieces
-    pieces = new_pieces(model, tokenizer, parts, config)
+    pieces = new_pieces(model, tokenizer, runs, config)
     refuse_too_few(len(pieces), config.num_pieces)
     new_model_file.write_bytes(with_pieces(model_file.read_bytes(), len(model.pieces) + len(pieces), pieces))
     with tempfile.TemporaryDirectory() as folder:
@@ -91,16 +95,16 @@ def _copy_pieces(source: dict, target: dict, first_id: int) -> None:
 
 
 def _unigram_pieces(
-    model: SentencePieceModel, tokenizer: PreTrainedTokenizerFast, parts: Counter[str], config: ExtendConfig
+    model: SentencePieceModel, tokenizer: PreTrainedTokenizerFast, runs: Counter[str], config: ExtendConfig
 ) -> list[tuple[str, float]]:
-    """The likeliest pieces that the old model lacks, each after the characters of it that are no pieces yet.
+    """Return the likeliest pieces that the old model lacks, each after the characters of it that are no pieces yet.
 
     A score is the logarithm of a piece's probability in the new model, raised if need be above what the old pieces
     that spell it score together, so that it is chosen before them.
     """
     known = {piece.text for piece in model.pieces}
     num_japanese = sum(JAPANESE.fullmatch(piece) is not None for piece in known)
-    trained = _trained_unigram(parts, config, config.num_pieces + num_japanese)
+    trained = _trained_unigram(runs, config, config.num_pieces + num_japanese)
     scores = {piece: score for piece, score in trained.items() if piece not in known and JAPANESE.fullmatch(piece)}
     chosen: dict[str, None] = {}
     for piece in sorted(scores, key=scores.__getitem__, reverse=True):
@@ -114,19 +118,19 @@ def _unigram_pieces(
 
 
 def _old_score(model: SentencePieceModel, tokenizer: PreTrainedTokenizerFast, piece: str) -> float:
-    """Sum of the scores of the old pieces that spell it; minus infinity if one is a byte or the unknown piece."""
+    """Return the sum of the scores of the old pieces that spell `piece`; minus infinity if one is no ordinary piece."""
     pieces = [model.pieces[token.id] for token in tokenizer.backend_tokenizer.model.tokenize(piece)]
     return sum(one.score if one.kind == NORMAL else float("-inf") for one in pieces)
 
 
-def _trained_unigram(parts: Counter[str], config: ExtendConfig, vocab_size: int) -> dict[str, float]:
-    """Pieces and scores of a unigram model of at most about `vocab_size` pieces."""
+def _trained_unigram(runs: Counter[str], config: ExtendConfig, vocab_size: int) -> dict[str, float]:
+    """Train a unigram model of at most about `vocab_size` pieces, and return the score of each piece."""
     import sentencepiece
 
     content = io.BytesIO()
-    num_characters = len(set().union(*parts))
+    num_characters = len(set().union(*runs))
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(parts.elements()),
+        sentence_iterator=iter(runs.elements()),
         model_writer=content,
         model_type="unigram",
         vocab_size=vocab_size + num_characters + 3,  # unknown, beginning, end
@@ -136,7 +140,7 @@ def _trained_unigram(parts: Counter[str], config: ExtendConfig, vocab_size: int)
         normalization_rule_name="identity",
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
-        split_by_unicode_script=False,  # the parts are cut already
+        split_by_unicode_script=False,  # the runs are cut already
         max_sentence_length=1 << 16,
         num_threads=runtime.num_cores(),
         minloglevel=2,
@@ -147,37 +151,35 @@ def _trained_unigram(parts: Counter[str], config: ExtendConfig, vocab_size: int)
 
 
 def _bpe_pieces(
-    model: SentencePieceModel, tokenizer: PreTrainedTokenizerFast, parts: Counter[str], config: ExtendConfig
+    model: SentencePieceModel, tokenizer: PreTrainedTokenizerFast, runs: Counter[str], config: ExtendConfig
 ) -> list[tuple[str, float]]:
-    """First the frequent characters that are no pieces, then the merges; each scores below all before it."""
+    """Return the frequent characters that are no pieces yet, then the merges; each scores below all before it."""
     from tokenizers import Tokenizer
 
-    from jpllm.tokenizer.merges import learn_merges
-
-    characters = _missing_characters(model, parts)[: config.num_pieces]
+    characters = _missing_characters(model, runs)[: config.num_pieces]
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state |= {"normalizer": None, "pre_tokenizer": None, "post_processor": None, "added_tokens": []}
     state["model"]["vocab"] |= {one: index for index, one in enumerate(characters, start=len(model.pieces))}
-    encodings = Tokenizer.from_str(json.dumps(state)).encode_batch_fast(list(parts), add_special_tokens=False)
+    encodings = Tokenizer.from_str(json.dumps(state)).encode_batch_fast(list(runs), add_special_tokens=False)
     contents = [piece.text if piece.kind == NORMAL else f"\0{piece.text}" for piece in model.pieces] + characters
 
     def is_allowed(piece: str) -> bool:
         return len(piece) <= config.max_piece_characters and JAPANESE.fullmatch(piece) is not None
 
     ids, num_merges = [encoding.ids for encoding in encodings], config.num_pieces - len(characters)
-    for left, right, merged in learn_merges(ids, list(parts.values()), contents, num_merges, is_allowed):
+    for left, right, merged in learn_merges(ids, list(runs.values()), contents, num_merges, is_allowed):
         if merged == len(contents):
             contents.append(contents[left] + contents[right])
     lowest = min(piece.score for piece in model.pieces if piece.kind == NORMAL)
     return [(piece, lowest - rank) for rank, piece in enumerate(contents[len(model.pieces) :], start=1)]
 
 
-def _missing_characters(model: SentencePieceModel, parts: Counter[str]) -> list[str]:
-    """The characters without a piece, most frequent first, without the rarest ones of the text."""
+def _missing_characters(model: SentencePieceModel, runs: Counter[str]) -> list[str]:
+    """Return the characters without a piece, most frequent first; the rarest of the text are left out."""
     known = {piece.text for piece in model.pieces}
     counts: Counter[str] = Counter()
-    for part, count in parts.items():
-        for character in part:
+    for run, count in runs.items():
+        for character in run:
             counts[character] += count
     num_left = sum(counts.values()) * _CHARACTER_COVERAGE
     missing = []

@@ -1,4 +1,4 @@
-"""The texts of a pair are told apart, by a tokenizer that is saved so; and padding has an id of its own."""
+"""Padding, a mask and the EOS between two texts: each gets an id of its own, and every other id stays as it is."""
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -6,10 +6,11 @@ from tokenizers.processors import BertProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from jpllm.runtime import InputError
-from jpllm.tokenizer.boundaries import mark_boundaries
-from jpllm.tokenizer.load import load
-from jpllm.tokenizer.pad import ensure_pad_token
+from jpllm.tokenizer.encoder import corpus_encoder
+from jpllm.tokenizer.load import load, save
+from jpllm.tokenizer.special_tokens import MASK_TOKEN, ensure_mask_token, ensure_pad_token, mark_boundaries
 
+TEXT = "むかし、[MASK]があった。</s>"
 WORDS = {"<unk>": 0, "</s>": 1, "<s>": 2, "a": 3, "b": 4, "c": 5}
 
 
@@ -78,3 +79,27 @@ def test_padding_gets_an_id_of_its_own(shared):
 def test_nothing_to_part_texts_by():
     with pytest.raises(InputError, match="it has no EOS token to part texts by; set eos_token"):
         mark_boundaries(word_tokenizer(eos_token=None), at_beginning=False)
+
+
+def test_one_new_id(tokenizer_dir, tmp_path):
+    tokenizer = load(tokenizer_dir)
+    old, size = tokenizer.get_vocab(), len(tokenizer)
+    expected = corpus_encoder(tokenizer, tokenizer_dir).encode([TEXT])[0].tolist()
+    ensure_mask_token(tokenizer)
+    assert (tokenizer.mask_token, tokenizer.mask_token_id, len(tokenizer)) == (MASK_TOKEN, size, size + 1)
+    assert tokenizer.get_vocab() == old | {MASK_TOKEN: size}
+    ensure_mask_token(tokenizer)
+    assert len(tokenizer) == size + 1
+
+    save(tokenizer, tokenizer_dir, tmp_path)
+    loaded = load(tmp_path)
+    assert loaded.mask_token_id == size
+    assert loaded("むかし、[MASK]が")["input_ids"].count(size) == 1
+    assert corpus_encoder(loaded, tmp_path).encode([TEXT])[0].tolist() == expected  # typed, it is text
+
+
+def test_a_piece_of_that_name_is_not_taken(tokenizer_dir):
+    tokenizer = load(tokenizer_dir)
+    tokenizer.add_tokens([MASK_TOKEN])
+    with pytest.raises(InputError, match=r"\[MASK\] is in its vocabulary, but not as its mask token"):
+        ensure_mask_token(tokenizer)

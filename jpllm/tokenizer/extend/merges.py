@@ -22,7 +22,7 @@ def learn_merges(
     num_pieces: int,
     is_allowed: Callable[[Content], bool],
 ) -> list[tuple[int, int, int]]:
-    """Pairs to merge, most frequent first, each with the id of the piece that it makes (left, right, merged).
+    """Return pairs to merge, most frequent first, each with the id of the piece that it makes (left, right, merged).
 
     They make exactly `num_pieces` new pieces, or fewer if no pair occurs twice any more; pairs that make a piece which
     is there already are merged too and do not count.
@@ -64,7 +64,7 @@ def learn_merges(
 
 
 class _Words:
-    """All words as one chain of ids, with the weight and the places of each pair.
+    """Hold all words as one chain of ids, with the weight and the places of each pair.
 
     A pair is one number, the left id times 2³² plus the right one. A place is the position of its left id.
     """
@@ -84,7 +84,7 @@ class _Words:
         self._add(np.arange(num_ids, dtype=np.int32))
 
     def merge(self, left: int, right: int, merged: int) -> list[int]:
-        """Put `merged` wherever `right` follows `left`, from left to right; returns the pairs that came up."""
+        """Put `merged` wherever `right` follows `left`, from left to right; return the pairs that this makes."""
         first = np.sort(self._places.pop(left << 32 | right))
         del self.counts[left << 32 | right]
         second = self._next[first]
@@ -102,7 +102,7 @@ class _Words:
         return self._add(_distinct(np.concatenate([before[before >= 0], first])))
 
     def _without_overlaps(self, places: np.ndarray) -> np.ndarray:
-        """In a run of one id, every other of the sorted places."""
+        """Return the sorted places without those that overlap the one before, as in a run of one id."""
         kept, taken = [], -1
         for place in places.tolist():
             if place != taken:
@@ -111,7 +111,7 @@ class _Words:
         return np.array(kept, dtype=np.int32)
 
     def _add(self, places: np.ndarray) -> list[int]:
-        """Count the pairs at these places; returns those that occur often enough."""
+        """Count the pairs at these places; return those that occur often enough."""
         added = []
         for pair, count, where in self._groups(places):
             if count >= _MIN_COUNT:
@@ -127,7 +127,7 @@ class _Words:
                 self.counts[pair] -= count
 
     def _groups(self, places: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-        """The different pairs at these places, each with its count and its own places."""
+        """Yield the different pairs at these places, each with its count and its own places."""
         places = places[self._next[places] >= 0]
         if not len(places):
             return
@@ -144,6 +144,6 @@ class _Words:
 
 
 def _distinct(places: np.ndarray) -> np.ndarray:
-    """The places sorted, each once; `np.unique` is several times slower here."""
+    """Return the places sorted, each once; `np.unique` is several times slower here."""
     places = np.sort(places)
     return places[np.diff(places, prepend=-1) != 0]

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from jpllm.evaluation import chat
-from jpllm.evaluation.chat import Conversation, encode_messages
+from jpllm.evaluation.chat import conversation as chat
+from jpllm.evaluation.chat.conversation import Conversation, encode_messages
 from jpllm.evaluation.generate import Answer, SamplingConfig, answer
 from jpllm.runtime import InputError
 from jpllm.tokenizer.chat_template import set_template

@@ -1,4 +1,4 @@
-"""The page of `jpllm chat --web`: a conversation in the browser, served to this machine alone."""
+"""Serve a conversation as a page for the browser, to this machine alone (`jpllm chat --web`)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jpllm import runtime
-from jpllm.commands.chat import FORGOTTEN
-from jpllm.evaluation.chat import Conversation
+from jpllm.evaluation.chat.conversation import FORGOTTEN, Conversation
 from jpllm.evaluation.comparison import cut_mark
 from jpllm.evaluation.generate import Answer
 from jpllm.runtime import InputError
@@ -26,7 +25,7 @@ _FILE_NAME = "conversation.json"
 
 
 def require_gradio() -> None:
-    """Raise InputError where Gradio is not installed. It is told to report nothing to its makers."""
+    """Raise InputError where Gradio is not installed, and tell Gradio to report nothing to its makers."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
     try:
         import gradio  # noqa: F401
@@ -67,7 +66,7 @@ def serve(begin: Callable[[], Conversation], title: str, port: int | None) -> No
 
 
 def build(begin: Callable[[], Conversation], title: str) -> gradio.Blocks:
-    """The page, not yet served."""
+    """Return the page, which is not served yet."""
     import gradio
 
     with gradio.Blocks(title=f"jpllm chat: {title}", analytics_enabled=False, fill_height=True) as page:
@@ -106,55 +105,55 @@ def build(begin: Callable[[], Conversation], title: str) -> gradio.Blocks:
 
 
 def _as_html(text: str) -> str:
-    """What a browser shows as the text, indentation included; Gradio adds the line breaks."""
+    """Return HTML that shows the text, indentation included; Gradio adds the line breaks."""
     return html.escape(text).replace("  ", "&nbsp; ")
 
 
 class _Stopped(Exception):
-    """A person wants no more of an answer."""
+    """Raised inside an answer that a person has stopped."""
 
 
 class _Session:
-    """The conversation of one tab: what it shows, and a way to stop an answer."""
+    """Keep the conversation of one tab of a browser, what the tab shows, and a way to stop an answer."""
 
     def __init__(self, conversation: Conversation) -> None:
         self.conversation = conversation
         self.shown: list[dict[str, str]] = []
-        self.stopping = threading.Event()
+        self.stop_requested = threading.Event()
 
     def stop(self) -> None:
         """Let the answer that is being written end at its next character."""
-        self.stopping.set()
+        self.stop_requested.set()
 
     def respond(self, text: str) -> Iterator[tuple[str, list[dict[str, str]], str | None]]:
-        """Question box, messages and file to save, whenever they change; an unanswered question stays in the box."""
+        """Yield question box, messages and saved file whenever they change; an unanswered question stays in the box."""
         import gradio
 
         if text:
             num_forgotten = self.conversation.num_forgotten
-            asked, answered = {"role": "user", "content": text}, {"role": "assistant", "content": ""}
+            user, assistant = {"role": "user", "content": text}, {"role": "assistant", "content": ""}
             try:
                 for piece in self._pieces(text):
-                    answered["content"] += piece
-                    yield "", [*self.shown, asked, answered], None
+                    assistant["content"] += piece
+                    yield "", [*self.shown, user, assistant], None
             except InputError as error:
                 gradio.Warning(html.escape(str(error)))
             except _Stopped:
                 pass
             else:
-                self.shown += [asked, answered]
+                self.shown += [user, assistant]
                 text = ""
             if self.conversation.num_forgotten and not num_forgotten:
                 gradio.Info(FORGOTTEN)
         yield text, self.shown, self._file()
 
     def _pieces(self, question: str) -> Iterator[str]:
-        """The answer as it is written, in another thread: Gradio takes it as an iterator."""
+        """Yield the answer as another thread writes it: Gradio takes an iterator."""
         items: queue.SimpleQueue[str | Answer | BaseException] = queue.SimpleQueue()
-        self.stopping.clear()
+        self.stop_requested.clear()
 
         def hand_over(piece: str) -> None:
-            if self.stopping.is_set():
+            if self.stop_requested.is_set():
                 raise _Stopped
             items.put(piece)
 
@@ -178,7 +177,7 @@ class _Session:
             worker.join()
 
     def _file(self) -> str | None:
-        """The conversation as a file that can be downloaded, once there is something in it."""
+        """Return a file with the conversation that can be downloaded, or None while there are no answers."""
         if not self.shown:
             return None
         file = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])) / _FILE_NAME

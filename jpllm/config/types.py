@@ -1,6 +1,6 @@
-"""The types of configuration keys: which values fit, the words for what does not.
+"""Check values against the types of configuration keys, and word what is wrong with them.
 
-Values come as YAML nodes whose scalars are still as written. A scalar node without a mark is a text of the
+Values come as YAML nodes whose scalars are still as they were written. A scalar node without a mark comes from the
 command line, where the shell has taken the quotes off.
 """
 
@@ -37,13 +37,13 @@ _LIMITS = {"minimum": ("at least", operator.ge), "above": ("above", operator.gt)
 
 
 def keys_of(cls: type) -> dict[str, Key]:
-    """The keys that a configuration class declares, in order."""
+    """Return the keys that a configuration class declares, in order."""
     hints = typing.get_type_hints(cls)
     return {field.name: Key(hints[field.name], field) for field in dataclasses.fields(cls)}
 
 
 def without_none(hint: object) -> tuple[object, bool]:
-    """`X, True` for `X | None`, else the type itself and False."""
+    """Return `X, True` for the type `X | None`, and any other type itself with False."""
     if typing.get_origin(hint) not in (typing.Union, types.UnionType):
         return hint, False
     kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
@@ -52,7 +52,7 @@ def without_none(hint: object) -> tuple[object, bool]:
 
 
 def describe(hint: object) -> str:
-    """What to write for a value of this type, as in "write an integer or null"."""
+    """Return the words for a value of this type, as in "write an integer or null"."""
     kind, optional = without_none(hint)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if optional:
@@ -72,7 +72,7 @@ def describe(hint: object) -> str:
 
 
 def suggest(name: str, candidates: Iterable[str]) -> str:
-    """`; did you mean 'x'?` with the candidate that is most like `name`, or an empty text if none is."""
+    """Return `; did you mean 'x'?` with the candidate that is most like `name`, or an empty text if none is."""
     candidates = list(candidates)
     close = difflib.get_close_matches(name, candidates, n=1)
     close = close or [candidate for candidate in candidates if name and candidate.startswith(name)]
@@ -80,7 +80,7 @@ def suggest(name: str, candidates: Iterable[str]) -> str:
 
 
 def parse_scalar(text: str) -> bool | int | float | str | None:
-    """Value of an unquoted scalar by the core schema of YAML 1.2, without nan and inf.
+    """Return the value of an unquoted scalar by the core schema of YAML 1.2, without nan and inf.
 
     Two more forms are integers: `1_000_000`, and scientific notation of a whole number such as `2e8`.
     """
@@ -98,18 +98,18 @@ def parse_scalar(text: str) -> bool | int | float | str | None:
 
 
 def needs_quotes(text: str) -> bool:
-    """Whether the text, unquoted in the file, is not that same text for every key that may hold text."""
+    """Return whether the text, written without quotes, would not be read back as itself by each key that holds text."""
     return not isinstance(parse_scalar(text), str) or text in _PYTHON_NONE or not text.isprintable()
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Composes nodes only; scalars stay as they were written, so that the declared type decides."""
+    """Compose YAML nodes without resolving scalars: they stay as written, so that the declared type decides."""
 
     yaml_implicit_resolvers: typing.ClassVar[dict] = {}
 
 
 def _text_node(text: str, kind: object) -> yaml.Node:
-    """A scalar, or where a list entry has keys the mapping that `{key: value}` writes."""
+    """Return a scalar node, or a mapping where the type has keys and the text is `{key: value}`."""
     entry = next(iter(typing.get_args(kind)), kind)
     if dataclasses.is_dataclass(entry) and text.startswith("{"):
         try:
@@ -120,17 +120,17 @@ def _text_node(text: str, kind: object) -> yaml.Node:
 
 
 def _without_marks(node: yaml.Node) -> yaml.Node:
-    """The node as if it stood on the command line; quotes have done their work."""
+    """Return the node without its place in a file, so that it counts as typed on the command line."""
     children = node.value if isinstance(node.value, list) else []
     for child in children:
-        for part in child if isinstance(child, tuple) else [child]:
-            _without_marks(part)
+        for node_below in child if isinstance(child, tuple) else [child]:
+            _without_marks(node_below)
     node.start_mark = None
     return node
 
 
 def argument_node(texts: list[str], hint: object) -> yaml.Node:
-    """The node for the texts that follow a `--key`: a sequence if the type is a list or they are not one."""
+    """Return the node for the texts that follow a `--key`: a sequence for a list, or unless there is exactly one."""
     kind, optional = without_none(hint)
     scalars = [_text_node(text, kind) for text in texts or (["true"] if kind is bool else [])]
     is_list = typing.get_origin(kind) is list and not (optional and texts in (["null"], ["none"]))
@@ -138,9 +138,10 @@ def argument_node(texts: list[str], hint: object) -> yaml.Node:
 
 
 def scalar_value(node: yaml.Node, hint: object, field: dataclasses.Field) -> object:
-    """The value of the node for a scalar type, within the limits of the field.
+    """Return the value of the node for a scalar type, within the limits of the field.
 
-    Raises ValueError that says what to write instead.
+    Raises:
+        ValueError: says what to write instead.
     """
     kind, optional = without_none(hint)
     value: object = node
@@ -157,7 +158,7 @@ def scalar_value(node: yaml.Node, hint: object, field: dataclasses.Field) -> obj
 
 
 def means_none(node: yaml.Node) -> bool:
-    """Whether the node is None for a type that allows it: YAML's null, and `none` on the command line."""
+    """Return whether the node means None where the type allows it: YAML's null, and `none` on the command line."""
     if not isinstance(node, yaml.ScalarNode) or node.style:
         return False
     return node.value.lower() in ("null", "none") if _is_argument(node) else parse_scalar(node.value) is None
@@ -168,7 +169,7 @@ def _is_argument(node: yaml.Node) -> bool:
 
 
 def limits_of(field: dataclasses.Field) -> Iterator[tuple[str, float, Callable[[float, float], bool]]]:
-    """Words, value and test of each limit, such as `("at least", 2, operator.ge)`."""
+    """Yield words, value and test of each limit of a field, such as `("at least", 2, operator.ge)`."""
     for name, (words, holds) in _LIMITS.items():
         if field.metadata.get(name) is not None:
             yield words, field.metadata[name], holds
@@ -192,7 +193,7 @@ def _shown(node: yaml.Node) -> str:
 
 
 def _advice(node: yaml.Node, kind: object) -> str:
-    """How to turn the node into what is wanted, where that is easy to say."""
+    """Return how to turn the node into a value that fits, where that is easy to say, or else an empty text."""
     origin = typing.get_origin(kind)
     if origin is dict or dataclasses.is_dataclass(kind):
         return "; set it in the YAML file" if _is_argument(node) else ""

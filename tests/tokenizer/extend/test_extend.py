@@ -15,12 +15,20 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from jpllm.runtime import InputError
-from jpllm.tokenizer import extend as extend_module
-from jpllm.tokenizer.convert import convert, verify
-from jpllm.tokenizer.extend import ExtendConfig, extend, first_new_id, old_pieces
+from jpllm.tokenizer.convert import convert
+from jpllm.tokenizer.extend import extend as extend_module
+from jpllm.tokenizer.extend.extend import extend
+from jpllm.tokenizer.extend.text import ExtendConfig
 from jpllm.tokenizer.load import load
-from jpllm.tokenizer.pieces import CHARACTER_OF_BYTE, JAPANESE, is_japanese, piece_bytes
-from jpllm.tokenizer.proof import NASTY_STRINGS
+from jpllm.tokenizer.pieces import (
+    CHARACTER_OF_BYTE,
+    JAPANESE,
+    first_new_id,
+    is_japanese,
+    old_ids_of_new_pieces,
+    piece_bytes,
+)
+from jpllm.tokenizer.proof import NASTY_STRINGS, verify
 from jpllm.tokenizer.train import TokenizerConfig, train
 
 OTHER_NASTY = [text for text in NASTY_STRINGS if not JAPANESE.search(text)]
@@ -183,7 +191,7 @@ def test_a_vocabulary_that_lacks_a_rare_byte(gpt2: Path, tmp_path: Path) -> None
 
 def test_old_pieces_spell_the_new_ones(gpt2: Path, extended: Path) -> None:
     old, new = load(gpt2), load(extended)
-    pieces = old_pieces(old, new)
+    pieces = old_ids_of_new_pieces(old, new)
     assert (len(pieces), first_new_id(old)) == (200, 600)
     before, after = piece_bytes(old), piece_bytes(new)
     assert [b"".join(before[index] for index in ids) for ids in pieces] == [after[index] for index in range(600, 800)]
@@ -227,14 +235,14 @@ def test_other_kinds_are_refused(gpt2: Path, tmp_path: Path) -> None:
 
 
 def test_a_wrong_result_leaves_no_folder(gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = extend_module._with_new_merges
+    right = extend_module.with_new_merges
 
     def wrong(*arguments) -> Tokenizer:
         backend = right(*arguments)
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         return backend
 
-    monkeypatch.setattr(extend_module, "_with_new_merges", wrong)
+    monkeypatch.setattr(extend_module, "with_new_merges", wrong)
     with pytest.raises(InputError, match=r"the tokenizer cannot be extended: .* would be"):
         extend(gpt2, japanese_documents(), ExtendConfig(num_pieces=200), tmp_path / "tok")
     assert list(tmp_path.iterdir()) == []
@@ -296,7 +304,7 @@ def test_old_pieces_of_sentencepiece(sentencepiece_folders: dict[str, Path], tmp
     extend(source, japanese_documents(), ExtendConfig(num_pieces=60), tmp_path / "tok")
     old, new = load(source), load(tmp_path / "tok")
     before, after = piece_bytes(old), piece_bytes(new)
-    spelled = [b"".join(before[index] for index in ids) for ids in old_pieces(old, new)]
+    spelled = [b"".join(before[index] for index in ids) for ids in old_ids_of_new_pieces(old, new)]
     assert spelled == [after[index] for index in range(450, 510)]
 
 

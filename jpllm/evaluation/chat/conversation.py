@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jpllm.config import option
+from jpllm.config.settings import option
 from jpllm.data.read.jsonl import write_jsonl
 from jpllm.evaluation.generate import Answer, SamplingConfig, answer
 from jpllm.models.build import context_length
 from jpllm.runtime import InputError
-from jpllm.tokenizer.chat_template import encode_to_answer, render, special_token_in
+from jpllm.tokenizer.chat_template import encode_chat_prompt, render, special_token_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+FORGOTTEN = "(The oldest questions no longer fit into the model's context; it answers from the newer ones.)"
 
 
 @dataclass
@@ -33,7 +35,7 @@ def encode_messages(tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict[
     Some published templates cannot be cut into segments; for these the whole text is encoded at once.
     """
     try:
-        return encode_to_answer(tokenizer, messages)
+        return encode_chat_prompt(tokenizer, messages)
     except InputError:
         return tokenizer(render(tokenizer, messages, add_generation_prompt=True), add_special_tokens=False)["input_ids"]
 
@@ -75,8 +77,8 @@ class Conversation:
     def messages(self, first: int = 0) -> list[dict[str, str]]:
         """Return the system message and the exchanges from number `first` on, as dicts with `role` and `content`."""
         roles = ("user", "assistant")
-        parts = [zip(roles, exchange, strict=True) for exchange in self.exchanges[first:]]
-        return [*self.system, *({"role": role, "content": text} for part in parts for role, text in part)]
+        with_roles = [zip(roles, exchange, strict=True) for exchange in self.exchanges[first:]]
+        return [*self.system, *({"role": role, "content": text} for one in with_roles for role, text in one)]
 
     def ask(self, question: str, on_text: Callable[[str], None] | None = None) -> Answer:
         """Return the model's answer; `on_text` gets its text piece by piece. Only a complete answer becomes history.

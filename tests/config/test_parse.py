@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jpllm import config
-from jpllm.config import REQUIRED, ConfigError, option
-from jpllm.config_types import suggest
+from jpllm.config.parse import ConfigError, parse
+from jpllm.config.settings import REQUIRED, option, shareable_values, to_yaml, write_yaml
+from jpllm.config.types import suggest
 from jpllm.runtime import run_command
 
 
@@ -103,13 +103,13 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def parse(*arguments: str, classes=(Training,)):
-    return config.parse(classes, arguments, prog="recipe.py", description="A recipe.")
+def parsed(*arguments: str, classes=(Training,)):
+    return parse(classes, arguments, prog="recipe.py", description="A recipe.")
 
 
 def parse_yaml(text: str, *arguments: str, classes=(Training,)):
     Path("a.yaml").write_text(text, encoding="utf-8")
-    return parse("--config", "a.yaml", *arguments, classes=classes)
+    return parsed("--config", "a.yaml", *arguments, classes=classes)
 
 
 def problems(read, *arguments, **keywords) -> list[str]:
@@ -131,7 +131,7 @@ def test_each_class_gets_its_keys_of_one_flat_file(folder):
 
 
 def test_mutable_defaults_are_not_shared():
-    first, second = parse("--sources", "a", classes=(Data,)), parse("--sources", "a", classes=(Data,))
+    first, second = parsed("--sources", "a", classes=(Data,)), parsed("--sources", "a", classes=(Data,))
     first[0].fractions.append(2)
     assert second[0].fractions == [0.5, 1]
 
@@ -151,14 +151,14 @@ def test_mutable_defaults_are_not_shared():
     ],
 )
 def test_numbers_of_yaml_1_2(folder, text, value):
-    for training in (*parse_yaml(f"learning_rate: {text}"), *parse("--learning_rate", text)):
+    for training in (*parse_yaml(f"learning_rate: {text}"), *parsed("--learning_rate", text)):
         assert training.learning_rate == value
         assert type(training.learning_rate) is float
 
 
 @pytest.mark.parametrize(("text", "value"), [("2e8", 200_000_000), ("1.5e3", 1500), ("0o17", 15), ("017", 17)])
 def test_integers(folder, text, value):
-    for training in (*parse_yaml(f"seed: {text}"), *parse("--seed", text)):
+    for training in (*parse_yaml(f"seed: {text}"), *parsed("--seed", text)):
         assert training.seed == value
         assert type(training.seed) is int
 
@@ -167,7 +167,7 @@ def test_integers(folder, text, value):
 def test_what_is_no_integer(folder, text):
     shown = text if text in ("1.5", "1.0", "true", "1e-1", "1e300") else f"'{text}'"
     assert problems(parse_yaml, f"eval_steps: {text}") == [f"a.yaml:1: eval_steps: write an integer, not {shown}"]
-    assert problems(parse, "--eval_steps", text) == [f"--eval_steps: write an integer, not {shown}"]
+    assert problems(parsed, "--eval_steps", text) == [f"--eval_steps: write an integer, not {shown}"]
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ fractions:
 def test_the_command_line(folder):
     arguments = ["--sources", "a", "b c", "--fractions", "1", ".5", "--sequence_length=8", "--compile"]
     arguments += ["--run_name", "007", "--seed", "-1", "--trackers", "none", "--bits", "16"]
-    data, training = parse(*arguments, classes=(Data, Training))
+    data, training = parsed(*arguments, classes=(Data, Training))
     assert data.sources == [Source("a"), Source("b c")]
     assert (data.fractions, data.sequence_length) == ([1, 0.5], 8)
     assert training == Training(compile=True, run_name="007", seed=-1, bits=16)
@@ -314,7 +314,7 @@ def test_the_command_line(folder):
     ],
 )
 def test_one_argument(arguments, key, value):
-    (training,) = parse(*arguments)
+    (training,) = parsed(*arguments)
     assert getattr(training, key) == value
     assert type(getattr(training, key)) is type(value)
 
@@ -347,7 +347,7 @@ def test_one_argument(arguments, key, value):
     ],
 )
 def test_a_wrong_argument(folder, arguments, message):
-    assert problems(parse, *arguments) == [message]
+    assert problems(parsed, *arguments) == [message]
 
 
 POSITIONAL = {"positional": "trackers", "prog": "recipe.py", "description": "A recipe."}
@@ -368,7 +368,7 @@ POSITIONAL = {"positional": "trackers", "prog": "recipe.py", "description": "A r
 )
 def test_arguments_without_a_key(folder, arguments, expected):
     Path("a.yaml").write_text("seed: 9\ntrackers: [of the file]\n", encoding="utf-8")
-    assert config.parse([Training], arguments, **POSITIONAL) == (expected,)
+    assert parse([Training], arguments, **POSITIONAL) == (expected,)
 
 
 @pytest.mark.parametrize(
@@ -380,12 +380,12 @@ def test_arguments_without_a_key(folder, arguments, expected):
     ],
 )
 def test_wrong_arguments_without_a_key(arguments, message):
-    assert problems(config.parse, [Training], arguments, **POSITIONAL) == [message]
+    assert problems(parse, [Training], arguments, **POSITIONAL) == [message]
 
 
 def test_help_shows_what_needs_no_key(capsys):
     with pytest.raises(SystemExit):
-        config.parse([Training], ["--help"], **POSITIONAL)
+        parse([Training], ["--help"], **POSITIONAL)
     assert capsys.readouterr().out.startswith(
         "usage: recipe.py [TRACKERS ...] [--config FILE.yaml] [--key value ...]\n"
     )
@@ -393,7 +393,7 @@ def test_help_shows_what_needs_no_key(capsys):
 
 def test_entries_on_the_command_line():
     arguments = ["--sources", "a", "b.csv", "--rules", "x", "--variables", "A=1", "--fractions", "1", "x"]
-    assert problems(parse, *arguments, classes=(Data,)) == [
+    assert problems(parsed, *arguments, classes=(Data,)) == [
         "--sources[1].column: a table needs a column",
         "--rules[0]: write a mapping with pattern, keep, not 'x'; set it in the YAML file",
         "--variables: write a mapping, each value text, not 'A=1'; set it in the YAML file",
@@ -424,11 +424,11 @@ def test_entries_on_the_command_line():
 )
 def test_a_file_that_cannot_be_read_is_one_problem(folder, content, message):
     Path("a.yaml").write_bytes(content)
-    assert problems(parse, "--config", "a.yaml", classes=(Data,)) == [message]
+    assert problems(parsed, "--config", "a.yaml", classes=(Data,)) == [message]
 
 
 def test_keys_are_not_missing_when_the_file_cannot_be_read(folder):
-    assert problems(parse, "--zzz", "--config", "no.yaml", classes=(Data,)) == [
+    assert problems(parsed, "--zzz", "--config", "no.yaml", classes=(Data,)) == [
         "--config: cannot read no.yaml: No such file or directory",
         "--zzz: unknown key; see --help",
     ]
@@ -444,7 +444,7 @@ def test_merge_keys_and_aliases(folder):
 
 
 def test_missing_keys():
-    assert problems(parse, classes=(Data, Rule)) == [
+    assert problems(parsed, classes=(Data, Rule)) == [
         "--sources: required, but not set",
         "--pattern: required, but not set",
     ]
@@ -470,19 +470,19 @@ def test_check_names_the_place_of_the_key(folder):
         "a.yaml:3: x: unknown key; see --help",
         f"a.yaml:2: {message} (500), not 7",
     ]
-    assert problems(parse, "--save_steps", "7") == [f"--{message} (500), not 7"]
-    assert problems(parse, "--eval_steps", "7") == [f"default: {message} (7), not 1000"]
+    assert problems(parsed, "--save_steps", "7") == [f"--{message} (500), not 7"]
+    assert problems(parsed, "--eval_steps", "7") == [f"default: {message} (7), not 1000"]
     assert problems(parse_yaml, "save_steps: 7", "--save_steps", "8") == [f"--{message} (500), not 8"]
 
 
 def test_a_command_shows_the_problems_without_a_traceback(capsys):
-    assert run_command(lambda: parse("--zzz")) == 2
+    assert run_command(lambda: parsed("--zzz")) == 2
     assert capsys.readouterr().err == "error: --zzz: unknown key; see --help\n"
 
 
 def test_mistakes_of_the_programmer():
     with pytest.raises(AssertionError, match="a key is in two classes"):
-        parse(classes=(Training, Training))
+        parsed(classes=(Training, Training))
     with pytest.raises(AssertionError, match="each option needs a sentence of help"):
         option(1)
 
@@ -496,7 +496,7 @@ def test_suggest():
 def test_help(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "70")
     with pytest.raises(SystemExit) as caught:
-        config.parse([Data], ["--sources", "a", "-h"], prog="recipe.py", description="A recipe:\n\n  one   two\n")
+        parse([Data], ["--sources", "a", "-h"], prog="recipe.py", description="A recipe:\n\n  one   two\n")
     assert caught.value.code == 0
     assert capsys.readouterr().out == HELP
 
@@ -598,21 +598,21 @@ entries = st.builds(Source, texts, numbers.filter(lambda number: number > 0), st
     )
 )
 def test_what_dump_writes_is_read_back(folder, anything):
-    assert parse_yaml(config.dump([anything]), classes=(Anything,)) == (anything,)
+    assert parse_yaml(to_yaml([anything]), classes=(Anything,)) == (anything,)
 
 
 def test_nasty_texts_are_read_back(folder):
     anything = Anything(
         "", None, 0.1, None, False, NASTY_TEXTS, [[]], {text: text for text in NASTY_TEXTS}, {}, [], [], Path()
     )
-    assert parse_yaml(config.dump([anything]), classes=(Anything,)) == (anything,)
+    assert parse_yaml(to_yaml([anything]), classes=(Anything,)) == (anything,)
 
 
 def test_dump_is_readable_and_in_the_order_of_the_classes(folder):
     shared = ["yes"]
     data = Data([Source("日本語.txt")], fractions=[1.0], variables={"a": "007"})
     training = Training(run_name="長い" * 60, trackers=shared)
-    text = config.dump([data, training])
+    text = to_yaml([data, training])
     assert (
         text
         == f"""\
@@ -647,24 +647,25 @@ def test_what_others_may_see(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "cat"))
     typed = Training(seed=3, run_name="hf_canary", trackers=["canary"], output_dir=tmp_path / "cat" / "canary" / "run")
     data = Data([Source("canary.jsonl")], variables={"TOKEN": "canary"})
-    found = config.shareable([typed, data], names=("output_dir", "run_name"))
+    found = shareable_values([typed, data], names=("output_dir", "run_name"))
     assert found == {
         **{"learning_rate": 6e-4, "scheduler": "cosine", "eval_steps": 500, "save_steps": 1000, "compile": False},
         **{"run_name": "hf_canary", "seed": 3, "output_dir": "run", "sequence_length": 1024},
     }
-    assert not {"run_name", "output_dir"} & config.shareable([typed]).keys()
+    assert not {"run_name", "output_dir"} & shareable_values([typed]).keys()
     home = Training(output_dir=tmp_path / "cat")
-    assert "output_dir" not in config.shareable([home], names=("output_dir",))
+    assert "output_dir" not in shareable_values([home], names=("output_dir",))
 
 
 def test_write_resolved(tmp_path):
     path = tmp_path / "run" / "config.yaml"
     for seed in (1, 2):
-        config.write_resolved([Training(seed=seed)], path)
-    assert path.read_text(encoding="utf-8") == config.dump([Training(seed=2)])
+        write_yaml([Training(seed=seed)], path)
+    assert path.read_text(encoding="utf-8") == to_yaml([Training(seed=2)])
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_the_import_is_light():
-    code = "import sys, jpllm.config; print(sorted({'torch', 'transformers', 'numpy', 'argparse'} & set(sys.modules)))"
+    code = "import sys, jpllm.config.parse\n"
+    code += "print(sorted({'torch', 'transformers', 'numpy', 'argparse'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

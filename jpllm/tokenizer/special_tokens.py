@@ -1,0 +1,105 @@
+"""Give a tokenizer the special tokens that a kind of training needs: padding, a mask, an EOS between two texts.
+
+A new token gets an id behind all others, so no old id changes.
+"""
+
+from __future__ import annotations
+
+import typing
+
+from jpllm.runtime import InputError
+
+if typing.TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PAD_TOKEN = "<pad>"
+MASK_TOKEN = "[MASK]"
+
+
+def ensure_pad_token(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Make sure that the tokenizer has a padding token that is nothing else; a missing one becomes `<pad>`.
+
+    A padding token that is also the EOS (or the BOS, or the unknown token) does not count: padding is left out of the
+    loss, and the EOS would be left out with it, so that no model would learn where a text ends.
+
+    Returns:
+        Whether the id is new, so that the model needs a row for it (`jpllm.models.resize`).
+
+    Raises:
+        InputError: the vocabulary has gaps that the new id would fall into.
+    """
+    others = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id)
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in others:
+        return False
+    if PAD_TOKEN in tokenizer.get_vocab():  # it is there, and only not named as the padding token
+        tokenizer.pad_token = PAD_TOKEN
+        return False
+    _add_behind_all("pad_token", PAD_TOKEN, "padding token", tokenizer)
+    return True
+
+
+def ensure_mask_token(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Make sure that the tokenizer has a mask token, which a masked language model fills in; a new one is `[MASK]`.
+
+    From then on a special token that is typed in a text becomes its id, or nobody could write a gap. Corpora are
+    encoded as before: their encoder (`corpus_encoder`) never gives a special id.
+
+    Raises:
+        InputError: `[MASK]` stands for something else already, or the vocabulary has gaps that it would fall into.
+    """
+    tokenizer.split_special_tokens = False
+    if tokenizer.mask_token_id is not None:
+        return
+    if MASK_TOKEN in tokenizer.get_vocab():
+        raise InputError(
+            f"tokenizer: {MASK_TOKEN} is in its vocabulary, but not as its mask token; if it is meant as that, write "
+            f'"mask_token": "{MASK_TOKEN}" into tokenizer_config.json'
+        )
+    _add_behind_all("mask_token", MASK_TOKEN, "mask token", tokenizer)
+
+
+def mark_boundaries(tokenizer: PreTrainedTokenizerFast, at_beginning: bool) -> None:
+    """Make the tokenizer write its EOS between the two texts of a pair, and with `at_beginning` before the first text.
+
+    A place where it writes special tokens already, as BERT's does, stays as it is. Control strings that are typed in a
+    text are encoded as text from then on. All of this is saved with the tokenizer, so `tokenizer(text, text_pair)`
+    gives the same ids wherever it is loaded.
+
+    Raises:
+        InputError: the tokenizer would have to write an EOS, and has none.
+    """
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
+    single, pair = tokenizer("a"), tokenizer("a", "b")
+    of_text = [index for index, text in enumerate(single.sequence_ids()) if text == 0]
+    before, behind = single["input_ids"][: of_text[0]], single["input_ids"][of_text[-1] + 1 :]
+    places = pair.sequence_ids()
+    is_separated = None in places[places.index(0) : places.index(1)]
+    if is_separated and (before or not at_beginning):
+        return
+    if tokenizer.eos_token_id is None:
+        raise InputError("tokenizer: it has no EOS token to part texts by; set eos_token in tokenizer_config.json")
+    if at_beginning and not before:
+        before = [tokenizer.eos_token_id]
+    begin, between, end = (
+        tokenizer.convert_ids_to_tokens(ids) for ids in (before, behind or [tokenizer.eos_token_id], behind)
+    )
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=[*begin, "$A:0", *end],
+        pair=[*begin, "$A:0", *between, "$B:1", *end],
+        special_tokens=[(token, tokenizer.convert_tokens_to_ids(token)) for token in {*begin, *between, *end}],
+    )
+
+
+def _add_behind_all(key: str, token: str, name: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    from tokenizers import AddedToken
+
+    last = max(tokenizer.get_vocab().values())
+    tokenizer.add_special_tokens({key: AddedToken(token, special=True, normalized=False)})
+    new_id = tokenizer.convert_tokens_to_ids(token)
+    if new_id <= last:
+        raise InputError(
+            f"tokenizer: its ids have gaps, and {token} would get the id {new_id:,} in between; "
+            f"take a tokenizer that has a {name}"
+        )

@@ -89,6 +89,14 @@ def test_both_languages_have_the_same_parts(page) -> None:
         assert len(lines[0]) == len(lines[1]), start
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_prose_is_wrapped(page) -> None:
+    """At 120 characters, as code is; a row of a table, a link and a word cannot be broken."""
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    lines = [line for line in prose.splitlines() if not line.startswith(("|", "!["))]
+    assert [line for line in lines if len(line) > 120 and " " in line.strip()] == []
+
+
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "CONTRIBUTING.ja.md"])
 def test_the_places_for_changes_exist(page) -> None:
     paths = set(PATH.findall((ROOT / page).read_text(encoding="utf-8")))

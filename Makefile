@@ -1,27 +1,52 @@
 # make demo   from raw text to three models and a page that compares them, in about nine minutes on two CPU cores
 # make test   every test but the slow ones
+# make test-minimal   the same with only the required dependencies installed, in .venv-minimal
+# make test-oldest, make test-newest   the same with the oldest and the newest Python that are promised
 # make ops    compile DeepSpeed's C++ operators ahead of their first use: about three minutes on two cores, once
 # make test-full   ops, then every test
 # make gpu-proof   what the memory recipes and the plan promise, measured on this machine's NVIDIA GPU
-# make proof-1b    the 0.778 B model through its own files on a CPU: killed, gone on with, its memory held against the plan
-# make tpu-venv    the environment of a TPU host, .venv-tpu: PyTorch 2.9 and torch_xla; TORCH_INDEX=https://download.pytorch.org/whl/cpu
-#                  spares it 5 GB of CUDA libraries
+# make proof-1b    the 0.778 B model through its own files on a CPU: killed, gone on with, its memory against the plan
+# make tpu-venv    the environment of a TPU host, .venv-tpu: PyTorch 2.9 and torch_xla
 # make xla-proof   training through accelerate_configs/tpu.yaml on XLA's CPU device, held against plain runs: about 15 minutes
-# make lint   ruff                     make clean       remove .venv, .venv-tpu and runs/demo
+# make lint   ruff and the type checker
+# make clean  remove .venv, .venv-* and runs/demo
+#
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu in front of a target spares its environment 5 GB of CUDA libraries.
 PYTHON ?= python3
+OLDEST_PYTHON := python3.10
+NEWEST_PYTHON := python3.14
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 TPU_VENV := .venv-tpu
 TORCH_INDEX ?=
 
-.PHONY: demo ops test test-full gpu-proof proof-1b tpu-venv xla-proof lint clean
+TPU_EXTRAS := dev,lora,tpu
+EXTRAS := dev,deepspeed,energy,eval,gguf,lora,wandb,web_test
+FAST_TESTS := -m pytest -n 2 -m "not slow"
+
+.PHONY: demo ops test test-minimal test-oldest test-newest test-full gpu-proof proof-1b tpu-venv xla-proof lint clean
+
+# $(call install,INTERPRETER,CONSTRAINTS,EXTRAS): the environment of the target $(@D)/installed
+define install
+	$(1) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --upgrade pip
+	$(if $(TORCH_INDEX),$(@D)/bin/pip install --quiet -c $(2) --index-url $(TORCH_INDEX) torch)
+	$(@D)/bin/pip install --quiet -c $(2) -e '.[$(3)]'
+	touch $@
+endef
 
 $(VENV)/installed: setup.cfg constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,deepspeed,energy,eval,gguf,lora,wandb,web_test]'
-	touch $@
+	$(call install,$(PYTHON),constraints.txt,$(EXTRAS))
+
+.venv-minimal/installed: setup.cfg constraints.txt
+	$(call install,$(PYTHON),constraints.txt,dev)
+
+.venv-python%/installed: setup.cfg constraints.txt
+	$(call install,python$*,constraints.txt,$(EXTRAS))
+
+$(TPU_VENV)/installed: setup.cfg constraints-tpu.txt
+	$(call install,$(PYTHON),constraints-tpu.txt,$(TPU_EXTRAS))
 
 demo: $(VENV)/installed
 	rm -rf $(DEMO)
@@ -35,7 +60,17 @@ demo: $(VENV)/installed
 	$(BIN)/jpllm compare $(DEMO)/scratch $(DEMO)/continued $(DEMO)/instructed --output $(DEMO)/report.html
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python $(FAST_TESTS)
+
+test-minimal: .venv-minimal/installed
+	.venv-minimal/bin/python $(FAST_TESTS)
+
+test-oldest: INTERPRETER = $(OLDEST_PYTHON)
+test-newest: INTERPRETER = $(NEWEST_PYTHON)
+test-oldest test-newest:
+	@if $(INTERPRETER) -V >/dev/null 2>&1; \
+	then $(MAKE) .venv-$(INTERPRETER)/installed && .venv-$(INTERPRETER)/bin/python $(FAST_TESTS); \
+	else echo "$@ skipped: $(INTERPRETER) is not installed"; fi
 
 ops: $(VENV)/installed
 	$(BIN)/python -c "from jpllm.training import operators as o; o.load_operators(o.PROCESSES, o.ADAM)"
@@ -50,13 +85,6 @@ gpu-proof: $(VENV)/installed
 proof-1b: ops
 	$(BIN)/python benchmarks/proof_1b.py
 
-$(TPU_VENV)/installed: setup.cfg constraints-tpu.txt
-	$(PYTHON) -m venv $(TPU_VENV)
-	$(TPU_VENV)/bin/pip install --quiet --upgrade pip
-	$(TPU_VENV)/bin/pip install --quiet -c constraints-tpu.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(TPU_VENV)/bin/pip install --quiet -c constraints-tpu.txt -e '.[dev,lora,tpu]'
-	touch $@
-
 tpu-venv: $(TPU_VENV)/installed
 
 xla-proof: tpu-venv
@@ -65,6 +93,7 @@ xla-proof: tpu-venv
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ty check
 
 clean:
-	rm -rf $(VENV) $(TPU_VENV) $(DEMO)
+	rm -rf $(VENV) .venv-* $(DEMO)

@@ -12,9 +12,12 @@ from jpllm.models.presets import PRESETS, ModelConfig
 from jpllm.models.size import VocabularyOnly, model_size
 from tests.conftest import ROOT
 
-PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)")
 LINK_TO_PART = re.compile(r"\]\((?!https?://)([^)#\s]*)#([^)\s]+)\)")
+
+
+PATH = re.compile(r"`((?:jpllm|recipes|tests|benchmarks|docs)/[\w./-]+)`")
 
 
 def name(page) -> str:
@@ -84,3 +87,32 @@ def test_both_languages_have_the_same_parts(page) -> None:
     for start in ("## ", "```"):
         lines = [[line for line in text.splitlines() if line.startswith(start)] for text in (english, japanese)]
         assert len(lines[0]) == len(lines[1]), start
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_prose_is_wrapped(page) -> None:
+    """At 120 characters, as code is; a row of a table, a link and a word cannot be broken."""
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    lines = [line for line in prose.splitlines() if not line.startswith(("|", "!["))]
+    assert [line for line in lines if len(line) > 120 and " " in line.strip()] == []
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "CONTRIBUTING.ja.md"])
+def test_the_places_for_changes_exist(page) -> None:
+    paths = set(PATH.findall((ROOT / page).read_text(encoding="utf-8")))
+    assert len(paths) > 20
+    assert [path for path in sorted(paths) if "NAME" not in path and not (ROOT / path).exists()] == []
+
+
+def test_both_languages_name_the_same_places_for_changes() -> None:
+    pages = (ROOT / "CONTRIBUTING.md", ROOT / "CONTRIBUTING.ja.md")
+    english, japanese = (set(PATH.findall(page.read_text(encoding="utf-8"))) for page in pages)
+    assert english == japanese
+
+
+def test_the_make_targets_of_the_documentation_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^\.PHONY: (.+)", makefile, re.MULTILINE)[0].split()
+    named = {target for page in PAGES for target in re.findall(r"`make ([a-z-]+)`", page.read_text(encoding="utf-8"))}
+    assert len(named) > 8
+    assert sorted(named - set(targets)) == []

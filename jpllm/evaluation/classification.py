@@ -53,6 +53,7 @@ def predict(
                 outputs = np.zeros((len(rows), logits.shape[1]), np.float32)
             if own:
                 outputs[indices] = logits
+    assert outputs is not None, "there are no rows"
     return sum_over_processes(outputs, model, num_ranks)
 
 

@@ -127,6 +127,6 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     return list(tokenizer(prompt.replace(GAP, tokenizer.mask_token))["input_ids"])
 
 
-def _readable(tokenizer: PreTrainedTokenizerBase, probabilities: Sequence, ids: Sequence) -> str:
+def _readable(tokenizer: PreTrainedTokenizerBase, probabilities: torch.Tensor, ids: torch.Tensor) -> str:
     pairs = zip(probabilities.tolist(), ids.tolist(), strict=True)
     return ", ".join(f"{tokenizer.decode([index])} {probability:.1%}" for probability, index in pairs)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from jpllm.config.settings import option
 from jpllm.models.build import context_length
@@ -14,7 +14,7 @@ from jpllm.tokenizer.chat_template import encode_chat_prompt
 
 if TYPE_CHECKING:
     import torch
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 Stop = Literal["eos", "sentence"]
 SENTENCE_END = "。"
@@ -58,7 +58,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 
 def encode_instruction(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """Return the ids of a prompt as the only message of a conversation, by the tokenizer's chat template."""
-    return encode_chat_prompt(tokenizer, [{"role": "user", "content": prompt}])
+    return encode_chat_prompt(cast("PreTrainedTokenizerFast", tokenizer), [{"role": "user", "content": prompt}])
 
 
 def generate(
@@ -113,7 +113,7 @@ def answer(
 
     def text_of(ids: torch.Tensor) -> str:
         # Cut by count: decoding may not give the prompt back as it was typed.
-        text = tokenizer.decode(ids[0, num_given:], skip_special_tokens=True)
+        text = cast("str", tokenizer.decode(ids[0, num_given:], skip_special_tokens=True))
         before, end, _ = text.partition(SENTENCE_END)
         return before + end if stop == "sentence" else text
 
@@ -125,7 +125,7 @@ def answer(
     max_new_tokens = min(context_length(model) - num_given, sampling.max_new_tokens)
     settings = _generation_config(model, tokenizer, sampling, max_new_tokens)
     with _prepared(model, seed):
-        ids = model.generate(
+        ids = model.generate(  # ty: ignore[not-callable]  # of GenerationMixin, beside PreTrainedModel
             torch.tensor([list(prompt_ids)], device=device),
             attention_mask=torch.ones(1, num_given, dtype=torch.int64, device=device),
             generation_config=settings,
@@ -174,7 +174,7 @@ def _generation_config(
 
 
 @contextmanager
-def _prepared(model: PreTrainedModel, seed: int) -> Iterator[None]:
+def _prepared(model: PreTrainedModel, seed: int) -> Generator[None]:
     """Set evaluation mode and a seed, and hide the model's own settings, which transformers would add to ours."""
     import torch
     from transformers import GenerationConfig

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from jpllm.config.types import suggest
 from jpllm.runtime import InputError
@@ -61,7 +61,7 @@ def card_problems(card: str) -> Iterator[str]:
     from huggingface_hub import ModelCard
 
     try:
-        data = ModelCard(card).data
+        data = cast("ModelCardData", ModelCard(card).data)
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         yield f"the metadata cannot be read: {error}"
         return

@@ -23,6 +23,7 @@ def main() -> None:
     torch.set_num_threads(1)  # sums come in one order
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    assert tokenizer is not None, "the folder has a tokenizer"
     model = getattr(transformers, request["auto_class"]).from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
         logits = model(torch.tensor([request["ids"]])).logits

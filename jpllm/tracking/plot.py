@@ -26,6 +26,7 @@ def plot_loss(
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import EngFormatter
 
     groups = sorted({key for row in rows for key in row if key.startswith(EVAL_GROUP_PREFIX)})
     figure, axes = plt.subplots(
@@ -53,7 +54,7 @@ def plot_loss(
         panel.legend(frameon=False)
         top = panel.secondary_xaxis("top", functions=(lambda e: e * tokens_per_epoch, lambda t: t / tokens_per_epoch))
         top.set_xlabel("tokens seen")
-        top.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter())
+        top.xaxis.set_major_formatter(EngFormatter())
     figure.savefig(file)
     plt.close(figure)
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import yaml
 
@@ -155,8 +155,7 @@ def num_parameters(model: str | Path) -> int:
 
     config = transformers.AutoConfig.from_pretrained(model, local_files_only=True)
     names = config.architectures or []
-    model_class = getattr(transformers, names[0]) if names else transformers.AutoModelForCausalLM
-    build = model_class.from_config if not names else model_class._from_config
+    build = getattr(transformers, names[0])._from_config if names else transformers.AutoModelForCausalLM.from_config
     with torch.device("meta"):
         return build(config).num_parameters()
 
@@ -164,7 +163,7 @@ def num_parameters(model: str | Path) -> int:
 def count_parameters(run: Run) -> None:
     """Set how many parameters the model of a run has, or add a remark that they cannot be counted."""
     try:
-        run.num_parameters = num_parameters(run.model)
+        run.num_parameters = num_parameters(cast("str", run.model))
     except Exception as error:  # a configuration may be broken in any way, and the others still compare
         remark = f"its parameters cannot be counted: {type(error).__name__}"
         run.remarks += [] if remark in run.remarks else [remark]
@@ -263,7 +262,7 @@ def _json_object(file: Path, remarks: list[str]) -> dict:
     except (OSError, ValueError, RecursionError):
         found = None
     if isinstance(found, dict):
-        return shareable(found)
+        return cast("dict", shareable(found))
     remarks.append(f"{file.name} is broken and left out")
     return {}
 
@@ -274,7 +273,7 @@ def _settings(file: Path, remarks: list[str]) -> dict:
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         found = None
     if isinstance(found, dict):
-        return shareable(found)
+        return cast("dict", shareable(found))
     remarks.append(f"{file.name} is broken: its settings are left out")
     return {}
 

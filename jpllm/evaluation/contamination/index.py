@@ -105,19 +105,19 @@ class NgramIndex:
         """Yield (start, stop, share) of the best of each group of overlapping stretches, from offsets of n-grams."""
         length = self._ngram_characters
         wanted = {self._texts[text][start : start + length] for start in range(len(self._texts[text]) - length + 1)}
-        offsets = [offset for offset in offsets.tolist() if document[offset : offset + length] in wanted]
+        starts = [offset for offset in offsets.tolist() if document[offset : offset + length] in wanted]
         most, needed = _TEXT_LENGTHS_PER_STRETCH * len(self._texts[text]), self._num_needed[text]
         inside: Counter[str] = Counter()
         best, best_found, end = (0, 0), 0, 0
-        for start in offsets:
-            while end < len(offsets) and offsets[end] + length - start <= most:
-                inside[document[offsets[end] : offsets[end] + length]] += 1
+        for start in starts:
+            while end < len(starts) and starts[end] + length - start <= most:
+                inside[document[starts[end] : starts[end] + length]] += 1
                 end += 1
             if best_found and start >= best[1]:
                 yield *best, best_found / len(wanted)
                 best_found = 0
             if len(inside) >= needed and len(inside) > best_found:
-                best, best_found = (start, offsets[end - 1] + length), len(inside)
+                best, best_found = (start, starts[end - 1] + length), len(inside)
             ngram = document[start : start + length]
             inside[ngram] -= 1
             if not inside[ngram]:

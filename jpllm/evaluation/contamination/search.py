@@ -208,7 +208,9 @@ def _comparable_item(item: Item) -> Item:
 def _no_hits(benchmark: Benchmark, items: Sequence[Item], ngram_characters: int) -> Findings:
     """Return findings without hits, for a benchmark with its items in the form that is compared."""
     whole = " + ".join(benchmark.columns)
-    texts = {name: [(item.texts[column],) for item in items] for column, name in enumerate(benchmark.columns)}
+    texts: dict[str, list[tuple[str, ...]]] = {
+        name: [(item.texts[column],) for item in items] for column, name in enumerate(benchmark.columns)
+    }
     texts[whole] = [item.texts for item in items]  # the column itself where there is one
     position = len(texts) - 1
     if benchmark.answer:

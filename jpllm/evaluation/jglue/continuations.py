@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from jpllm.evaluation.distributed import gathered
 from jpllm.evaluation.generate import encode_prompt
@@ -19,6 +19,7 @@ from jpllm.runtime import InputError
 if TYPE_CHECKING:
     import torch
     from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.cache_utils import DynamicLayer
 
 OnDone = Callable[[int, int, int], None]  # prompts done, how many of them are new, and all
 Result = TypeVar("Result")
@@ -37,8 +38,9 @@ class _Read:
         from transformers import DynamicCache
 
         rows, cache = list(rows), DynamicCache()
-        for number, layer in enumerate(self.cache.layers):
-            cache.update(layer.keys[rows], layer.values[rows], number)
+        for number, layer in enumerate(cast("list[DynamicLayer]", self.cache.layers)):
+            keys, values = cast("tuple[torch.Tensor, torch.Tensor]", (layer.keys, layer.values))  # not None once read
+            cache.update(keys[rows], values[rows], number)
         return _Read(self.logits[rows], cache, self.mask[rows])
 
 
@@ -224,7 +226,7 @@ class PromptReader:
                 if token in self.end_ids:
                     continue
                 ids[row].append(token)
-                texts[row] = self.tokenizer.decode(ids[row], skip_special_tokens=True)
+                texts[row] = cast("str", self.tokenizer.decode(ids[row], skip_special_tokens=True))
                 if not any(end in texts[row] for end in stop):
                     going_on.append(place)
             if not going_on or step + 1 == max_new_tokens:
@@ -238,7 +240,7 @@ class PromptReader:
         return texts
 
 
-def _common_length(rows: Sequence[Sequence[int]]) -> int:
+def _common_length(rows: Sequence[list[int]]) -> int:
     """Return the number of ids with which all rows begin."""
     first, last = min(rows), max(rows)  # the two that differ earliest
     return next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))

@@ -110,7 +110,9 @@ def check(task: str, folder: Path, any_content: bool = False) -> TaskData:
         raise InputError(f"jglue_dir: {folder} has no {TASKS[task].folder}/{TASKS[task].files['valid']}")
     is_mirror = files["valid"].suffix == ".parquet"
     version = "" if is_mirror else _folder_version(task, files["valid"].parent)
-    sums = {name: verified(task, name, files[name], any_content) for name in sorted(files, reverse=True)}
+    sums: dict[str, str] = {
+        split: verified(task, split, files[split], any_content) for split in reversed(SPLITS) if split in files
+    }
     return TaskData(task, folder, _mirror_version(task, files["valid"]) if is_mirror else version, sums)
 
 
@@ -170,8 +172,9 @@ def files_of(tasks: Sequence[str]) -> list[RemoteFile]:
             f"there are {', '.join(FETCHABLE)}"
         )
     return [
-        RemoteFile(task, split, PurePosixPath(TASKS[task].repository, TASKS[task].official_path(split)))
+        RemoteFile(task, split, PurePosixPath(repository, TASKS[task].official_path(split)))
         for task in tasks
+        if (repository := TASKS[task].repository)  # each FETCHABLE one has it
         for split in SPLITS
     ]
 

@@ -80,7 +80,7 @@ def best_learning_rate(task: str, runs: Sequence[FinetunedRun]) -> float | None:
     diverged = {run.learning_rate for run in runs if run.validation is None}
     by_rate: dict[float, list[float]] = {}
     for run in runs:
-        if run.learning_rate not in diverged:
+        if run.validation is not None and run.learning_rate not in diverged:
             by_rate.setdefault(run.learning_rate, []).append(score(run.validation))
     if not by_rate:
         return None
@@ -106,7 +106,9 @@ def score_rows(task: str, runs: Sequence[FinetunedRun]) -> list[dict]:
 def _score_row_of_runs(task: str, metric: str, chosen: Sequence[FinetunedRun], runs: Sequence[FinetunedRun]) -> dict:
     """Return the row of one metric; `chosen` are the runs at the chosen learning rate, `runs` those at all."""
     score = metrics.SCORES[metric]
-    scored = [score_row(task, metric, score(run.test), run.test, run.clusters) for run in chosen]
+    tests = [run.test for run in chosen if run.test is not None]
+    assert len(tests) == len(chosen), "a learning rate of which a run diverged is never chosen"
+    scored = [score_row(task, metric, score(test), test, run.clusters) for run, test in zip(chosen, tests, strict=True)]
     values, errors = ([row[key] for row in scored] for key in ("value", "standard_error"))
     return {
         "task": task,
@@ -117,7 +119,7 @@ def _score_row_of_runs(task: str, metric: str, chosen: Sequence[FinetunedRun], r
         "chance": scored[0]["chance"],
         "majority": scored[0]["majority"],
         "is_constant": all(row["is_constant"] for row in scored),
-        "n": len(chosen[0].test),
+        "n": len(tests[0]),
         "num_cut": chosen[0].num_cut,
         "learning_rate": chosen[0].learning_rate,
         "num_seeds": len(chosen),

@@ -7,11 +7,11 @@ import importlib.metadata
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from jpllm import runtime
 from jpllm.data.read.jsonl import write_jsonl
@@ -26,7 +26,11 @@ from jpllm.evaluation.results import measured_with
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from lm_eval.api.model import LM
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.tasks import TaskManager
 
 TASK_FILES = Path(__file__).parent / "lm_eval_tasks"
 ANSWERS_FOLDER = "answers"
@@ -170,18 +174,20 @@ def _cluster_numbers(task: str, items: Sequence[dict]) -> list[int]:
 def board_shots(data: TaskData, style: Style) -> int:
     """Return the number of examples that the boards give for a task, which its prompt file states."""
     file = TASK_FILES / f"{data.task}_{style}.yaml"
-    return int(re.search(r"^num_fewshot: (\d+)$", file.read_text(encoding="utf-8"), re.MULTILINE)[1])
+    stated = re.search(r"^num_fewshot: (\d+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    assert stated, f"{file} states no num_fewshot"
+    return int(stated[1])
 
 
 def prompts(data: TaskData, style: Style, number: int) -> list[str]:
     """Return the first `number` prompts of a task as a model gets them."""
     name = f"jglue_{data.task}_{style}"
     with _quiet():
-        task = _tasks(data).load([name])["tasks"][name]
+        task = cast("ConfigurableTask", _tasks(data).load([name])["tasks"][name])
         return [task.fewshot_context(task.task_docs[n], task.config.num_fewshot) for n in range(number)]
 
 
-def _tasks(data: TaskData) -> object:
+def _tasks(data: TaskData) -> TaskManager:
     """Return the harness's `TaskManager` for the project's own task files and this data."""
     _lm_eval()
     from lm_eval.tasks import TaskManager
@@ -190,7 +196,7 @@ def _tasks(data: TaskData) -> object:
     return TaskManager(include_path=str(TASK_FILES), include_defaults=False, metadata=metadata)
 
 
-def _lm_eval() -> object:
+def _lm_eval() -> ModuleType:
     """Return the module `lm_eval`.
 
     Raises:
@@ -204,7 +210,7 @@ def _lm_eval() -> object:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Silence the harness's warnings about settings that are meant as they are."""
     logger = logging.getLogger("lm_eval")
     level = logger.level

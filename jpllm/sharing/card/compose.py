@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jpllm import markdown, runtime
 from jpllm.config.settings import option
@@ -159,7 +160,7 @@ def compose(facts: Facts, settings: CardConfig, name: str = ".") -> str:
     return text
 
 
-def template_values(facts: Facts, name: str) -> dict[str, object]:
+def template_values(facts: Facts, name: str) -> dict[str, Any]:
     """Return what the templates can name: facts, and functions that write them. None is written as None."""
 
     def unless_none(write: Callable[[float], str]) -> Callable[[float | None], str | None]:

@@ -236,8 +236,8 @@ def _is_hub_model(name: str) -> bool:
 def _sources(settings: dict) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield label, name on the Hub and recorded licence of each source that was trained on."""
     for row in [*rows_of(settings.get("sources")), *rows_of(settings.get("replay_sources"))]:
-        keys = {key: row.get(key) for key in ("name", "subset") if row.get(key)}
-        source = SourceConfig(path=str(row.get("path", "")), **keys)
+        name, subset = (row.get(key) or None for key in ("name", "subset"))
+        source = SourceConfig(path=str(row.get("path", "")), name=name, subset=subset)
         hub_name = "/".join(source.path.removeprefix(HUB_PREFIX).split("/")[:2]) if source.is_hub else None
         yield source.label, hub_name, row.get("licence")
     if "train_file" in settings:

@@ -43,7 +43,7 @@ def table(
     """
     kept = len(head) if num_kept is None else num_kept
     columns = [place for place in range(len(head)) if place < kept or any(row[place] is not None for row in rows)]
-    cells = [[unknown if row[place] is None else row[place] for place in columns] for row in rows]
+    cells = [[unknown if (cell := row[place]) is None else cell for place in columns] for row in rows]
     return markdown.table([head[place] for place in columns], cells).rstrip("\n")
 
 

@@ -13,6 +13,7 @@ import json
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 _CERTAIN = 1e6  # added to a logit
 
@@ -23,14 +24,15 @@ def main() -> None:
     import xllamacpp
 
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
-    settings = xllamacpp.CommonParams()
+    llama_cpp: Any = xllamacpp  # an extension in C without annotations
+    settings = llama_cpp.CommonParams()
     settings.model.path = file
     settings.n_ctx = max(map(len, request["prompts"])) + 8
     settings.n_gpu_layers, settings.n_parallel, settings.warmup = 0, 1, False
     settings.cpuparams.n_threads = 1
-    settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
-    settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    server = xllamacpp.Server(settings)
+    settings.cache_type_k = settings.cache_type_v = llama_cpp.ggml_type.GGML_TYPE_F32
+    settings.flash_attn_type = llama_cpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    server = llama_cpp.Server(settings)
     drawn = _ids(server.listening_address, "a", parse_special=False)[-1]
     answer = {
         "ids": [_ids(server.listening_address, text, request["parse_special"]) for text in request["texts"]],

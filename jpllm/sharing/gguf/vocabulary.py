@@ -59,7 +59,7 @@ def vocabulary(tokenizer: PreTrainedTokenizerFast, folder: Path, num_ids: int) -
         found = _sentencepiece(tokenizer, read_model(model_file), num_ids)
     found.settings.update(_special_ids(tokenizer))
     if tokenizer.chat_template:
-        found.settings["chat_template"] = tokenizer.chat_template
+        found.settings["chat_template"] = tokenizer.get_chat_template()
     return found
 
 
@@ -73,14 +73,14 @@ def add_vocabulary(writer: GGUFWriter, found: Vocabulary) -> None:
     if found.merges is not None:
         writer.add_token_merges(found.merges)
     for name, value in found.settings.items():
-        if name == "chat_template":
-            writer.add_chat_template(value)
-        elif isinstance(value, bytes):
+        if isinstance(value, bytes):
             writer.add_precompiled_charsmap(value)
         elif isinstance(value, bool):
             writer.add_bool(f"tokenizer.ggml.{name}", value)
         elif isinstance(value, int):
             writer.add_uint32(f"tokenizer.ggml.{name}", value)
+        elif name == "chat_template":
+            writer.add_chat_template(value)
         else:
             writer.add_string(f"tokenizer.ggml.{name}", value)
 

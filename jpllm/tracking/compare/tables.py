@@ -208,8 +208,9 @@ def _matrix(name: str, found: object) -> Table | None:
         return None
     rows = []
     for group, values in groups.items():
-        bits = [number(value) for value in values] if isinstance(values, list) else []
-        if len(bits) != len(models) or None in bits:
+        numbers = [number(value) for value in values] if isinstance(values, list) else []
+        bits = [value for value in numbers if value is not None]
+        if not len(bits) == len(numbers) == len(models):
             continue
         rows.append(Row(group, [Cell(four_decimals(bits[0]), bits[0])] + [change_cell(bits[0], b) for b in bits[1:]]))
     note = "Bits per byte; changes are those from the first model."

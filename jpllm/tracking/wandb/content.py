@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import cast
 
 from jpllm.config.settings import shareable_values
 
@@ -54,7 +55,7 @@ def evaluation_tables(found: Mapping[str, object]) -> dict[str, list[dict]]:
     """
     parts = {name: part for name, part in found.items() if isinstance(part, list) and part}
     if "forgetting" in found:
-        parts["forgetting"] = _matrix_rows(**found["forgetting"])
+        parts["forgetting"] = _matrix_rows(**cast("dict", found["forgetting"]))
     return {
         f"evaluation_{name}": [
             {key: value for key, value in row.items() if value is None or isinstance(value, str | bool | int | float)}

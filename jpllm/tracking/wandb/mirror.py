@@ -158,6 +158,7 @@ def _end(process: subprocess.Popen | None) -> None:
 
 def _tell(process: subprocess.Popen, line: str) -> None:
     try:
+        assert process.stdin is not None, "`_start` made a pipe"
         process.stdin.write(f"{line}\n")
         process.stdin.flush()
     except BrokenPipeError:  # it is gone, and has said why
@@ -167,7 +168,7 @@ def _tell(process: subprocess.Popen, line: str) -> None:
 def _pass_on_warnings(process: subprocess.Popen) -> None:
     """Log what the process warns of until it ends; one that fails without a word is named too."""
     has_said = False
-    for line in process.stdout:
+    for line in process.stdout or ():
         logger.warning("wandb: %s", line.strip())
         has_said = True
     code = process.wait()

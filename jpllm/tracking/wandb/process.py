@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, GrowingRows
 from jpllm.tracking.runs import RESULTS_NAME
@@ -95,9 +95,9 @@ def _init(folder: Path, run_id: str, settings: Mapping | None, mode: str) -> Run
         id=run_id,
         resume="allow",
         group=os.environ.get("WANDB_RUN_GROUP") or (run_id if mode == "offline" else None),
-        mode=mode,
+        mode=cast(Literal["online", "offline"], mode),  # wandb refuses others itself
         dir=folder,
-        config=settings,
+        config=None if settings is None else dict(settings),
         # no host name, user, path, command line or code of this machine
         settings=wandb.Settings(
             silent=True,

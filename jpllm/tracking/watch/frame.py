@@ -71,19 +71,19 @@ def _facts(status: RunStatus) -> Iterator[Text]:
             "now, or at work on another machine, whose lock cannot be seen from here",
             "yellow",
         )
-    if status.share is not None:
-        yield _bar(status)
+    if (share := status.share) is not None:
+        yield _bar(status, share)
     for pairs in (_newest_losses(status), _newest_others(status)):
         if pairs:
             yield Text("  ".join(f"{name} {value}" for name, value in pairs), no_wrap=True, overflow="ellipsis")
 
 
-def _bar(status: RunStatus) -> Text:
+def _bar(status: RunStatus, share: float) -> Text:
     from rich.text import Text
 
-    done = int(status.share * _BAR_COLUMNS)
+    done = int(share * _BAR_COLUMNS)
     line = Text("━" * done, "green").append("━" * (_BAR_COLUMNS - done), "bright_black")
-    line.append(f" {status.share:.1%}")
+    line.append(f" {share:.1%}")
     if status.state == "training" and status.seconds_left is not None:
         line.append(f"  about {quantities.duration(status.seconds_left / 3600)} of training left")
     elif (seconds := status.latest("training_seconds")) is not None:

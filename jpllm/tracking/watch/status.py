@@ -93,8 +93,8 @@ class RunStatus:
             (last.get("tokens"), self.settings.get("tokens")),
             (last.get("epoch"), self.settings.get("epochs")),
         ):
-            if number(budget):
-                return min((number(done) or 0.0) / budget, 1.0)
+            if whole := number(budget):
+                return min((number(done) or 0.0) / whole, 1.0)
         return None
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-Pairs = Sequence[tuple]
+Pairs = Sequence[tuple] | np.ndarray  # what is right, what was given; an array has a row for each pair
 NO_NUMBER = 0.0  # similarity of an answer that holds none
 # The name of a sentence (文1), or a number, which is the group: 3, 3.5, .5, -1.
 _NUMBER = re.compile(r"文\s*\d+|([-−]?(?:\d+(?:\.\d+)?|(?<!\.)\.\d+))")

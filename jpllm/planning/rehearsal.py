@@ -2,7 +2,8 @@
 
 PyTorch's fake tensors have a shape, a type and a device and nothing else. A forward and a backward pass on them
 allocates what the real one would, in the same order, whatever the architecture, the precision and the version of
-transformers; the bytes that are alive are added up (the method of `torch.distributed._tools.mem_tracker`). It takes a
+transformers; the bytes that are alive are added up (the method of `torch.distributed._tools.mem_tracker`, which has no
+peaks of the halves of the backward pass and no kind for half-precision copies of weights). It takes a
 second and no memory, and a GPU that is not there can be rehearsed for.
 """
 

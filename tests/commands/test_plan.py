@@ -127,7 +127,10 @@ def test_a_full_disk_does_not_fit(here, capsys, monkeypatch):
         (["--model", "llama-tin", "--vocab_size", "5"], "no preset; did you mean 'llama-tiny'?"),
         (["--model", "own/model", "--num_layers", "2"], "own/model is no preset and has its own shape; remove it"),
         (["--vocab_size", "5", "--sequence_length", "9", "--gpu", "t4", "--calibrate"], "calibrate: runs on this"),
-        (["--recipe", "evaluate"], "--recipe: write one of pretrain_scratch, cpt, sft, classify, not 'evaluate'"),
+        (
+            ["--recipe", "evaluate"],
+            "write one of pretrain_scratch, cpt, sft, classify or null, not 'evaluate'",
+        ),
         (["--lora_rank", "8"], "--lora_rank: unknown key; a key of recipes/sft.py; give --recipe sft"),
         (["--train_file", "t.tsv"], "--train_file: unknown key; a key of recipes/classify.py; give --recipe classify"),
         (["--recipe", "sft", *TAUGHT, "--lora_dropout", "0.1"], "lora_rank: is 0"),

@@ -130,31 +130,27 @@ def command_of(measurement: Measurement, work_dir: Path, rehearse: bool) -> list
 
 def parsed(keys: list[str]) -> tuple:
     """The recipe's data, model and training configuration."""
-    from jpllm.commands.plan_texts import RecipeKeys
-    from jpllm.data.corpus import DataConfig
-    from jpllm.evaluation.generate import SamplingConfig
-    from jpllm.models.presets import ModelConfig
-    from jpllm.training.arguments import TrainingConfig
+    from jpllm.training.recipe_configs import RECIPES
 
-    classes = [RecipeKeys, DataConfig, ModelConfig, TrainingConfig, SamplingConfig]
-    return parse(classes, keys, prog="gpu_proof", description="")[1:4]
+    return parse(RECIPES["pretrain_scratch"], keys, prog="gpu_proof", description="")[1:4]
 
 
 def expected(measurement: Measurement, command: list[str]) -> dict[str, float | None]:
     """What `jpllm plan` says: bytes of tensors on the GPU and in the host, operations a token, and the GPU's peak."""
-    from jpllm.models import build, estimate
-    from jpllm.models.rehearsal import rehearse
-    from jpllm.models.size import VocabularyOnly, flops_per_token, model_size
-    from jpllm.training import hardware
-    from jpllm.training.plan import as_written
+    from jpllm.models import build
+    from jpllm.planning import hardware
+    from jpllm.planning.memory import estimate, rehearsal_of
+    from jpllm.planning.rehearsal import rehearse
+    from jpllm.planning.setup import setup_of
+    from jpllm.planning.size import VocabularyOnly, flops_per_token, model_size
 
     data, model, training = parsed(command[command.index("recipes/pretrain_scratch.py") + 1 :])
     here = hardware.resolve(hardware.HardwareConfig())
     where = here if here.on_gpu else hardware.resolve(hardware.HardwareConfig(gpu_memory_gib=measurement.cap_gib or 12))
     architecture = build.transformers_config(model, VocabularyOnly(model.vocab_size))
     size = model_size(architecture)
-    scheme = as_written(training, data.sequence_length, where, measurement.engine, isolates=data.isolate_documents)
-    memory = estimate.memory(size, scheme, rehearse(architecture, estimate.rehearsal_of(scheme)))
+    setup = setup_of(training, data.sequence_length, where, measurement.engine, isolates=data.isolate_documents)
+    memory = estimate(size, setup, rehearse(architecture, rehearsal_of(setup)))
     return {
         "tensors": memory.tensors,
         "host": memory.host,

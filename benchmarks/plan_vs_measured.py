@@ -20,21 +20,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jpllm import runtime
-from jpllm.models import build, estimate
-from jpllm.models.estimate import MIB
-from jpllm.models.learned import ALL, Learned
+from jpllm.models import build
 from jpllm.models.presets import ModelConfig
-from jpllm.models.rehearsal import rehearse
-from jpllm.models.scheme import Scheme
-from jpllm.models.size import VocabularyOnly, model_size
-from jpllm.training import calibrate
+from jpllm.models.trained_parts import ALL_PARTS, TrainedParts
+from jpllm.planning import calibrate
+from jpllm.planning.memory import estimate, rehearsal_of
+from jpllm.planning.rehearsal import rehearse
+from jpllm.planning.report import MIB
+from jpllm.planning.setup import TrainingSetup
+from jpllm.planning.size import VocabularyOnly, model_size
 from jpllm.training.arguments import TrainingConfig, choose_precision
 
 SMALL_GPT2 = {"model": "gpt2-small", "num_layers": 4}
 SMALL_NEOX = {"model": "neox-160m", "num_layers": 6, "hidden_size": 512, "num_heads": 8, "intermediate_size": 2048}
 SMALL_LLAMA = {"model": "llama-160m", "num_layers": 6, "hidden_size": 512, "num_heads": 8, "intermediate_size": 1408}
 SMALL_BERT = {"model": "bert-base", "num_layers": 4}
-LORA = Learned(lora_rank=16, lora_dropout=0.05)
+LORA = TrainedParts(lora_rank=16, lora_dropout=0.05)
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,17 @@ class Case:
     sequence_length: int = 256
     training: dict = field(default_factory=dict)
     isolates: bool = False
-    learned: Learned = ALL
+    trained_parts: TrainedParts = ALL_PARTS
     keeps_trunk: bool = False
 
     def __str__(self) -> str:
         keys = {"per_device_train_batch_size": "micro-batch", "gradient_accumulation_steps": "accumulation"}
         settings = [f"{keys.get(key, key)} {value}" for key, value in self.training.items()]
-        learned = self.learned
+        trained_parts = self.trained_parts
         ways = {
             "isolate_documents": self.isolates,
-            f"lora_rank {learned.lora_rank}": learned.lora_rank,
-            f"classifier, {learned.classifier} learns": learned.classifier,
+            f"lora_rank {trained_parts.lora_rank}": trained_parts.lora_rank,
+            f"classifier, {trained_parts.classifier} learns": trained_parts.classifier,
             "kept trunk output": self.keeps_trunk,
         }
         return ", ".join([self.model["model"], *settings, *(name for name, is_so in ways.items() if is_so)])
@@ -77,11 +78,11 @@ CPU_CASES = [
     Case(SMALL_LLAMA, training=batch(8, 1, activation_checkpointing=True)),
     Case(SMALL_LLAMA, training=batch(4, 1, optimizer="muon")),
     Case(SMALL_BERT, training=batch(8)),
-    Case(SMALL_LLAMA, training=batch(8), learned=LORA),
-    Case(SMALL_NEOX, training=batch(8, 2, activation_checkpointing=True), isolates=True, learned=LORA),
-    Case(SMALL_GPT2, training=batch(16), learned=Learned("last_block"), keeps_trunk=True),
-    Case(SMALL_LLAMA, training=batch(16), learned=Learned("last_block")),
-    Case(SMALL_BERT, training=batch(8), learned=Learned("all")),
+    Case(SMALL_LLAMA, training=batch(8), trained_parts=LORA),
+    Case(SMALL_NEOX, training=batch(8, 2, activation_checkpointing=True), isolates=True, trained_parts=LORA),
+    Case(SMALL_GPT2, training=batch(16), trained_parts=TrainedParts("last_block"), keeps_trunk=True),
+    Case(SMALL_LLAMA, training=batch(16), trained_parts=TrainedParts("last_block")),
+    Case(SMALL_BERT, training=batch(8), trained_parts=TrainedParts("all")),
 ]
 GPU_CASES = [
     Case({"model": "gpt2-small"}, 32_000, 1024, batch(8, 2)),
@@ -93,9 +94,16 @@ GPU_CASES = [
     Case({"model": "neox-1b"}, 32_000, 1024, batch(8, 2, activation_checkpointing=True, chunked_loss=False)),
     Case({"model": "neox-1b"}, 32_000, 1024, batch(4, 2, activation_checkpointing=True, optimizer="adamw_8bit")),
     Case({"model": "bert-base"}, 32_000, 512, batch(16, 2)),
-    Case({"model": "neox-1b"}, 32_000, 1024, batch(4, 2, activation_checkpointing=True), isolates=True, learned=LORA),
-    Case({"model": "gpt2-small"}, 32_000, 512, batch(16), learned=Learned("last_block"), keeps_trunk=True),
-    Case({"model": "bert-base"}, 32_000, 512, batch(16), learned=Learned("all")),
+    Case(
+        {"model": "neox-1b"},
+        32_000,
+        1024,
+        batch(4, 2, activation_checkpointing=True),
+        isolates=True,
+        trained_parts=LORA,
+    ),
+    Case({"model": "gpt2-small"}, 32_000, 512, batch(16), trained_parts=TrainedParts("last_block"), keeps_trunk=True),
+    Case({"model": "bert-base"}, 32_000, 512, batch(16), trained_parts=TrainedParts("all")),
 ]
 
 
@@ -124,12 +132,12 @@ def main() -> None:
 def row(case: Case, on_gpu: bool) -> str:
     """Predict and measure one case."""
     model = ModelConfig(**case.model)
-    is_masked = model.shape.is_encoder and not case.learned.classifier
+    is_masked = model.shape.is_encoder and not case.trained_parts.classifier
     architecture = build.transformers_config(model, VocabularyOnly(case.num_ids))
     architecture.pad_token_id, architecture.num_labels = 0, 2  # of classifiers
     keys = {"output_dir": Path("unused"), "tokens": 1, "precision": "auto" if on_gpu else "fp32", **case.training}
     training = TrainingConfig(**keys)
-    scheme = Scheme(
+    setup = TrainingSetup(
         micro_batch=training.per_device_train_batch_size,
         sequence_length=case.sequence_length,
         accumulation=training.gradient_accumulation_steps,
@@ -139,17 +147,17 @@ def row(case: Case, on_gpu: bool) -> str:
         chunked_loss=training.chunked_loss,
         isolates=case.isolates,
         masked_share=0.15 if is_masked else 0.0,
-        learned=case.learned,
+        trained_parts=case.trained_parts,
         keeps_trunk=case.keeps_trunk,
         on_gpu=on_gpu,
     )
-    size = model_size(architecture, is_masked, case.learned)
+    size = model_size(architecture, is_masked, case.trained_parts)
     if case.keeps_trunk:  # each row is a token shorter or not
-        num_tokens = calibrate.NUM_STEPS * scheme.tokens_per_step
-        scheme = replace(scheme, kept_bytes=4 * num_tokens * architecture.hidden_size)
-    memory = estimate.memory(size, scheme, rehearse(architecture, estimate.rehearsal_of(scheme)))
+        num_tokens = calibrate.NUM_STEPS * setup.tokens_per_step
+        setup = replace(setup, kept_bytes=4 * num_tokens * architecture.hidden_size)
+    memory = estimate(size, setup, rehearse(architecture, rehearsal_of(setup)))
     predicted = memory.tensors + memory.mapped
-    measured = calibrate.measure(architecture, training, scheme).peak_bytes
+    measured = calibrate.measure(architecture, training, setup).peak_bytes
     return (
         f"| {case} | {size.num_saved:,} | {size.num_trainable:,} | {predicted / MIB:,.0f} | {measured / MIB:,.0f} | "
         f"{predicted / measured:.3f} |"

@@ -13,16 +13,14 @@ held_out.jsonl (the validation rows), predictions.jsonl, loss.png, scores.png, r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from jpllm import runtime
 from jpllm.config.parse import ConfigError, parse
-from jpllm.config.settings import REQUIRED, option
 from jpllm.data.labels.rows import LabelledDataConfig
-from jpllm.models.classifier import Trainable
 from jpllm.runtime import InputError
 from jpllm.training.classifier_arguments import ClassifierTrainingConfig
+from jpllm.training.recipe_configs import RECIPES, ClassifierConfig
 
 if TYPE_CHECKING:
     import torch
@@ -35,35 +33,8 @@ METRICS = {
 }
 
 
-@dataclass
-class RecipeConfig:
-    """Recipe"""
-
-    model: str = option(REQUIRED, "Language model or encoder to go on with: a folder, or a name on the Hub.")
-    tokenizer: str | None = option(None, "Its tokenizer, a folder or a name on the Hub; by default that of `model`.")
-    trainable: Trainable | None = option(
-        None,
-        "What learns: the new head; the last layer, the final norm and the head; or all. By default last_block for a "
-        "language model and all for an encoder.",
-    )
-    keep_trunk_output: bool | None = option(
-        None, "Compute frozen layers once and keep their output in output_dir; by default wherever there are some."
-    )
-    padding: Literal["batch", "longest_train_row"] = option(
-        "batch", "Pad training batches to their longest row, or all of them to the longest of all."
-    )
-    max_row_tokens: int | None = option(
-        None, "Tokens of a row; longer ones are cut. By default as many as the model can read.", minimum=2
-    )
-    metric: Literal["accuracy", "macro_f1", "pearson", "spearman"] | None = option(
-        None, "What early_stopping_evals goes by: by default accuracy, for numbers pearson."
-    )
-
-
 def main() -> None:
-    configuration = parse(
-        [RecipeConfig, LabelledDataConfig, ClassifierTrainingConfig], prog="recipes/classify.py", description=__doc__
-    )
+    configuration = parse(RECIPES["classify"], prog="recipes/classify.py", description=__doc__)
     recipe, data, training = configuration
     runtime.configure_logging()
     refuse_what_cannot_act(recipe, data, training)
@@ -74,6 +45,7 @@ def main() -> None:
     from jpllm.models.build import describe
     from jpllm.models.classifier import build_classifier, choose_trainable, sees_ahead, trainable_line
     from jpllm.models.resize import add_pad_row
+    from jpllm.planning import of_run
     from jpllm.tokenizer.load import fingerprint, load
     from jpllm.tokenizer.special_tokens import ensure_pad_token, mark_boundaries
     from jpllm.training import engine, run_folder
@@ -101,6 +73,7 @@ def main() -> None:
     trainable = recipe.trainable or ("all" if is_encoder else "last_block")
     frozen_layers = choose_trainable(model, trainable)
     runtime.announce(f"{describe(model)}\n{trainable}: {trainable_line(model)}")
+    kept = layers_to_keep(recipe, frozen_layers, engine.requested().name)
     train_classifier(
         model,
         tokenizer,
@@ -108,14 +81,18 @@ def main() -> None:
         rows,
         training,
         configuration,
+        of_run.of_labelled_rows(
+            model.config, data, training, rows, rows.max_tokens, trainable, bool(kept), engine.requested()
+        ),
         metric=recipe.metric or METRICS[data.task][0],
         pads_to_longest=recipe.padding == "longest_train_row",
-        trainable=trainable,
-        frozen_layers=layers_to_keep(recipe, frozen_layers, engine.requested().name),
+        frozen_layers=kept,
     )
 
 
-def refuse_what_cannot_act(recipe: RecipeConfig, data: LabelledDataConfig, training: ClassifierTrainingConfig) -> None:
+def refuse_what_cannot_act(
+    recipe: ClassifierConfig, data: LabelledDataConfig, training: ClassifierTrainingConfig
+) -> None:
     """Raise ConfigError for settings that contradict the task, or that it would pass over."""
     problems = []
     if recipe.metric and recipe.metric not in METRICS[data.task]:
@@ -130,7 +107,7 @@ def refuse_what_cannot_act(recipe: RecipeConfig, data: LabelledDataConfig, train
         raise ConfigError(problems)
 
 
-def row_length(recipe: RecipeConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
+def row_length(recipe: ClassifierConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
     """Tokens of a row at most. Raises InputError if more are asked for than the model has positions."""
     from jpllm.models.build import context_length
 
@@ -143,7 +120,7 @@ def row_length(recipe: RecipeConfig, model: PreTrainedModel, tokenizer: PreTrain
 
 
 def layers_to_keep(
-    recipe: RecipeConfig, frozen_layers: list[torch.nn.Module], engine_name: str
+    recipe: ClassifierConfig, frozen_layers: list[torch.nn.Module], engine_name: str
 ) -> list[torch.nn.Module]:
     """The frozen layers whose output is kept. Raises InputError where it is asked for and cannot be."""
     can_keep = bool(frozen_layers) and engine_name in ("", "DDP")

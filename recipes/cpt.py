@@ -14,51 +14,21 @@ could do before, or `new`; the bits per byte of both are measured before, during
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from jpllm import runtime
 from jpllm.config.parse import parse
-from jpllm.config.settings import REQUIRED, option
 from jpllm.data.corpus import DataConfig
 from jpllm.data.read.sources import SourceConfig
-from jpllm.evaluation.generate import SamplingConfig
-from jpllm.training.arguments import TrainingConfig
+from jpllm.training.recipe_configs import RECIPES
 
 NEW, OLD = "new", "old"
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class RecipeConfig:
-    """Recipe"""
-
-    model: str = option(REQUIRED, "Model to go on with: a folder, or a name on the Hugging Face Hub.")
-    tokenizer: str | None = option(None, "Its tokenizer, a folder or a name on the Hub; by default that of `model`.")
-    dropout: float | None = option(None, "Dropout probability, instead of the model's own.", minimum=0, maximum=0.9)
-    replay: float = option(0.0, "Share of the training tokens that comes from replay_sources.", minimum=0, maximum=0.95)
-    replay_sources: list[SourceConfig] = option(
-        default_factory=list, help="Texts like those that the model was trained on before; of the group old."
-    )
-    embedding_warmup_steps: int = option(
-        0, "Steps in which only the token embeddings learn; good for those of an extended tokenizer.", minimum=0
-    )
-    sample_prompts: list[str] = option(
-        default_factory=lambda: ["今日はどんな一日でしたか?", "吾輩は猫である", "How was your day?"],
-        help="Prompts that are continued before, during and after.",
-    )
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        """A share of something."""
-        if bool(self.replay) != bool(self.replay_sources):
-            yield "replay", "give both the share and replay_sources, or neither"
-
-
 def main() -> None:
-    recipe, data, training, sampling = parse(
-        [RecipeConfig, DataConfig, TrainingConfig, SamplingConfig], prog="recipes/cpt.py", description=__doc__
-    )
+    recipe, data, training, sampling = parse(RECIPES["cpt"], prog="recipes/cpt.py", description=__doc__)
     runtime.configure_logging()
     configuration = [recipe, data, training, sampling]
 
@@ -67,6 +37,7 @@ def main() -> None:
     from jpllm.data.corpus import evaluation_texts, training_shards, weights_with_replay
     from jpllm.evaluation.generate import refuse_long_prompts
     from jpllm.models.build import load_to_continue
+    from jpllm.planning import of_run
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load, save
     from jpllm.training import engine, run, run_folder
@@ -102,6 +73,7 @@ def main() -> None:
         blocks,
         held_out,
         configuration,
+        of_run.of_texts(model.config, data, training, 0.0, engine.requested()),
         prompts=recipe.sample_prompts,
         save_tokenizer=partial(save, tokenizer, tokenizer_path),
         embedding_warmup_steps=recipe.embedding_warmup_steps,

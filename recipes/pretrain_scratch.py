@@ -13,18 +13,17 @@ samples.jsonl, held_out.jsonl, loss.png, results.json and model/.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from jpllm import runtime
 from jpllm.config.parse import ConfigError, parse
-from jpllm.config.settings import REQUIRED, option
 from jpllm.data.corpus import DataConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.presets import ModelConfig
-from jpllm.training.arguments import TrainingConfig
+from jpllm.training.recipe_configs import RECIPES, PretrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -32,43 +31,10 @@ if TYPE_CHECKING:
     from jpllm.data.blocks.dataset import BlockDataset
     from jpllm.data.shards.token_shards import TokenShards
 
-PROMPTS = {
-    "clm": ["今日はどんな一日でしたか?", "吾輩は猫である", "むかし、"],
-    "mlm": ["今日は[MASK]へ行きました。", "吾輩は[MASK]である", "むかし、ある[MASK]に"],
-}
-
-
-@dataclass
-class RecipeConfig:
-    """Recipe"""
-
-    tokenizer: str = option(REQUIRED, "Tokenizer folder, or name on the Hugging Face Hub.")
-    objective: Literal["clm", "mlm"] = option(
-        "clm", "clm: predict the next token; mlm: fill in hidden words, with a bert preset."
-    )
-    masked_share: float | None = option(
-        None, "Share of the tokens that mlm hides and predicts, by default 0.15.", above=0, maximum=0.9
-    )
-    sample_prompts: list[str] | None = option(
-        None, "Prompts that are continued (mlm: whose [MASK] are filled in) at every evaluation; by default three."
-    )
-
-    def __post_init__(self) -> None:
-        """The default prompts are written down with the other settings."""
-        if self.sample_prompts is None:
-            self.sample_prompts = list(PROMPTS[self.objective])
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        """A share of what mlm hides, with mlm."""
-        if self.masked_share is not None and self.objective != "mlm":
-            yield "masked_share", "acts with objective: mlm only; remove it"
-
 
 def main() -> None:
     recipe, data, model_config, training, sampling = parse(
-        [RecipeConfig, DataConfig, ModelConfig, TrainingConfig, SamplingConfig],
-        prog="recipes/pretrain_scratch.py",
-        description=__doc__,
+        RECIPES["pretrain_scratch"], prog="recipes/pretrain_scratch.py", description=__doc__
     )
     runtime.configure_logging()
 
@@ -80,6 +46,7 @@ def main() -> None:
     from jpllm.evaluation.fill_mask import refuse_unfillable_prompts
     from jpllm.evaluation.generate import refuse_long_prompts
     from jpllm.models.build import build_from_scratch, record_trained_length
+    from jpllm.planning import of_run
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load, save
     from jpllm.tokenizer.special_tokens import ensure_mask_token
@@ -110,6 +77,7 @@ def main() -> None:
         make_blocks(recipe, data, tokenizer, encoder.vocab_size, shards, training.seed),
         held_out,
         configuration,
+        of_run.of_texts(model.config, data, training, recipe.effective_masked_share, engine.requested()),
         prompts=recipe.sample_prompts,
         save_tokenizer=partial(save, tokenizer, recipe.tokenizer),
         trainer_class=MaskedLMTrainer if is_masked else CausalLMTrainer,
@@ -117,7 +85,7 @@ def main() -> None:
 
 
 def make_blocks(
-    recipe: RecipeConfig,
+    recipe: PretrainingConfig,
     data: DataConfig,
     tokenizer: PreTrainedTokenizerFast,
     vocab_size: int,
@@ -126,19 +94,18 @@ def make_blocks(
 ) -> BlockDataset:
     """The blocks to train on, with hidden words where they are to be filled in; corpus ids are below `vocab_size`."""
     from jpllm.data.blocks.dataset import BlockDataset
-    from jpllm.data.blocks.masking import MASKED_SHARE, MaskedBlocks, Masking
+    from jpllm.data.blocks.masking import MaskedBlocks, Masking
     from jpllm.tokenizer.pieces import piece_bytes
 
     how = {"seed": seed, "weights": data.weights, "isolate_documents": data.isolate_documents}
     if recipe.objective == "clm":
         return BlockDataset(shards, data.sequence_length, **how)
-    share = recipe.masked_share or MASKED_SHARE
-    masking = Masking(piece_bytes(tokenizer), vocab_size, tokenizer.mask_token_id, share)
+    masking = Masking(piece_bytes(tokenizer), vocab_size, tokenizer.mask_token_id, recipe.effective_masked_share)
     return MaskedBlocks(shards, data.sequence_length, masking=masking, **how)
 
 
 def refuse_what_cannot_act(
-    recipe: RecipeConfig, data: DataConfig, model_config: ModelConfig, sampling: SamplingConfig
+    recipe: PretrainingConfig, data: DataConfig, model_config: ModelConfig, sampling: SamplingConfig
 ) -> None:
     """Raise ConfigError for settings that contradict the objective, or that it would pass over."""
     problems = []

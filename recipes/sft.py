@@ -12,17 +12,14 @@ the training did. Before the first step one row is shown in colour.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from jpllm import runtime
 from jpllm.config.parse import parse
-from jpllm.config.settings import REQUIRED, option
 from jpllm.data.conversations.layouts import InstructDataConfig
-from jpllm.evaluation.generate import SamplingConfig
-from jpllm.training.arguments import TrainingConfig
+from jpllm.training.recipe_configs import RECIPES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -32,39 +29,8 @@ if TYPE_CHECKING:
 OLD = "old"
 
 
-@dataclass
-class RecipeConfig:
-    """Recipe"""
-
-    model: str = option(REQUIRED, "Model to teach: a folder, or a name on the Hugging Face Hub.")
-    tokenizer: str | None = option(None, "Its tokenizer, a folder or a name on the Hub; by default that of `model`.")
-    template: Literal["alpaca-ja", "chat", "own"] = option(
-        "alpaca-ja", "How a conversation is written: with ### headings, with speakers, or as the tokenizer has it."
-    )
-    dropout: float | None = option(None, "Dropout probability, instead of the model's own.", minimum=0, maximum=0.9)
-    lora_rank: int = option(
-        0, "Train matrices of this rank beside the weights (LoRA); 0 trains all weights.", minimum=0
-    )
-    lora_alpha: float | None = option(None, "Scale of LoRA's matrices times their rank; by default twice it.", above=0)
-    lora_dropout: float = option(0.0, "Dropout in front of LoRA's matrices.", minimum=0, maximum=0.9)
-    sample_prompts: list[str] = option(
-        default_factory=lambda: ["日本の首都はどこですか。", "3+5を計算してください。"],
-        help="Questions that are answered at every evaluation.",
-    )
-    answered_rows: int = option(
-        20, "Held-out rows that are answered at every evaluation too, and compared with what is wanted.", minimum=0
-    )
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        """LoRA's keys with LoRA."""
-        if not self.lora_rank and (self.lora_alpha is not None or self.lora_dropout):
-            yield "lora_rank", "is 0, so lora_alpha and lora_dropout cannot act; give a rank, or remove them"
-
-
 def main() -> None:
-    configuration = parse(
-        [RecipeConfig, InstructDataConfig, TrainingConfig, SamplingConfig], prog="recipes/sft.py", description=__doc__
-    )
+    configuration = parse(RECIPES["sft"], prog="recipes/sft.py", description=__doc__)
     recipe, data, training, sampling = configuration
     runtime.configure_logging()
 
@@ -73,6 +39,7 @@ def main() -> None:
     from jpllm.models.build import describe, load_to_continue
     from jpllm.models.lora import add_lora
     from jpllm.models.resize import add_pad_row
+    from jpllm.planning import of_run
     from jpllm.tokenizer.chat_template import set_template
     from jpllm.tokenizer.load import fingerprint, load, save
     from jpllm.tokenizer.special_tokens import ensure_pad_token
@@ -108,6 +75,9 @@ def main() -> None:
         held_out,
         texts,
         configuration,
+        of_run.of_conversations(
+            model.config, data, training, items, (recipe.lora_rank, recipe.lora_dropout), engine.requested()
+        ),
         replay_blocks=replay_blocks,
         questions=lambda clock: instruct.Questions(
             recipe.sample_prompts, held_out[: recipe.answered_rows], sampling, training.seed, clock, training.output_dir

@@ -9,7 +9,7 @@ import pytest
 
 from jpllm.models.build import transformers_config
 from jpllm.models.presets import PRESETS, ModelConfig
-from jpllm.models.size import VocabularyOnly, model_size
+from jpllm.planning.size import VocabularyOnly, model_size
 from tests.conftest import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

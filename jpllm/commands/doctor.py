@@ -33,7 +33,7 @@ def doctor(argv: Sequence[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from jpllm.training.examination import examine
+    from jpllm.planning.checkup import examine
 
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("", "", "found", "what to do"):

@@ -47,14 +47,6 @@ def has_lora(model: PreTrainedModel) -> bool:
     return getattr(model, "_hf_peft_config_loaded", False)
 
 
-def rank_and_dropout(model: PreTrainedModel) -> tuple[int, float]:
-    """What `add_lora` was called with; 0 and 0 where it was not."""
-    if not has_lora(model):
-        return 0, 0.0
-    config = model.peft_config[_ADAPTER]
-    return config.r, config.lora_dropout
-
-
 def merged(model: PreTrainedModel) -> PreTrainedModel:
     """A copy on the CPU in which the products are added to the weights; it is like any other model."""
     from peft.tuners.tuners_utils import BaseTunerLayer

@@ -190,6 +190,8 @@ def training_arguments(config: TrainingConfig, max_steps: int, precision: Precis
     import torch
     from transformers import TrainingArguments
 
+    from jpllm.training.optimizer import trainer_name
+
     on_gpu, on_xla = device().type == "cuda", device().type == "xla"
     if on_xla and config.torch_compile:
         raise InputError("torch_compile: XLA compiles every step by itself; remove it")
@@ -208,7 +210,7 @@ def training_arguments(config: TrainingConfig, max_steps: int, precision: Precis
         adam_beta1=config.adam_beta1,
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
-        optim=_optimizer_name(config, on_xla),
+        optim=trainer_name(config.optimizer, on_xla),
         use_cpu=not (on_gpu or on_xla),
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=on_gpu,
@@ -242,10 +244,3 @@ def training_arguments(config: TrainingConfig, max_steps: int, precision: Precis
             "accelerate_configs/multi_gpu.yaml, or choose one with CUDA_VISIBLE_DEVICES=0"
         )
     return arguments
-
-
-def _optimizer_name(config: TrainingConfig, on_xla: bool) -> str:
-    """Trainer's name of the optimizer; Muon is made without it."""
-    if config.optimizer == "adamw_8bit":
-        return "adamw_bnb_8bit"
-    return "adamw_torch" if on_xla else "adamw_torch_fused"  # PyTorch refuses the fused one on XLA tensors

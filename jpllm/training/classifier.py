@@ -11,19 +11,18 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from jpllm import runtime
+from jpllm.data.blocks.blend import SourceUse
 from jpllm.data.labels.encoding import AnyRow, EncodedSplits, LabelledDataset, batches_by_length, padded, sequences_of
 from jpllm.data.read.jsonl import write_jsonl
 from jpllm.evaluation.classification import ChoiceScore, ClassScore, RegressionScore, predict
-from jpllm.models.classifier import Trainable, num_trainable
+from jpllm.models.classifier import num_trainable
 from jpllm.models.trunk import KeptStates, Trunk
 from jpllm.runtime import Diverged, InputError
-from jpllm.training import classifier_report, engine, out_of_memory, run, run_folder, run_plan
+from jpllm.training import classifier_report, engine, run, run_folder
 from jpllm.training.arguments import num_steps
 from jpllm.training.callbacks import RowClock
 from jpllm.training.classifier_arguments import ClassifierTrainingConfig
-from jpllm.training.classifier_plan import longest_sequence, uses_of_rows, way_of_rows
 from jpllm.training.optimizer import refuse_impossible
-from jpllm.training.planned_run import PlannedRun
 from jpllm.training.trainer import BaseTrainer, autocast
 
 TRUNK_NAME = "trunk_output.npy"
@@ -183,15 +182,15 @@ def train_classifier(
     splits: EncodedSplits,
     training: ClassifierTrainingConfig,
     configuration: Sequence[object],
+    plan: run.Plan,
     *,
     metric: str,
     pads_to_longest: bool,
-    trainable: Trainable,
     frozen_layers: Sequence[torch.nn.Module],
 ) -> dict:
     """Train on the rows, evaluate before, after each epoch and at the end; returns what `results.json` holds.
 
-    `trainable` is what was let learn; `frozen_layers` are those whose output is to be kept. `engine.prepare` comes
+    `frozen_layers` are those whose output is to be kept. `engine.prepare` comes
     before. A run that diverges leaves a file that says so, for `jpllm.training.jglue_finetuning`.
 
     Raises:
@@ -232,12 +231,11 @@ def train_classifier(
             **kwargs,
         )
 
-    way = way_of_rows(model.config, splits, trainable, keeps_trunk=bool(frozen_layers))
-    planned = PlannedRun(model.config, training, longest_sequence(splits), engine.requested(), way)
     num_tokens = clock.tokens(max_steps)
+    uses = [SourceUse("training rows", 1.0, 1.0, num_tokens, num_tokens / tokens_per_epoch, 0)]
     diverged = training.output_dir / classifier_report.DIVERGED_NAME
     try:
-        with out_of_memory.explained(planned):
+        with plan.explained():
             results = run.train_model(
                 make_trainer,
                 configuration,
@@ -246,7 +244,7 @@ def train_classifier(
                 max_steps,
                 write_held_out=_writer_of(splits.validation),
                 save_tokenizer=tokenizer.save_pretrained,
-                write_plan=partial(run_plan.write, planned, uses_of_rows(splits, num_tokens), num_tokens, max_steps),
+                write_plan=partial(plan.write, uses, num_tokens, max_steps),
             )
     except Diverged as error:
         if runtime.is_main_process():

@@ -15,10 +15,9 @@ import re
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from jpllm import xla
-from jpllm.models import scheme
 from jpllm.runtime import InputError, device, num_processes
 from jpllm.training import operators
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import Trainer
 
+PlannedEngine = Literal["single", "ddp", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload", "fsdp2", "xla"]
 _MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
@@ -41,13 +41,13 @@ class Engine:
         return ", ".join(filter(None, (processes, self.name)))
 
     @property
-    def scheme(self) -> str | None:
-        """Its name in `jpllm.models.scheme`; None where that does not know it."""
+    def planned_as(self) -> PlannedEngine | None:
+        """Its name in plans; None where its memory is not estimated."""
         if self.name in ("", "DDP", "FSDP2", "XLA"):
             return self.name.lower() or "single"
         stage = re.fullmatch(r"DeepSpeed ZeRO-(\d)( with .*offload)?", self.name)
         name = f"zero{stage[1]}{'_offload' if stage[2] else ''}" if stage else None
-        return name if name in get_args(scheme.Engine) else None
+        return name if name in get_args(PlannedEngine) else None
 
 
 def prepare(has_fixed_shapes: bool = False) -> None:

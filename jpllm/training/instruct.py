@@ -26,15 +26,13 @@ from jpllm.evaluation.perplexity import TextScore
 from jpllm.evaluation.token_scores import TokenScore
 from jpllm.models.chunked_loss import use_chunked_loss
 from jpllm.models.isolation import isolate_documents
-from jpllm.models.learned import Learned
-from jpllm.models.lora import has_lora, load_adapter, merged, rank_and_dropout
+from jpllm.models.lora import has_lora, load_adapter, merged
 from jpllm.tokenizer.chat_template import encode_chat_prompt
 from jpllm.tracking.metrics import GROUP_PREFIX, SAMPLES_NAME, append_row
-from jpllm.training import engine, out_of_memory, run, run_folder, run_plan
+from jpllm.training import engine, run, run_folder
 from jpllm.training.arguments import TrainingConfig, num_steps
 from jpllm.training.callbacks import Clock, RowClock
 from jpllm.training.optimizer import refuse_impossible
-from jpllm.training.planned_run import PlannedRun
 from jpllm.training.trainer import BaseTrainer, autocast
 
 _NUM_SHOWN = 3
@@ -165,6 +163,7 @@ def train_instructions(
     held_out: Sequence[Row],
     texts: Sequence[EncodedText],
     configuration: Sequence[object],
+    plan: run.Plan,
     *,
     replay_blocks: BlockDataset | None,
     questions: Callable[[Clock], Questions],
@@ -207,13 +206,9 @@ def train_instructions(
         context_length=data.sequence_length,
     )
     mixture = dataset.uses(" + ".join(source.label for source in data.sources), int(tokens_until[-1]))
-    longest = data.sequence_length if is_packed else max(map(items.num_tokens, range(items.num_items)))
-    rank, dropout = rank_and_dropout(model)
-    way = {"isolates": is_packed, "learned": Learned(lora_rank=rank, lora_dropout=dropout)}
-    planned = PlannedRun(model.config, training, longest, engine.requested(), way)
     shards_dir = data.shards_dir if replay_blocks else None
     fingerprint = hashlib.sha256(f"{items.fingerprint}{data.replay and replay_blocks.fingerprint}".encode()).hexdigest()
-    with out_of_memory.explained(planned):
+    with plan.explained():
         return run.train_model(
             make_trainer,
             configuration,
@@ -223,7 +218,7 @@ def train_instructions(
             write_held_out=partial(_write_rows, held_out),
             save_tokenizer=save_tokenizer,
             mixture=mixture,
-            write_plan=partial(run_plan.write, planned, mixture, int(tokens_until[-1]), max_steps, shards_dir),
+            write_plan=partial(plan.write, mixture, int(tokens_until[-1]), max_steps, shards_dir),
         )
 
 

@@ -31,9 +31,10 @@ from jpllm.evaluation.texts import ReadingConfig
 from jpllm.models.classifier import Trainable
 from jpllm.runtime import InputError
 from jpllm.tracking.metrics import read_rows
+from jpllm.tracking.runs import CONFIG_NAME, MODEL_NAME
 from jpllm.training import recipe_process
 from jpllm.training.classifier_report import DIVERGED_NAME, PREDICTIONS_NAME
-from jpllm.training.run_folder import CHECKPOINTS_NAME, CONFIG_NAME, MODEL_NAME, RESULTS_NAME
+from jpllm.training.run_folder import CHECKPOINTS_NAME, RESULTS_NAME
 
 FOLDER_NAME = "finetuned"
 SUBJECT_NAME = "of.json"  # what model, tokenizer and data the runs are of

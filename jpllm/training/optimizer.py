@@ -1,45 +1,127 @@
-"""The optimizers beyond Trainer's own: Muon for matrices, 8-bit AdamW, and embeddings that learn before the rest."""
+"""The optimizers that `optimizer:` can name, one row of a table each, and embeddings that learn before the rest."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from jpllm.runtime import InputError, device
-from jpllm.training.arguments import TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from jpllm.training.arguments import TrainingConfig
+
 _MUON_MOMENTUM = 0.95
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What an optimizer would have to work with.
+
+    Attributes:
+        engine_name: see `jpllm.training.engine.Engine`.
+        on_gpu: the model is on a CUDA device.
+        has_lora: only LoRA's matrices learn.
+        embedding_warmup_steps: steps in which only token embeddings learn.
+    """
+
+    engine_name: str
+    on_gpu: bool = True
+    has_lora: bool = False
+    embedding_warmup_steps: int = 0
+
+
+class ParameterCounts(Protocol):
+    """The counts that the size of an optimizer's states depends on, see `jpllm.planning.size.ModelSize`."""
+
+    @property
+    def num_trainable(self) -> int: ...
+    @property
+    def num_trainable_lookups(self) -> int: ...
+    @property
+    def num_matrix_parameters(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimizer: how it is built, what it cannot work with, and what it takes.
+
+    Attributes:
+        refusal: why it cannot work under these conditions, as the rest of a sentence that begins with its name; ""
+            where it can.
+        state_bytes: bytes of its states, of these parameters and so many bytes a number.
+        time_factor: how much longer a whole training step takes than with AdamW; an estimate, to order plans.
+        is_adamw: its updates are AdamW's, so a plan may propose it instead of AdamW.
+        trainer_name: Trainer's name of it, on other devices than XLA's; Trainer builds it where `build` is None.
+        build: makes it of a model, the settings and the names of parameters with weight decay.
+        package: what has to be installed for it, and the extra of jpllm that installs it.
+    """
+
+    refusal: Callable[[Conditions], str]
+    state_bytes: Callable[[ParameterCounts, int], int]
+    time_factor: float = 1.0
+    is_adamw: bool = False
+    trainer_name: str = "adamw_torch_fused"
+    build: Callable[[PreTrainedModel, TrainingConfig, Iterable[str]], torch.optim.Optimizer] | None = None
+    package: tuple[str, str] | None = None
 
 
 def refuse_impossible(
     config: TrainingConfig, engine_name: str, embedding_warmup_steps: int = 0, has_lora: bool = False
 ) -> None:
     """Raise InputError for an optimizer that cannot act on this hardware, or below this engine ("" or "DDP" …)."""
-    if config.optimizer == "muon" and embedding_warmup_steps:
-        raise InputError("optimizer: muon has no embedding_warmup_steps; remove them, or write adamw")
-    if config.optimizer == "muon" and has_lora:
-        raise InputError("optimizer: muon is for whole matrices, not for those of LoRA; write adamw")
-    if config.optimizer == "muon" and engine_name == "XLA":
-        raise InputError("optimizer: muon has steps that XLA compiles for minutes on end; write adamw")
-    if config.optimizer == "muon" and engine_name not in ("", "DDP"):
-        raise InputError(
-            f"optimizer: muon needs whole matrices, and {engine_name} cuts them up; write adamw, or launch with "
+    optimizer = OPTIMIZERS[config.optimizer]
+    here = Conditions(engine_name, device().type == "cuda", has_lora, embedding_warmup_steps)
+    if reason := optimizer.refusal(here):
+        raise InputError(f"optimizer: {config.optimizer} {reason}")
+    if optimizer.package and importlib.util.find_spec(optimizer.package[0]) is None:
+        package, extra = optimizer.package
+        raise InputError(f"optimizer: {config.optimizer} needs the package {package}: pip install 'jpllm[{extra}]'")
+
+
+def trainer_name(name: str, on_xla: bool) -> str:
+    """Return Trainer's name of an optimizer; PyTorch refuses the fused AdamW on XLA tensors."""
+    found = OPTIMIZERS[name].trainer_name
+    return found.removesuffix("_fused") if on_xla else found
+
+
+def _refusal_of_muon(conditions: Conditions) -> str:
+    if conditions.embedding_warmup_steps:
+        return "has no embedding_warmup_steps; remove them, or write adamw"
+    if conditions.has_lora:
+        return "is for whole matrices, not for those of LoRA; write adamw"
+    if conditions.engine_name == "XLA":
+        return "has steps that XLA compiles for minutes on end; write adamw"
+    if conditions.engine_name not in ("", "DDP"):
+        return (
+            f"needs whole matrices, and {conditions.engine_name} cuts them up; write adamw, or launch with "
             "accelerate_configs/single_gpu.yaml or multi_gpu.yaml"
         )
-    if config.optimizer == "adamw_8bit":
-        if device().type != "cuda":
-            raise InputError("optimizer: adamw_8bit needs a GPU; write adamw")
-        if "optimizer offload" in engine_name:
-            raise InputError(f"optimizer: adamw_8bit stays on the GPU, and {engine_name} moves it off; write adamw")
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise InputError("optimizer: adamw_8bit needs the package bitsandbytes: pip install 'jpllm[8bit]'")
+    return ""
+
+
+def _refusal_of_8bit(conditions: Conditions) -> str:
+    if not conditions.on_gpu or conditions.engine_name == "XLA":
+        return "needs a GPU; write adamw"
+    if "optimizer offload" in conditions.engine_name:
+        return f"stays on the GPU, and {conditions.engine_name} moves it off; write adamw"
+    return ""
+
+
+def _bytes_of_8bit(counts: ParameterCounts, number_bytes: int) -> int:
+    """Two moments of one byte, with a float32 scale for 256 of them; Trainer leaves those of embeddings in float32."""
+    return int(2 * (1 + 4 / 256) * counts.num_trainable) + 6 * counts.num_trainable_lookups
+
+
+def _bytes_of_muon(counts: ParameterCounts, number_bytes: int) -> int:
+    """One momentum for the matrices of the layers, AdamW's two moments for the rest; all of them learn."""
+    return number_bytes * (2 * counts.num_trainable - counts.num_matrix_parameters)
 
 
 def build_muon(model: PreTrainedModel, config: TrainingConfig, decayed_names: Iterable[str]) -> MuonWithAdamW:
@@ -98,6 +180,24 @@ class MuonWithAdamW(torch.optim.Optimizer):
         for part, state in zip(self._parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self._parts for group in part.param_groups]
+
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "adamw": Optimizer(
+        refusal=lambda conditions: "",
+        state_bytes=lambda counts, number_bytes: 2 * number_bytes * counts.num_trainable,
+        is_adamw=True,
+    ),
+    "adamw_8bit": Optimizer(
+        refusal=_refusal_of_8bit,
+        state_bytes=_bytes_of_8bit,
+        time_factor=1.05,
+        is_adamw=True,
+        trainer_name="adamw_bnb_8bit",
+        package=("bitsandbytes", "8bit"),
+    ),
+    "muon": Optimizer(refusal=_refusal_of_muon, state_bytes=_bytes_of_muon, build=build_muon),
+}
 
 
 def keep_steps_on_host(optimizer: torch.optim.Optimizer) -> None:

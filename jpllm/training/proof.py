@@ -17,10 +17,11 @@ from jpllm.data.blocks.blend import SourceUse
 from jpllm.runtime import InputError
 from jpllm.tracking import metrics, plot
 from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
+from jpllm.tracking.runs import MODEL_NAME
 from jpllm.training import engine, machine, run_folder
 from jpllm.training.callbacks import Clock
 from jpllm.training.early_stopping import EarlyStopping
-from jpllm.training.run_folder import MODEL_NAME, UNPROVED_NAME
+from jpllm.training.run_folder import UNPROVED_NAME
 from jpllm.training.trainer import BaseTrainer
 
 PLOT_NAME = "loss.png"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -25,7 +26,7 @@ from jpllm.tokenizer.encoder import CorpusEncoder
 from jpllm.tracking.energy import EnergyMeter
 from jpllm.tracking.wandb import content as wandb_content
 from jpllm.tracking.wandb.mirror import WandbMirror
-from jpllm.training import checkpoint, engine, environment, out_of_memory, run_folder, run_plan
+from jpllm.training import checkpoint, engine, environment, run_folder
 from jpllm.training.arguments import TrainingConfig, choose_precision, num_steps, training_arguments
 from jpllm.training.callbacks import Clock, LossScaleGuard, MetricsRecorder, SampleWriter
 from jpllm.training.causal import CausalLMTrainer
@@ -33,12 +34,25 @@ from jpllm.training.checkpoint import Checkpoint, Facts
 from jpllm.training.early_stopping import EarlyStopping
 from jpllm.training.optimizer import refuse_impossible
 from jpllm.training.overfitting import OverfittingWarning
-from jpllm.training.planned_run import PlannedRun
 from jpllm.training.proof import prove
 from jpllm.training.stopping import StopInTime
 from jpllm.training.trainer import BaseTrainer, last_good
 
 logger = logging.getLogger(__name__)
+
+
+class Plan(Protocol):
+    """What a recipe hands in: a plan to be written into the run folder, and advice where memory runs out."""
+
+    def write(
+        self,
+        mixture: Sequence[SourceUse],
+        num_tokens: int,
+        num_steps: int | None = None,
+        shards_dir: Path | None = None,
+    ) -> None: ...
+
+    def explained(self) -> AbstractContextManager[None]: ...
 
 
 def plan_text(
@@ -74,6 +88,7 @@ def train_language_model(
     blocks: BlockDataset,
     held_out: Sequence[EncodedText],
     configuration: Sequence[object],
+    plan: Plan,
     *,
     prompts: Sequence[str],
     save_tokenizer: Callable[[Path], None],
@@ -117,9 +132,7 @@ def train_language_model(
         context_length=data.sequence_length,
         embedding_warmup_steps=embedding_warmup_steps,
     )
-    way = {"isolates": data.isolate_documents, "masked_share": blocks.masked_share}
-    planned = PlannedRun(model.config, training, data.sequence_length, engine.requested(), way)
-    with out_of_memory.explained(planned):
+    with plan.explained():
         return train_model(
             make_trainer,
             configuration,
@@ -130,7 +143,7 @@ def train_language_model(
             save_tokenizer=save_tokenizer,
             sample_writer=SampleWriter(training.output_dir, clock, prompts, answer),
             mixture=mixture,
-            write_plan=partial(run_plan.write, planned, mixture, clock.tokens(max_steps), shards_dir=data.shards_dir),
+            write_plan=partial(plan.write, mixture, clock.tokens(max_steps), shards_dir=data.shards_dir),
         )
 
 

@@ -70,10 +70,10 @@ class BaseTrainer(Trainer):
         ]
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """Trainer's optimizer, or Muon; with the token embeddings apart where they learn first."""
-        if self.optimizer is None and self._config.optimizer == "muon":
-            names = self.get_decay_parameter_names(self.model)
-            self.optimizer = optimizers.build_muon(self.model, self._config, names)
+        """Build the optimizer of the settings, with the token embeddings apart where they learn first."""
+        build = optimizers.OPTIMIZERS[self._config.optimizer].build
+        if self.optimizer is None and build:
+            self.optimizer = build(self.model, self._config, self.get_decay_parameter_names(self.model))
         if self.optimizer is None and self._embedding_warmup_steps:
             usual = super().create_optimizer(model)
             usual.param_groups = optimizers.embeddings_apart(self.model, usual.param_groups)

@@ -1,8 +1,9 @@
 import pytest
 
 from jpllm import cli
-from jpllm.training import examination, machine
-from jpllm.training.examination import Finding
+from jpllm.planning import checkup
+from jpllm.planning.checkup import Finding
+from jpllm.training import machine
 from jpllm.training.machine import LocalGpu
 
 GIB = 1 << 30
@@ -19,7 +20,7 @@ def run(*argv):
 @pytest.mark.parametrize(("status", "code"), [("ok", 0), ("warn", 0), ("fail", 1)])
 def test_exit_code(status, code, monkeypatch, capsys):
     findings = [Finding("a", "ok", "fine"), Finding("b", status, "found [this]", "do that")]
-    monkeypatch.setattr(examination, "examine", lambda folder: iter(findings))
+    monkeypatch.setattr(checkup, "examine", lambda folder: iter(findings))
     assert run() == code
     output = capsys.readouterr().out
     assert "found [this]" in output
@@ -28,8 +29,8 @@ def test_exit_code(status, code, monkeypatch, capsys):
 
 
 def test_this_machine_is_examined_without_an_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(examination, "deepspeed", lambda: Finding("DeepSpeed", "ok", "not asked here"))
-    findings = {finding.subject: finding for finding in examination.examine(tmp_path)}
+    monkeypatch.setattr(checkup, "deepspeed", lambda: Finding("DeepSpeed", "ok", "not asked here"))
+    findings = {finding.subject: finding for finding in checkup.examine(tmp_path)}
     assert {"Python", "packages", "host", "disk", "compiler", "operators", "Japanese font"} <= findings.keys()
     assert findings["Python"].status == "ok"
     assert all(finding.fix for finding in findings.values() if finding.status != "ok")
@@ -41,29 +42,29 @@ def test_a_lock_that_nobody_holds_is_named(tmp_path):
         lock.parent.mkdir(parents=True)
     stale.touch()
     with held.open("w"):
-        findings = list(examination.stale_locks([tmp_path]))
+        findings = list(checkup.stale_locks([tmp_path]))
     assert findings == [
         Finding("operators", "fail", f"{stale} is left of a build that was killed", f"rm {stale}"),
     ]
     stale.unlink()
     held.unlink()
-    assert [finding.status for finding in examination.stale_locks([tmp_path])] == ["ok"]
+    assert [finding.status for finding in checkup.stale_locks([tmp_path])] == ["ok"]
 
 
 def test_operators_built_at_first_use_are_found(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
-    assert not examination.has_been_built("cpu_adam")
+    assert not checkup.has_been_built("cpu_adam")
     (tmp_path / "cpu_adam").mkdir()
     (tmp_path / "cpu_adam" / "cpu_adam.so").touch()
-    assert examination.has_been_built("cpu_adam")
+    assert checkup.has_been_built("cpu_adam")
 
 
 def test_packages(monkeypatch):
     versions = {"torch": "2.13.0+cpu", "rich": None, "numpy": "1.26", "rensa": "0.6.0"}
-    real = examination.installed_version
-    monkeypatch.setattr(examination, "installed_version", lambda name: versions.get(name, real(name)))
-    found = {finding.subject: finding for finding in examination.packages()}
+    real = checkup.installed_version
+    monkeypatch.setattr(checkup, "installed_version", lambda name: versions.get(name, real(name)))
+    found = {finding.subject: finding for finding in checkup.packages()}
     assert (found["rich"].status, found["rich"].found) == ("fail", "not installed")
     assert (found["numpy"].status, found["numpy"].found) == ("fail", "1.26, and >=2 is needed")
     assert found["packages"].status == "warn"
@@ -81,32 +82,32 @@ def test_packages(monkeypatch):
 def test_gpus(gpu, free_gib, status, words, monkeypatch):
     monkeypatch.setattr(machine, "gpus", lambda: [gpu])
     monkeypatch.setattr(machine, "free_gpu_bytes", lambda index: free_gib * GIB)
-    (finding,) = examination.gpus()
+    (finding,) = checkup.gpus()
     assert finding.status == status
     assert words in finding.fix
 
 
 def test_a_driver_that_pytorch_does_not_use(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "gpus", lambda: [])
-    monkeypatch.setattr(examination, "_DRIVER", tmp_path / "none")
-    assert [finding.status for finding in examination.gpus()] == ["warn"]
-    monkeypatch.setattr(examination, "_DRIVER", tmp_path)
-    assert [finding.status for finding in examination.gpus()] == ["fail"]
+    monkeypatch.setattr(checkup, "_DRIVER", tmp_path / "none")
+    assert [finding.status for finding in checkup.gpus()] == ["warn"]
+    monkeypatch.setattr(checkup, "_DRIVER", tmp_path)
+    assert [finding.status for finding in checkup.gpus()] == ["fail"]
 
 
 @pytest.mark.parametrize(("gigabytes", "status"), [(64, "ok"), (12, "warn"), (2, "fail")])
 def test_host_memory(gigabytes, status, monkeypatch):
     monkeypatch.setattr(machine, "host_memory_bytes", lambda: gigabytes * 10**9)
-    assert examination.cores_and_memory().status == status
+    assert checkup.cores_and_memory().status == status
 
 
 def test_without_deepspeed_and_a_compiler(monkeypatch):
-    monkeypatch.setattr(examination, "installed_version", lambda name: None)
-    assert examination.deepspeed().status == "warn"
-    assert "pip install" in examination.deepspeed().fix
-    monkeypatch.setattr(examination.shutil, "which", lambda name: None)
-    monkeypatch.setattr(examination.sys, "executable", "/nowhere/python")
-    assert examination.compiler() == Finding(
+    monkeypatch.setattr(checkup, "installed_version", lambda name: None)
+    assert checkup.deepspeed().status == "warn"
+    assert "pip install" in checkup.deepspeed().fix
+    monkeypatch.setattr(checkup.shutil, "which", lambda name: None)
+    monkeypatch.setattr(checkup.sys, "executable", "/nowhere/python")
+    assert checkup.compiler() == Finding(
         "compiler",
         "warn",
         "no g++ and no ninja",
@@ -136,29 +137,29 @@ def tpu_host(tmp_path):
 )
 def test_tpu(torch, torch_xla, switch, status, found, fix, monkeypatch, tpu_host):
     versions = {"torch": torch, "torch_xla": torch_xla}
-    monkeypatch.setattr(examination, "installed_version", versions.get)
-    monkeypatch.setattr(examination.xla, "is_available", lambda: switch == "1")
-    (finding,) = examination.tpu(tpu_host)
+    monkeypatch.setattr(checkup, "installed_version", versions.get)
+    monkeypatch.setattr(checkup.xla, "is_available", lambda: switch == "1")
+    (finding,) = checkup.tpu(tpu_host)
     assert finding.status == status
     assert found in finding.found
     assert fix in finding.fix
 
 
 def test_hosts_without_a_tpu(monkeypatch, tmp_path):
-    monkeypatch.setattr(examination, "installed_version", {"torch": "2.13.0"}.get)
-    assert list(examination.tpu(tmp_path)) == []
-    assert examination.constraints_name() == "constraints.txt"
-    monkeypatch.setattr(examination, "installed_version", {"torch": "2.9.0", "torch_xla": "2.9.0"}.get)
-    monkeypatch.setattr(examination.xla, "is_available", lambda: True)
-    (finding,) = examination.tpu(tmp_path)
+    monkeypatch.setattr(checkup, "installed_version", {"torch": "2.13.0"}.get)
+    assert list(checkup.tpu(tmp_path)) == []
+    assert checkup.constraints_name() == "constraints.txt"
+    monkeypatch.setattr(checkup, "installed_version", {"torch": "2.9.0", "torch_xla": "2.9.0"}.get)
+    monkeypatch.setattr(checkup.xla, "is_available", lambda: True)
+    (finding,) = checkup.tpu(tmp_path)
     assert (finding.status, finding.fix[:16]) == ("warn", "USE_TORCH_XLA=0 ")
-    assert examination.constraints_name() == "constraints-tpu.txt"
+    assert checkup.constraints_name() == "constraints-tpu.txt"
 
 
 def test_both_files_of_constraints_name_the_same_versions_but_for_pytorch():
     versions = []
     for name in ("constraints.txt", "constraints-tpu.txt"):
-        lines = (examination._REPOSITORY / name).read_text(encoding="utf-8").splitlines()
+        lines = (checkup._REPOSITORY / name).read_text(encoding="utf-8").splitlines()
         versions.append(dict(line.split("==") for line in lines if "==" in line and not line.startswith("#")))
     usual, for_tpus = versions
     assert (for_tpus.pop("torch"), for_tpus.pop("torch_xla")) == ("2.9.0", "2.9.0")

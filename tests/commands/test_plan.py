@@ -1,16 +1,16 @@
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
 from jpllm import cli
-from jpllm.commands import plan, plan_texts
+from jpllm.commands import plan
 from jpllm.config.parse import parse
 from jpllm.config.types import keys_of
-from jpllm.training import machine
+from jpllm.models.presets import ModelConfig
+from jpllm.planning.hardware import HardwareConfig
+from jpllm.training import machine, recipe_configs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RECIPES = ["pretrain_scratch", "cpt", "sft", "classify"]
@@ -18,18 +18,6 @@ YAMLS = [file for recipe in RECIPES for file in sorted((ROOT / "recipes" / "conf
 TINY = ["--model", "gpt2-tiny", "--vocab_size", "500", "--sequence_length", "64", "--tokens", "10_000"]
 TAUGHT = ["--model", "gpt2-tiny", "--vocab_size", "500", "--sequence_length", "64"]
 NEOX = ["--model", "neox-1b", "--vocab_size", "32000", "--tokens", "15_565_271_040"]
-
-
-def load_recipe(name):
-    specification = importlib.util.spec_from_file_location(f"planned_{name}", ROOT / "recipes" / f"{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module
-    specification.loader.exec_module(module)
-    return module
-
-
-def configuration(recipe):
-    return plan.CONFIGURATIONS.get(recipe, plan.CONFIGURATIONS["pretraining"])
 
 
 def run(*argv):
@@ -50,22 +38,40 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_key_of_a_recipe_can_be_planned(name):
-    planned = {key for cls in configuration(name) for key in keys_of(cls)}
-    assert keys_of(load_recipe(name).RecipeConfig).keys() <= planned
+def test_a_plan_reads_the_classes_of_the_recipe(name):
+    """With the shape of what stands in for a trained model; only the tokenizer of a new model may be missing."""
+    own = recipe_configs.RECIPES[name]
+    planned = {key: declared for cls in plan.classes_of(name) for key, declared in keys_of(cls).items()}
+    keys = {key: declared for cls in own for key, declared in keys_of(cls).items()}
+    of_plan = keys_of(HardwareConfig).keys() | {"recipe"}
+    assert planned.keys() == of_plan | keys.keys() | keys_of(ModelConfig).keys() - {"dropout"} | keys.keys()
+    changed = {key for key in keys if keys[key].field.default != planned[key].field.default}
+    assert changed == ({"tokenizer"} if name == "pretrain_scratch" else set())
 
 
-@pytest.mark.parametrize("recipe", ["sft", "classify"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_run_with_these_classes(name):
+    source = (ROOT / "recipes" / f"{name}.py").read_text(encoding="utf-8")
+    assert f'parse(RECIPES["{name}"]' in re.sub(r"\(\s+", "(", source)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_keys_of_another_recipe_say_which(recipe):
-    keys = [{key for cls in configuration(name) for key in keys_of(cls)} for name in (recipe, "pretraining")]
-    advice = plan_texts.RecipeKeys.renamed_keys
-    assert {key for key in advice if advice[key].endswith(f"--recipe {recipe}")} == keys[0] - keys[1]
+    keys = {name: {key for cls in classes for key in keys_of(cls)} for name, classes in recipe_configs.RECIPES.items()}
+    classes = plan.classes_of(recipe)
+    known = {key for cls in classes for key in keys_of(cls)}
+    known |= {key for cls in recipe_configs.RECIPES[recipe] for key in getattr(cls, "renamed_keys", {})}
+    advice = classes[1].renamed_keys
+    assert advice.keys() == set.union(*keys.values()) - known
+    for key, words in advice.items():
+        assert words.startswith("a key of recipes/")
+        assert key in keys[words.rpartition(" ")[2]]
 
 
 @pytest.mark.parametrize("file", YAMLS, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_every_shipped_configuration_parses(file, monkeypatch):
     monkeypatch.chdir(ROOT)
-    parse(configuration(file.parent.name), ["--config", str(file)], prog="", description="")
+    parse(plan.classes_of(file.parent.name), ["--config", str(file)], prog="", description="")
 
 
 def test_a_small_model_fits_this_machine(here, capsys):
@@ -122,10 +128,13 @@ def test_a_full_disk_does_not_fit(here, capsys, monkeypatch):
         (["--model", "llama-tin", "--vocab_size", "5"], "no preset; did you mean 'llama-tiny'?"),
         (["--model", "own/model", "--num_layers", "2"], "own/model is no preset and has its own shape; remove it"),
         (["--vocab_size", "5", "--sequence_length", "9", "--gpu", "t4", "--calibrate"], "calibrate: runs on this"),
-        (["--recipe", "evaluate"], "--recipe: write one of pretraining, sft, classify, not 'evaluate'"),
+        (
+            ["--recipe", "evaluate"],
+            "write one of pretrain_scratch, cpt, sft, classify or null, not 'evaluate'",
+        ),
         (["--lora_rank", "8"], "--lora_rank: unknown key; a key of recipes/sft.py; give --recipe sft"),
         (["--train_file", "t.tsv"], "--train_file: unknown key; a key of recipes/classify.py; give --recipe classify"),
-        (["--recipe", "sft", "--lora_dropout", "0.1"], "lora_rank: is 0"),
+        (["--recipe", "sft", *TAUGHT, "--lora_dropout", "0.1"], "lora_rank: is 0"),
         (["--recipe", "sft"], "--model: required, but not set"),
         (["--model", "runs/gone/model"], "plan with --vocab_size N and --model SHAPE, one of --help"),
         (["--recipe", "sft", *TAUGHT, "--lora_rank", "2", "--optimizer", "muon"], "muon does not work with LoRA"),
@@ -271,23 +280,23 @@ def test_an_encoder_without_a_causal_model_is_classified_with(capsys):
 def test_calibration_trains_float32_weights_whatever_the_checkpoint_has(classifier, monkeypatch):
     from transformers import LlamaConfig
 
-    from jpllm.models.learned import Learned
-    from jpllm.models.scheme import Scheme
-    from jpllm.training import calibrate
+    from jpllm.models.trained_parts import TrainedParts
+    from jpllm.planning import calibrate
+    from jpllm.planning.setup import TrainingSetup
     from jpllm.training.arguments import TrainingConfig
 
     class Stop(Exception):
         pass
 
-    def stop(model, learned):
+    def stop(model, trained_parts):
         raise Stop({p.dtype for p in model.parameters()})
 
     monkeypatch.setattr(calibrate, "freeze", stop)
     shape = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = LlamaConfig(**shape, intermediate_size=64, pad_token_id=0, dtype="bfloat16")
-    scheme = Scheme(1, 8, on_gpu=False, learned=Learned(classifier))
+    setup = TrainingSetup(1, 8, on_gpu=False, trained_parts=TrainedParts(classifier))
     with pytest.raises(Stop, match=r"^{torch.float32}$"):
-        calibrate._train(model, TrainingConfig(output_dir=Path("x"), tokens=1), scheme, lambda: None)
+        calibrate._train(model, TrainingConfig(output_dir=Path("x"), tokens=1), setup, lambda: None)
 
 
 @pytest.mark.usefixtures("here")

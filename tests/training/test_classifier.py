@@ -10,11 +10,12 @@ from transformers import AutoModelForSequenceClassification
 
 from jpllm.config.parse import ConfigError, parse
 from jpllm.data.labels.encoding import EncodedChoices, EncodedRow, EncodedSplits, sequences_of
-from jpllm.data.labels.rows import LabelledRow
+from jpllm.data.labels.rows import LabelledDataConfig, LabelledRow
 from jpllm.models.classifier import build_classifier, choose_trainable
+from jpllm.planning.of_run import of_labelled_rows
 from jpllm.runtime import Diverged, InputError
 from jpllm.tracking.metrics import read_rows
-from jpllm.training import classifier, run
+from jpllm.training import classifier, engine, run
 from jpllm.training.classifier import train_classifier
 from jpllm.training.classifier_arguments import ClassifierTrainingConfig
 from tests.models.test_build import tiny_model
@@ -87,16 +88,21 @@ def train(
     model = build_classifier(folder / preset, None if is_number else names, seed=0)
     model.config.pad_token_id = PAD
     frozen = choose_trainable(model, trainable)
+    splits = splits_of(is_number, has_choices)
+    data = LabelledDataConfig(train_file=Path("rows.jsonl"), choice_columns=list("abc") if has_choices else None)
+    plan = of_labelled_rows(
+        model.config, data, training, splits, 8, trainable, keeps and bool(frozen), engine.requested()
+    )
     return train_classifier(
         model,
         Tokenizer(),
         "fingerprint",
-        splits_of(is_number, has_choices),
+        splits,
         training,
         [training],
+        plan,
         metric=metric or ("pearson" if is_number else "accuracy"),
         pads_to_longest=pads_to_longest,
-        trainable=trainable,
         frozen_layers=frozen if keeps else [],
     )
 

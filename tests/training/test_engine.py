@@ -46,7 +46,7 @@ def launcher(monkeypatch, tmp_path):
     ],
 )
 def test_name_in_the_estimates(name, scheme):
-    assert Engine(1, name).scheme == scheme
+    assert Engine(1, name).planned_as == scheme
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def with_torch_xla(monkeypatch):
 def test_the_launcher_for_tpus_asks_for_xla(launcher):
     launcher({"FORK_LAUNCHED": "1", "WORLD_SIZE": "8", "RANK": "0"})
     assert engine.requested() == Engine(8, "XLA")
-    assert engine.requested().scheme == "xla"
+    assert engine.requested().planned_as == "xla"
     assert engine.confirm(accelerator("XLA", 8)) == Engine(8, "XLA")
     with pytest.raises(InputError, match="asked for 8 processes, XLA, but what would train is one process, XLA"):
         engine.confirm(accelerator("XLA", 1))

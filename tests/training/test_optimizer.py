@@ -1,14 +1,19 @@
 """Muon beside AdamW, embeddings that learn first, and optimizers that are refused where they cannot act."""
 
+import typing
+
 import pytest
 import torch
 
 from jpllm.runtime import InputError
 from jpllm.training.arguments import TrainingConfig
-from jpllm.training.optimizer import build_muon, refuse_impossible
+from jpllm.training.classifier_arguments import ClassifierTrainingConfig
+from jpllm.training.optimizer import OPTIMIZERS, build_muon, refuse_impossible, trainer_name
 from tests.models.test_build import tiny_model
 from tests.training.test_resume import Interrupt, result_of
 from tests.training.test_run import make_trainer, train_and_prove
+
+CONFIGURATIONS = (TrainingConfig, ClassifierTrainingConfig)
 
 
 def names_of(model, parameters) -> set[str]:
@@ -109,3 +114,16 @@ def test_early_stopping_keeps_the_best_model(tmp_path):
     assert results["step"] == best + 6 < 40
     assert results["reloaded_loss"] == pytest.approx(results["loss"], abs=1e-6)
     assert not list(tmp_path.glob("best*"))
+
+
+def test_configurations_name_the_rows_of_the_table():
+    names = {cls: typing.get_args(typing.get_type_hints(cls)["optimizer"]) for cls in CONFIGURATIONS}
+    assert names == {TrainingConfig: tuple(OPTIMIZERS), ClassifierTrainingConfig: ("adamw", "adamw_8bit")}
+
+
+def test_the_names_of_trainer_are_trainer_s():
+    from transformers.training_args import OptimizerNames
+
+    assert {trainer_name(name, False) for name in OPTIMIZERS} == {"adamw_torch_fused", "adamw_bnb_8bit"}
+    assert trainer_name("adamw", on_xla=True) == "adamw_torch"
+    assert {"adamw_torch_fused", "adamw_bnb_8bit", "adamw_torch"} <= {name.value for name in OptimizerNames}

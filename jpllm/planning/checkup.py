@@ -39,7 +39,7 @@ print("\\n" + json.dumps(facts))
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination; `fix` says what to do where the status is not "ok"."""
+    """One line of the checkup; `fix` says what to do where the status is not "ok"."""
 
     subject: str
     status: Literal["ok", "warn", "fail"]

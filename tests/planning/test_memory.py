@@ -4,30 +4,29 @@ from functools import cache
 import pytest
 import torch
 
-from jpllm.models import rehearsal
-from jpllm.models.alive_bytes import AliveBytes, StepBytes
 from jpllm.models.build import transformers_config
 from jpllm.models.chunked_loss import use_chunked_loss
-from jpllm.models.estimate import (
+from jpllm.models.presets import ModelConfig
+from jpllm.planning import rehearsal
+from jpllm.planning.hardware import GIB
+from jpllm.planning.memory import (
     BUCKET_ELEMENTS,
-    GIB,
     GPU_OVERHEAD_BYTES,
     HOST_OVERHEAD_BYTES,
     checkpoint_bytes,
-    memory,
+    estimate,
     offloaded_states,
     rehearsal_of,
     resuming_bytes,
     states,
 )
-from jpllm.models.presets import ModelConfig
-from jpllm.models.rehearsal import Rehearsal, rehearse
-from jpllm.models.scheme import Scheme
-from jpllm.models.size import VocabularyOnly, flops_per_token, model_size
+from jpllm.planning.rehearsal import MemoryTracker, Rehearsal, StepBytes, rehearse
+from jpllm.planning.setup import TrainingSetup
+from jpllm.planning.size import VocabularyOnly, flops_per_token, model_size
 
 NUM_NEOX = 778_263_552
-NEOX_SCHEME = Scheme(micro_batch=4, sequence_length=1024, accumulation=2, arithmetic="fp16")
-ZERO2, OFFLOAD = replace(NEOX_SCHEME, engine="zero2"), replace(NEOX_SCHEME, engine="zero2_offload")
+NEOX_SETUP = TrainingSetup(micro_batch=4, sequence_length=1024, accumulation=2, arithmetic="fp16")
+ZERO2, OFFLOAD = replace(NEOX_SETUP, engine="zero2"), replace(NEOX_SETUP, engine="zero2_offload")
 CHECKPOINTED = {"micro_batch": 8, "activation_checkpointing": True}
 
 
@@ -42,14 +41,14 @@ def neox():
 
 
 @cache
-def neox_memory(scheme: Scheme):
+def neox_memory(setup: TrainingSetup):
     config, size = neox()
-    return memory(size, scheme, rehearse(config, rehearsal_of(scheme)))
+    return estimate(size, setup, rehearse(config, rehearsal_of(setup)))
 
 
-def states_gib(scheme: Scheme) -> float:
+def states_gib(setup: TrainingSetup) -> float:
     """Weights, gradients, optimizer and copies for autocast, as the table of the 0.778 B NeoX counts them."""
-    found = neox_memory(scheme)
+    found = neox_memory(setup)
     return (found.states.weights + found.states.optimizer + found.forward.gradients + found.forward.autocast) / GIB
 
 
@@ -74,18 +73,18 @@ def test_parameters_by_what_they_do():
 
 # Calculated by hand for the 0.778 B NeoX at 1,024 tokens, in GiB.
 @pytest.mark.parametrize(
-    ("scheme", "expected"),
+    ("setup", "expected"),
     [
-        (NEOX_SCHEME, 13.1),
+        (NEOX_SETUP, 13.1),
         (OFFLOAD, 2.9),
         (replace(OFFLOAD, **CHECKPOINTED), 2.9),
-        (replace(NEOX_SCHEME, optimizer="adamw_8bit", activation_checkpointing=True), 8.7),
-        (replace(NEOX_SCHEME, arithmetic="pure_bf16", **CHECKPOINTED), 5.8),
+        (replace(NEOX_SETUP, optimizer="adamw_8bit", activation_checkpointing=True), 8.7),
+        (replace(NEOX_SETUP, arithmetic="pure_bf16", **CHECKPOINTED), 5.8),
     ],
     ids=["mixed", "offload", "offload-checkpointed", "8bit", "pure-bf16"],
 )
-def test_states_of_the_neox_table(scheme, expected):
-    assert states_gib(scheme) == pytest.approx(expected, rel=0.1)
+def test_states_of_the_neox_table(setup, expected):
+    assert states_gib(setup) == pytest.approx(expected, rel=0.1)
 
 
 def test_zero2_on_one_gpu_of_the_neox_table():
@@ -95,26 +94,26 @@ def test_zero2_on_one_gpu_of_the_neox_table():
 
 
 @pytest.mark.parametrize(
-    ("scheme", "summed", "about"),
+    ("setup", "summed", "about"),
     [
         (OFFLOAD, 2.9 + 6.2, 9.4),
         (replace(OFFLOAD, **CHECKPOINTED), 2.9 + 1.6, None),
         (replace(OFFLOAD, chunked_loss=False, **CHECKPOINTED), None, 7),  # the table's 7 is with all logits at once
-        (replace(NEOX_SCHEME, optimizer="adamw_8bit", activation_checkpointing=True), 8.7 + 0.8, 9.6),
-        (replace(NEOX_SCHEME, arithmetic="pure_bf16", **CHECKPOINTED), 5.8 + 1.6, 7.6),
+        (replace(NEOX_SETUP, optimizer="adamw_8bit", activation_checkpointing=True), 8.7 + 0.8, 9.6),
+        (replace(NEOX_SETUP, arithmetic="pure_bf16", **CHECKPOINTED), 5.8 + 1.6, 7.6),
     ],
     ids=["offload", "offload-checkpointed", "offload-checkpointed-whole-loss", "8bit", "pure-bf16"],
 )
-def test_peaks_of_the_neox_table(scheme, summed, about):
+def test_peaks_of_the_neox_table(setup, summed, about):
     for expected in filter(None, (summed, about)):
-        assert neox_memory(scheme).tensors / GIB == pytest.approx(expected, rel=0.1)
+        assert neox_memory(setup).tensors / GIB == pytest.approx(expected, rel=0.1)
 
 
 def test_what_fits_12_gb_in_the_neox_table():
     usable = 12 * GIB
     assert neox_memory(OFFLOAD).peak < usable
     assert neox_memory(replace(OFFLOAD, **CHECKPOINTED)).peak < usable
-    assert neox_memory(NEOX_SCHEME).peak > usable
+    assert neox_memory(NEOX_SETUP).peak > usable
     assert neox_memory(ZERO2).peak > usable
     assert 12 * GIB < neox_memory(OFFLOAD).host < 18 * GIB  # the table's 12 to 17 is without DeepSpeed's own copies
 
@@ -130,8 +129,8 @@ def test_logits_at_once_take_ten_bytes_a_token_and_id():
 
 
 def test_parts_add_up():
-    for scheme in (NEOX_SCHEME, OFFLOAD, ZERO2, replace(ZERO2, activation_checkpointing=True)):
-        found = neox_memory(scheme)
+    for setup in (NEOX_SETUP, OFFLOAD, ZERO2, replace(ZERO2, activation_checkpointing=True)):
+        found = neox_memory(setup)
         assert sum(found.parts().values()) == found.peak == found.tensors + GPU_OVERHEAD_BYTES
         assert ("gradients, at the optimizer's step" in found.parts()) == (found.states.at_step > found.forward.total)
 
@@ -149,7 +148,7 @@ def test_parts_add_up():
 )
 def test_bytes_per_parameter_on_four_gpus(engine, weights, optimizer, at_step):
     _, size = neox()
-    found = states(size, replace(NEOX_SCHEME, engine=engine, num_processes=4))
+    found = states(size, replace(NEOX_SETUP, engine=engine, num_processes=4))
     gathered = 2 * 100_000_000 if engine.startswith("zero3") else 0
     assert found.weights == weights * NUM_NEOX + gathered
     assert found.optimizer == optimizer * NUM_NEOX
@@ -169,20 +168,20 @@ def test_bytes_per_parameter_on_four_gpus(engine, weights, optimizer, at_step):
 def test_bytes_per_parameter_in_host_memory(engine, accumulation, bytes_in_training, bytes_resuming):
     """As counted in runs below DeepSpeed 0.19.8 (`benchmarks/memory_by_part.py`), ZeRO-2's largest gradient apart."""
     _, size = neox()
-    scheme = replace(NEOX_SCHEME, engine=engine, accumulation=accumulation, num_processes=2)
+    setup = replace(NEOX_SETUP, engine=engine, accumulation=accumulation, num_processes=2)
     largest = (2 + 8) * 32_000 * 1536 if engine == "zero2_offload" else 0
-    assert sum(offloaded_states(size, scheme).values()) == bytes_in_training * NUM_NEOX + largest
-    assert resuming_bytes(size, scheme) == bytes_resuming * NUM_NEOX + largest
-    planned = memory(size, scheme, neox_memory(NEOX_SCHEME).forward)
+    assert sum(offloaded_states(size, setup).values()) == bytes_in_training * NUM_NEOX + largest
+    assert resuming_bytes(size, setup) == bytes_resuming * NUM_NEOX + largest
+    planned = estimate(size, setup, neox_memory(NEOX_SETUP).forward)
     assert planned.host == 2 * HOST_OVERHEAD_BYTES + bytes_in_training * NUM_NEOX + largest
     assert planned.host_resuming == 2 * HOST_OVERHEAD_BYTES + bytes_resuming * NUM_NEOX + largest
 
 
 def test_host_and_device_are_one_memory_on_a_cpu():
     _, size = neox()
-    forward = neox_memory(NEOX_SCHEME).forward
-    on_cpu = replace(NEOX_SCHEME, engine="zero2_offload", on_gpu=False)
-    here, on_gpu = memory(size, on_cpu, forward), memory(size, replace(on_cpu, on_gpu=True), forward)
+    forward = neox_memory(NEOX_SETUP).forward
+    on_cpu = replace(NEOX_SETUP, engine="zero2_offload", on_gpu=False)
+    here, on_gpu = estimate(size, on_cpu, forward), estimate(size, replace(on_cpu, on_gpu=True), forward)
     assert here.tensors == on_gpu.tensors - forward.gradients + sum(offloaded_states(size, on_cpu).values())
     assert sum(here.parts().values()) == here.peak == here.host
     assert here.parts()["float32 gradients"] == 4 * NUM_NEOX
@@ -190,8 +189,8 @@ def test_host_and_device_are_one_memory_on_a_cpu():
 
 def test_an_evaluation_can_be_the_peak():
     """Logits in half precision of a batch, three times those of a block in float32, and copies for autocast."""
-    few = neox_memory(replace(NEOX_SCHEME, micro_batch=1))
-    many = neox_memory(replace(NEOX_SCHEME, micro_batch=1, eval_batch=128))
+    few = neox_memory(replace(NEOX_SETUP, micro_batch=1))
+    many = neox_memory(replace(NEOX_SETUP, micro_batch=1, eval_batch=128))
     _, size = neox()
     block = 1024 * 32_000
     assert many.evaluation == 128 * block * 2 + 3 * block * 4 + 2 * size.num_product_parameters
@@ -202,13 +201,13 @@ def test_an_evaluation_can_be_the_peak():
 
 def test_optimizers():
     _, size = neox()
-    assert states(size, NEOX_SCHEME).optimizer == 8 * NUM_NEOX
+    assert states(size, NEOX_SETUP).optimizer == 8 * NUM_NEOX
     assert (
-        states(size, replace(NEOX_SCHEME, optimizer="muon")).optimizer == 8 * NUM_NEOX - 4 * size.num_matrix_parameters
+        states(size, replace(NEOX_SETUP, optimizer="muon")).optimizer == 8 * NUM_NEOX - 4 * size.num_matrix_parameters
     )
-    eight_bit = states(size, replace(NEOX_SCHEME, optimizer="adamw_8bit")).optimizer
+    eight_bit = states(size, replace(NEOX_SETUP, optimizer="adamw_8bit")).optimizer
     assert eight_bit == int(2.03125 * NUM_NEOX) + 6 * 32_000 * 1536
-    assert checkpoint_bytes(size, NEOX_SCHEME) == 12 * NUM_NEOX
+    assert checkpoint_bytes(size, NEOX_SETUP) == 12 * NUM_NEOX
     assert checkpoint_bytes(size, OFFLOAD) == 14 * NUM_NEOX
 
 
@@ -254,7 +253,7 @@ def test_a_rehearsal_allocates_what_a_real_step_does(preset, changes):
     if step.activation_checkpointing:
         model.activation_checkpointing_enable()
     ids = torch.randint(0, 500, (step.batch_size, step.sequence_length))
-    with AliveBytes(model, accumulates=False) as alive:
+    with MemoryTracker(model, accumulates=False) as alive:
         with torch.autocast("cpu", torch.bfloat16, enabled=step.products == "bf16"):
             loss = model(input_ids=ids, labels=ids, num_items_in_batch=ids.numel()).loss
         alive.is_backward = True

@@ -8,14 +8,14 @@ import pytest
 from transformers import GPT2Config
 
 from jpllm.data.blocks.blend import SourceUse
-from jpllm.models import estimate
-from jpllm.models.rehearsal import rehearse
-from jpllm.models.scheme import Scheme
-from jpllm.models.size import model_size
-from jpllm.training import machine, run_plan
+from jpllm.planning.memory import estimate, rehearsal_of
+from jpllm.planning.of_run import PlannedRun
+from jpllm.planning.rehearsal import rehearse
+from jpllm.planning.setup import TrainingSetup
+from jpllm.planning.size import model_size
+from jpllm.training import machine
 from jpllm.training.arguments import TrainingConfig
 from jpllm.training.engine import Engine
-from jpllm.training.planned_run import PlannedRun
 
 MODEL = GPT2Config(vocab_size=500, n_embd=32, n_layer=2, n_head=2, n_positions=128)
 ONE_PROCESS = Engine(1, "")
@@ -24,8 +24,8 @@ USES = [SourceUse("books", 0.75, 0.75, 7680, 2.0, 0), SourceUse("web", 0.25, 0.2
 
 def write(folder: Path, engine: Engine = ONE_PROCESS, **settings) -> None:
     training = TrainingConfig(output_dir=folder, tokens=10_000, precision="fp32", save_steps=0, **settings)
-    way = {"isolates": False, "masked_share": 0.0}
-    run_plan.write(PlannedRun(MODEL, training, 64, engine, way), USES, 10_240, shards_dir=folder)
+    details = {"isolates": False, "masked_share": 0.0}
+    PlannedRun(MODEL, training, 64, engine, details).write(USES, 10_240, shards_dir=folder)
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +36,8 @@ def _no_gpu(monkeypatch):
 def test_numbers_and_text(tmp_path):
     write(tmp_path)
     planned = json.loads((tmp_path / "plan.json").read_text())
-    scheme = Scheme(8, 64, 1, 8, on_gpu=False)
-    memory = estimate.memory(model_size(MODEL), scheme, rehearse(MODEL, estimate.rehearsal_of(scheme)))
+    setup = TrainingSetup(8, 64, 1, 8, on_gpu=False)
+    memory = estimate(model_size(MODEL), setup, rehearse(MODEL, rehearsal_of(setup)))
     assert planned["memory"]["peak_bytes"] == memory.peak
     assert planned["memory"]["tensor_bytes"] == memory.tensors
     assert planned["memory"]["available_bytes"] == machine.host_memory_bytes()
@@ -69,7 +69,7 @@ def test_what_cannot_be_computed_is_left_out(tmp_path, monkeypatch, caplog):
     def fail(*_):
         raise RuntimeError("no such operator")
 
-    monkeypatch.setattr("jpllm.models.rehearsal.rehearse", fail)
+    monkeypatch.setattr("jpllm.planning.rehearsal.rehearse", fail)
     with caplog.at_level(logging.INFO):
         write(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Learned:
+class TrainedParts:
     """What is put on a model, and what of it learns; by default all of a language model.
 
     Attributes:
@@ -35,14 +35,14 @@ class Learned:
         return self.classifier in (None, "all") and not self.lora_rank
 
 
-ALL = Learned()
+ALL_PARTS = TrainedParts()
 
 
-def empty_model(
+def meta_model(
     config: PretrainedConfig,
     *,
     is_masked: bool = False,
-    learned: Learned = ALL,
+    trained_parts: TrainedParts = ALL_PARTS,
     dtype: torch.dtype | None = None,
 ) -> PreTrainedModel:
     """The model of a configuration on the device "meta", with what is put on it and what does not learn frozen.
@@ -52,8 +52,8 @@ def empty_model(
     import torch
 
     with torch.device("meta"), _whole_models():
-        model = model_class(is_masked, learned).from_config(config, dtype=dtype or torch.float32)
-    freeze(model, learned)
+        model = model_class(is_masked, trained_parts).from_config(config, dtype=dtype or torch.float32)
+    freeze(model, trained_parts)
     return model
 
 
@@ -70,17 +70,19 @@ def _whole_models() -> Iterator[None]:
         deepspeed._hf_deepspeed_config_weak_ref = asked
 
 
-def model_class(is_masked: bool, learned: Learned) -> type:
+def model_class(is_masked: bool, trained_parts: TrainedParts) -> type:
     """The class of transformers that makes the model of a configuration."""
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
-    if learned.classifier:
+    if trained_parts.classifier:
         return AutoModelForSequenceClassification
     return AutoModelForMaskedLM if is_masked else AutoModelForCausalLM
 
 
-def freeze(model: PreTrainedModel, learned: Learned) -> list[torch.nn.Module]:
+def freeze(model: PreTrainedModel, trained_parts: TrainedParts) -> list[torch.nn.Module]:
     """Put LoRA's matrices on the model, or freeze a part of a classifier; returns the layers before what learns."""
-    if learned.lora_rank:
-        add_lora(model, learned.lora_rank, alpha=2.0 * learned.lora_rank, dropout=learned.lora_dropout)
-    return choose_trainable(model, learned.classifier) if learned.classifier else []
+    if trained_parts.lora_rank:
+        add_lora(
+            model, trained_parts.lora_rank, alpha=2.0 * trained_parts.lora_rank, dropout=trained_parts.lora_dropout
+        )
+    return choose_trainable(model, trained_parts.classifier) if trained_parts.classifier else []

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from jpllm.models.learned import Learned
+from jpllm.models.trained_parts import TrainedParts
+from jpllm.planning import hardware
+from jpllm.planning.hardware import Hardware, HardwareConfig, resolve
+from jpllm.planning.of_run import PlannedRun
 from jpllm.runtime import InputError
-from jpllm.training import hardware, out_of_memory
 from jpllm.training.arguments import TrainingConfig
 from jpllm.training.classifier_arguments import ClassifierTrainingConfig
 from jpllm.training.engine import Engine
-from jpllm.training.hardware import Hardware, HardwareConfig, resolve
-from jpllm.training.planned_run import PlannedRun
 from tests.models.test_build import tiny_model
 
 GIB = 1 << 30
@@ -29,7 +29,7 @@ def message(monkeypatch, where, error, runs=None, **settings):
     config = tiny_model("neox-tiny", 8000).config
     with (
         pytest.raises(InputError) as raised,
-        out_of_memory.explained(PlannedRun(config, training, 512, runs or Engine(1, ""))),
+        PlannedRun(config, training, 512, runs or Engine(1, "")).explained(),
     ):
         raise error
     return str(raised.value)
@@ -80,10 +80,10 @@ def test_a_classifier_needs_less_without_more_layers_that_learn(monkeypatch):
     config = tiny_model("gpt2-tiny", max_positions=512).config
     peaks_of = {}
     for trainable in ("all", "last_block"):
-        way = {"learned": Learned(trainable), "keeps_trunk": trainable != "all"}
+        details = {"trained_parts": TrainedParts(trainable), "keeps_trunk": trainable != "all"}
         with (
             pytest.raises(InputError) as raised,
-            out_of_memory.explained(PlannedRun(config, training, 512, Engine(1, ""), way)),
+            PlannedRun(config, training, 512, Engine(1, ""), details).explained(),
         ):
             raise torch.OutOfMemoryError("CUDA out of memory.")
         text = str(raised.value)
@@ -102,13 +102,13 @@ def test_a_prediction_that_fails_hides_nothing(monkeypatch):
     def fail(*_):
         raise ValueError("no such layer")
 
-    monkeypatch.setattr("jpllm.models.rehearsal.rehearse", fail)
+    monkeypatch.setattr("jpllm.planning.rehearsal.rehearse", fail)
     text = message(monkeypatch, T4, torch.OutOfMemoryError("CUDA out of memory."))
     assert text.startswith("out of memory: CUDA out of memory.\nless memory: a smaller per_device_train_batch_size")
 
 
 def test_other_errors_pass():
-    with pytest.raises(RuntimeError, match="shapes"), out_of_memory.explained(PlannedRun(None, None, 8, Engine(1, ""))):
+    with pytest.raises(RuntimeError, match="shapes"), PlannedRun(None, None, 8, Engine(1, "")).explained():
         raise RuntimeError("shapes do not match")
 
 

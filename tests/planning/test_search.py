@@ -6,19 +6,17 @@ import pytest
 from jpllm import xla
 from jpllm.data.shards.available import SourceTokens
 from jpllm.models.build import transformers_config
-from jpllm.models.estimate import GIB
-from jpllm.models.gpus import GPUS
-from jpllm.models.learned import Learned
 from jpllm.models.presets import ModelConfig
-from jpllm.models.scheme import Scheme
-from jpllm.models.size import VocabularyOnly, model_size
+from jpllm.models.trained_parts import TrainedParts
+from jpllm.planning.budget import DiskNeed, disk_needs, disk_shortages, text_budget
+from jpllm.planning.hardware import GIB, GPUS, Hardware, HardwareConfig, known_gpu, resolve
+from jpllm.planning.search import COMFORTABLE, Search, peak_tflops, time_factor
+from jpllm.planning.setup import TrainingSetup, arithmetic, changes, is_possible, setup_of
+from jpllm.planning.size import VocabularyOnly, model_size
 from jpllm.runtime import InputError
 from jpllm.training import machine
 from jpllm.training.arguments import TrainingConfig
-from jpllm.training.budget import DiskNeed, budget, disk_needs, disk_shortages
-from jpllm.training.hardware import Hardware, HardwareConfig, known_gpu, resolve
 from jpllm.training.machine import LocalGpu
-from jpllm.training.plan import COMFORTABLE, Search, arithmetic, as_written, changes, peak_tflops, time_factor, works
 
 RTX3060 = Hardware("rtx3060", True, 12 * GIB, 25.5, True, 1, 32 * GIB, False)
 
@@ -40,8 +38,8 @@ def training(**settings):
     return TrainingConfig(**{"output_dir": Path("x"), "tokens": 1, **settings})
 
 
-def scheme(**settings):
-    return Scheme(**{"micro_batch": 4, "sequence_length": 128, "accumulation": 2, **settings})
+def setup(**settings):
+    return TrainingSetup(**{"micro_batch": 4, "sequence_length": 128, "accumulation": 2, **settings})
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -107,29 +105,29 @@ def test_precision_for_the_hardware():
 
 def test_speed_of_float32():
     """With TF32 half of fp16's; on a T4, which lacks it, the 8.1 TFLOPS of its data sheet."""
-    assert peak_tflops(replace(RTX3060, num_gpus=2), scheme(arithmetic="bf16")) == 51.0
-    assert peak_tflops(RTX3060, scheme(arithmetic="fp32")) == 12.75
+    assert peak_tflops(replace(RTX3060, num_gpus=2), setup(arithmetic="bf16")) == 51.0
+    assert peak_tflops(RTX3060, setup(arithmetic="fp32")) == 12.75
     t4 = replace(RTX3060, half_tflops=GPUS["t4"].half_tflops, has_bf16=False)
-    assert peak_tflops(t4, scheme(arithmetic="fp32")) == pytest.approx(8.1, abs=0.05)
-    assert peak_tflops(replace(RTX3060, half_tflops=None), scheme()) is None
+    assert peak_tflops(t4, setup(arithmetic="fp32")) == pytest.approx(8.1, abs=0.05)
+    assert peak_tflops(replace(RTX3060, half_tflops=None), setup()) is None
 
 
 def test_time_factor():
     """Offload costs a tenth at 16k tokens a step on a GPU, and more than all else at 1k."""
-    assert time_factor(scheme(), 4) == 1
-    assert time_factor(scheme(activation_checkpointing=True), 4) == pytest.approx(4 / 3)
-    assert time_factor(scheme(micro_batch=1), 4) == pytest.approx(1.03**2)
-    offload = scheme(engine="zero2_offload", micro_batch=16, sequence_length=1024, accumulation=1)
+    assert time_factor(setup(), 4) == 1
+    assert time_factor(setup(activation_checkpointing=True), 4) == pytest.approx(4 / 3)
+    assert time_factor(setup(micro_batch=1), 4) == pytest.approx(1.03**2)
+    offload = setup(engine="zero2_offload", micro_batch=16, sequence_length=1024, accumulation=1)
     assert time_factor(offload, 16) == pytest.approx(1.1, abs=0.001)
     assert time_factor(replace(offload, micro_batch=1), 1) > 2.5
 
 
 def test_engines_and_optimizers():
-    assert works(scheme(engine="zero2_offload"))
-    assert not works(scheme(engine="zero2_offload", optimizer="adamw_8bit"))
-    assert works(scheme(engine="zero2", optimizer="adamw_8bit"))
-    assert not works(scheme(engine="zero1", optimizer="muon"))
-    assert not works(scheme(optimizer="muon", learned=Learned(lora_rank=4)))
+    assert is_possible(setup(engine="zero2_offload"))
+    assert not is_possible(setup(engine="zero2_offload", optimizer="adamw_8bit"))
+    assert is_possible(setup(engine="zero2", optimizer="adamw_8bit"))
+    assert not is_possible(setup(engine="zero1", optimizer="muon"))
+    assert not is_possible(setup(optimizer="muon", trained_parts=TrainedParts(lora_rank=4)))
 
 
 @pytest.fixture(scope="module")
@@ -144,23 +142,23 @@ def search(gpt2, memory_gib: float, **settings):
 
 def test_what_fits_is_taken_as_it_is(gpt2):
     here = search(gpt2, 12)
-    asked = as_written(training(), 512, here.hardware, here.engines[0])
+    asked = setup_of(training(), 512, here.hardware, here.engines[0])
     best = here.best(asked)
-    assert (best.scheme, best.changes, best.time_factor) == (asked, {}, 1)
+    assert (best.setup, best.changes, best.time_factor) == (asked, {}, 1)
     assert best.fits(here.hardware)
 
 
 def test_what_does_not_fit_has_ways_that_do(gpt2):
     here = search(gpt2, 3.4)
     wanted = training(per_device_train_batch_size=16, gradient_accumulation_steps=2, chunked_loss=False)
-    asked = as_written(wanted, 512, here.hardware, "single")
+    asked = setup_of(wanted, 512, here.hardware, "single")
     assert not here.best(asked).fits(here.hardware)
     others = here.alternatives(asked)
     assert 1 <= len(others) <= 3
     for other in others:
         assert other.memory.peak <= COMFORTABLE * here.hardware.memory
-        assert other.scheme.tokens_per_step == asked.tokens_per_step
-        assert other.changes == changes(asked, other.scheme)
+        assert other.setup.tokens_per_step == asked.tokens_per_step
+        assert other.changes == changes(asked, other.setup)
     assert others[0].changes["chunked_loss"] is True
     times = [other.time_factor for other in others]
     assert times == sorted(times)
@@ -170,7 +168,7 @@ def test_what_does_not_fit_has_ways_that_do(gpt2):
 
 def test_a_heavier_engine_before_no_fit(gpt2):
     here = search(gpt2, 2.1)
-    asked = as_written(
+    asked = setup_of(
         training(per_device_train_batch_size=2, gradient_accumulation_steps=32),
         512,
         here.hardware,
@@ -185,13 +183,13 @@ def test_a_heavier_engine_before_no_fit(gpt2):
 
 def test_host_memory_counts(gpt2):
     here = Search(*gpt2, replace(RTX3060, memory=2 * GIB, host=3 * GIB))
-    asked = as_written(training(), 512, here.hardware, "single")
+    asked = setup_of(training(), 512, here.hardware, "single")
     assert not here.best(asked).fits(here.hardware)
 
 
 def test_an_engine_that_does_not_take_the_optimizer(gpt2):
     here = search(gpt2, 12, engine="zero2_offload")
-    asked = as_written(training(optimizer="muon"), 64, here.hardware, "zero2_offload")
+    asked = setup_of(training(optimizer="muon"), 64, here.hardware, "zero2_offload")
     with pytest.raises(InputError, match="optimizer: muon does not work with engine zero2_offload"):
         here.best(asked)
 
@@ -207,7 +205,7 @@ def source(num_tokens, is_exact=True):
 
 
 def test_budget_in_tokens():
-    found = budget(training(tokens=10_000), [source(4000), source(1000)], None, scheme())
+    found = text_budget(training(tokens=10_000), [source(4000), source(1000)], None, setup())
     assert (found.tokens_per_step, found.num_steps, found.num_tokens) == (1024, 10, 10_240)
     assert [part.share for part in found.sources] == [0.8, 0.2]
     assert [part.num_tokens for part in found.sources] == [8192, 2048]
@@ -215,29 +213,29 @@ def test_budget_in_tokens():
 
 
 def test_budget_with_weights_of_an_unknown_source():
-    found = budget(training(tokens=10_000), [source(4000), source(None, False)], [1, 3], scheme())
+    found = text_budget(training(tokens=10_000), [source(4000), source(None, False)], [1, 3], setup())
     assert [part.share for part in found.sources] == [0.25, 0.75]
     assert [part.epochs for part in found.sources] == [0.64, None]
 
 
 def test_budget_in_epochs():
     wanted = training(tokens=None, epochs=2)
-    assert budget(wanted, [source(4000), source(1000)], None, scheme()).num_steps == 10
-    unknown = budget(wanted, [source(None, False)], None, scheme())
+    assert text_budget(wanted, [source(4000), source(1000)], None, setup()).num_steps == 10
+    unknown = text_budget(wanted, [source(None, False)], None, setup())
     assert (unknown.num_steps, unknown.num_tokens, unknown.sources[0].share) == (None, None, None)
 
 
 def test_budget_that_stops_when_a_source_runs_out():
     sources = [source(8192), source(4096)]
-    assert budget(training(tokens=50_000), sources, None, scheme(), stops_when_exhausted=True).num_steps == 12
-    assert budget(training(tokens=50_000), sources, [1, 1], scheme(), stops_when_exhausted=True).num_steps == 8
+    assert text_budget(training(tokens=50_000), sources, None, setup(), stops_when_exhausted=True).num_steps == 12
+    assert text_budget(training(tokens=50_000), sources, [1, 1], setup(), stops_when_exhausted=True).num_steps == 8
 
 
 def test_disk(gpt2, tmp_path, monkeypatch):
     _, size = gpt2
     wanted = training(tokens=10_000, output_dir=tmp_path / "run", save_steps=4, save_total_limit=2)
-    spends = budget(wanted, [source(4000), source(1000, False)], None, scheme())
-    shards, checkpoints, model = disk_needs(wanted, tmp_path, spends, size, scheme())
+    spends = text_budget(wanted, [source(4000), source(1000, False)], None, setup())
+    shards, checkpoints, model = disk_needs(wanted, tmp_path, spends, size, setup())
     assert shards == DiskNeed("token shards", tmp_path, 2 * 1000)
     assert checkpoints.num_bytes == 2 * 12 * size.num_parameters  # of 10 steps; a third one would be kept beside two
     assert model == DiskNeed("model", tmp_path / "run", 4 * size.num_parameters)
@@ -250,7 +248,7 @@ def test_disk(gpt2, tmp_path, monkeypatch):
 def test_a_tpu_is_eight_cores_that_have_the_whole_model_each():
     where = resolve(HardwareConfig(gpu="v5e-8"))
     assert where == Hardware("v5e-8", True, int(15.75 * GIB), 197.0, True, 8, None, False, is_tpu=True)
-    asked = as_written(training(per_device_train_batch_size=4), 512, where, "xla")
+    asked = setup_of(training(per_device_train_batch_size=4), 512, where, "xla")
     assert (asked.num_processes, asked.arithmetic, asked.weight_bytes) == (8, "bf16", 4)
     assert peak_tflops(where, asked) == 8 * 197.0
     config = transformers_config(ModelConfig(model="neox-1b"), VocabularyOnly(32_000))
@@ -261,8 +259,8 @@ def test_a_tpu_is_eight_cores_that_have_the_whole_model_each():
     assert best.memory.states.weights == 4 * 778_263_552
     assert best.memory.states.optimizer == 8 * 778_263_552
     assert best.memory.states.buckets == 0  # gradients are added up where they are
-    assert {way.scheme.engine for way in search.alternatives(best.scheme)} <= {"xla"}
-    assert {way.scheme.optimizer for way in search.savings(asked)} <= {"adamw"}
+    assert {way.setup.engine for way in search.alternatives(best.setup)} <= {"xla"}
+    assert {way.setup.optimizer for way in search.savings(asked)} <= {"adamw"}
     with pytest.raises(InputError, match="precision: fp16 is nothing that a TPU is made for"):
         arithmetic(training(precision="fp16"), where)
     for optimizer in ("adamw_8bit", "muon"):

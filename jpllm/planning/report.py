@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jpllm.models.estimate import GIB, MIB
-from jpllm.models.size import CHINCHILLA_TOKENS_PER_PARAMETER, ModelSize, flops_per_token
+from jpllm.planning.budget import Budget, DiskNeed
+from jpllm.planning.calibrate import NUM_STEPS, Measured
+from jpllm.planning.hardware import GIB, Hardware
+from jpllm.planning.search import COMFORTABLE, Candidate, peak_tflops
+from jpllm.planning.size import CHINCHILLA_TOKENS_PER_PARAMETER, ModelSize, flops_per_token
 from jpllm.training import machine
-from jpllm.training.budget import Budget, DiskNeed
-from jpllm.training.calibrate import NUM_STEPS, Measured
-from jpllm.training.hardware import Hardware
-from jpllm.training.plan import COMFORTABLE, Candidate, peak_tflops
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+MIB = 1 << 20
 _ACCELERATE_CONFIGS = {"single": "single_gpu", "ddp": "multi_gpu", "xla": "tpu"}
 
 
@@ -54,13 +54,13 @@ class Report:
             f"{self.model} ({self.architecture}): {size.num_saved:,} parameters, vocabulary {size.vocab_size:,}, "
             f"{size.num_layers} layers"
         )
-        if not self.best.scheme.learned.is_all:
+        if not self.best.setup.trained_parts.is_all:
             what = f"{size.num_added:,} beside them (LoRA)" if size.num_added else f"{size.num_trainable:,} of them"
             yield f"trained: {what}, {size.num_trainable / size.num_saved:.2%} of their number"
         yield self._data_table()
         yield self._budget_line()
         yield self._memory_table()
-        if self.best.scheme.engine == "fsdp2":
+        if self.best.setup.engine == "fsdp2":
             yield "memory with FSDP2: by the published arithmetic of its shares, not held against runs on GPUs yet"
         if self.where.is_tpu:
             yield "memory of a TPU: counted as on a GPU; what XLA adds or saves has not been measured on a TPU yet"
@@ -72,7 +72,7 @@ class Report:
 
     def numbers(self) -> dict:
         """The plan for a program: sizes in bytes, None where something is not known."""
-        scheme, memory, spends = self.best.scheme, self.best.memory, self.spends
+        setup, memory, spends = self.best.setup, self.best.memory, self.spends
         speed = self._planned_speed()
         seconds = spends.num_tokens / speed if speed and spends.num_tokens else None
         return {
@@ -82,9 +82,9 @@ class Report:
             "num_steps": spends.num_steps,
             "tokens_per_step": spends.tokens_per_step,
             "hardware": self.where.name,
-            "num_processes": scheme.num_processes,
-            "engine": scheme.engine,
-            "arithmetic": scheme.arithmetic,
+            "num_processes": setup.num_processes,
+            "engine": setup.engine,
+            "arithmetic": setup.arithmetic,
             "memory": {
                 "peak_bytes": memory.peak,
                 "tensor_bytes": memory.all_tensors,
@@ -106,7 +106,7 @@ class Report:
         chosen = next(iter(self.others), self.best) if not self.best.fits(self.where) else self.best
         changes = {key: _written(value) for key, value in chosen.changes.items() if key != "engine"}
         keys = [f"--{key} {value}" for key, value in {**given, **changes}.items()]
-        is_set = chosen.scheme.engine in ("single", "xla")  # a TPU's launcher takes all cores that there are
+        is_set = chosen.setup.engine in ("single", "xla")  # a TPU's launcher takes all cores that there are
         processes = "" if is_set else f" --num_processes {self.where.num_gpus}"
         launch = f"accelerate launch --config_file {accelerate_config(chosen, self.where)}{processes}"
         return " ".join([launch, f"recipes/{recipe}.py", *keys])
@@ -146,7 +146,7 @@ class Report:
     def _memory_table(self) -> Table:
         name, memory = self.where.name, self.best.memory
         each = f"each of {self.where.num_gpus} {name}" if self.where.num_gpus > 1 else name
-        table = _table(f"memory of {each} at its peak", f"engine: {self.best.scheme.engine}")
+        table = _table(f"memory of {each} at its peak", f"engine: {self.best.setup.engine}")
         for part, num_bytes in memory.parts().items():
             table.add_row(part, memory_size(num_bytes))
         table.add_section()
@@ -175,10 +175,10 @@ class Report:
         return table
 
     def _time_lines(self) -> Iterator[str]:
-        scheme, where, num_tokens = self.best.scheme, self.where, self.spends.num_tokens
+        setup, where, num_tokens = self.best.setup, self.where, self.spends.num_tokens
         operations = self._flops_per_token()
-        peak = peak_tflops(where, scheme)
-        if where.on_gpu and scheme.arithmetic == "bf16" and not where.has_bf16:
+        peak = peak_tflops(where, setup)
+        if where.on_gpu and setup.arithmetic == "bf16" and not where.has_bf16:
             yield f"precision: {where.name} only emulates bf16, slower than fp32; write auto or fp16"
         if peak is None and not self.measured:
             yield "time: the speed of this hardware is not known; --calibrate true measures it"
@@ -193,16 +193,16 @@ class Report:
 
     def _planned_speed(self) -> float | None:
         """Tokens per second at the share of the peak that is assumed; None where the peak is not known."""
-        peak = peak_tflops(self.where, self.best.scheme)
+        peak = peak_tflops(self.where, self.best.setup)
         if peak is None:
             return None
         return peak * 1e12 * self.mfu / self._flops_per_token() / self.best.time_factor
 
     def _flops_per_token(self) -> float:
         """A kept output of frozen layers is computed in the first of the epochs."""
-        scheme, epochs = self.best.scheme, self.spends.sources[0].epochs
-        frozen_share = 1 / max(epochs or 1, 1) if scheme.passes_trunk_over else 1
-        return flops_per_token(self.size, scheme.sequence_length, frozen_share)
+        setup, epochs = self.best.setup, self.spends.sources[0].epochs
+        frozen_share = 1 / max(epochs or 1, 1) if setup.passes_trunk_over else 1
+        return flops_per_token(self.size, setup.sequence_length, frozen_share)
 
     def _others_table(self) -> Table:
         table = _table("other ways that fit, the fastest first", "peak", "host", "time")
@@ -229,16 +229,16 @@ class Report:
         if shortages:
             return f"does not fit: it needs {'; and '.join(shortages)}"
         tightly = "" if self.best.fits(where, COMFORTABLE) else ", tightly"
-        scheme = self.best.scheme
+        setup = self.best.setup
         return (
             f"fits{tightly}: {memory_size(memory.claimed)} of {memory_size(where.memory)} on {where.name}, micro-batch "
-            f"{scheme.micro_batch} × {scheme.accumulation}, {accelerate_config(self.best, self.where)}"
+            f"{setup.micro_batch} × {setup.accumulation}, {accelerate_config(self.best, self.where)}"
         )
 
 
 def accelerate_config(candidate: Candidate, where: Hardware) -> str:
     """The file to launch with."""
-    engine = candidate.scheme.engine
+    engine = candidate.setup.engine
     name = "cpu" if engine == "single" and not where.on_gpu else _ACCELERATE_CONFIGS.get(engine, engine)
     return f"accelerate_configs/{name}.yaml"
 

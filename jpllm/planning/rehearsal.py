@@ -2,23 +2,25 @@
 
 PyTorch's fake tensors have a shape, a type and a device and nothing else. A forward and a backward pass on them
 allocates what the real one would, in the same order, whatever the architecture, the precision and the version of
-transformers; the bytes that are alive are added up (the method of `torch.distributed._tools.mem_tracker`). It takes a
+transformers; the bytes that are alive are added up (the method of `torch.distributed._tools.mem_tracker`, which has no
+peaks of the halves of the backward pass and no kind for half-precision copies of weights). It takes a
 second and no memory, and a GPU that is not there can be rehearsed for.
 """
 
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Literal
-from unittest import mock
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
 
-from jpllm.models.alive_bytes import AliveBytes, StepBytes, layers_of
-from jpllm.models.learned import ALL, Learned, empty_model
+from jpllm.models.trained_parts import ALL_PARTS, TrainedParts, meta_model
 from jpllm.models.trunk import Trunk
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 Numbers = Literal["fp32", "fp16", "bf16"]
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _FEW_LAYERS = (2, 4)
-_MASKS = "transformers.masking_utils"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Rehearsal:
         accumulates: gradients of an earlier batch are there already.
         isolates: tokens attend to their own document only.
         masked_share: share of the positions that a masked language model predicts; 0 for one that predicts the next.
-        learned: what of the model learns.
+        trained_parts: what of the model learns.
         trunk_batches: batches whose output of the frozen layers is there at once, kept from a first pass; with 0 the
             layers are computed.
         evaluates: it is the forward pass of an evaluation alone.
@@ -57,9 +58,31 @@ class Rehearsal:
     chunked_loss: bool
     isolates: bool = False
     masked_share: float = 0.0
-    learned: Learned = ALL
+    trained_parts: TrainedParts = ALL_PARTS
     trunk_batches: int = 0
     evaluates: bool = False
+
+
+@dataclass(frozen=True)
+class StepBytes:
+    """Bytes alive at the peak of the forward and backward pass, beside the weights.
+
+    Attributes:
+        gradients: of the weights; most are not there yet when activations are at their peak.
+        autocast: copies of the weights in the type of the products.
+        activations: what the layers keep for the backward pass.
+        temporary: all else: logits, their loss and its gradient, one layer's gradients of activations.
+    """
+
+    gradients: int
+    autocast: int
+    activations: int
+    temporary: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.gradients + self.autocast + self.activations + self.temporary
 
 
 def rehearse(config: PretrainedConfig, step: Rehearsal) -> StepBytes:
@@ -97,12 +120,15 @@ def _on_line(first: StepBytes, second: StepBytes, steps: float) -> StepBytes:
 def _peaks_of_phases(config: PretrainedConfig, step: Rehearsal) -> list[StepBytes]:
     """The peaks of the forward pass and of the first and second half of the backward pass."""
     from torch._subclasses.fake_tensor import FakeTensorMode
+    from transformers import masking_utils
 
-    model = empty_model(config, is_masked=step.masked_share > 0, learned=step.learned, dtype=_DTYPES[step.weights])
+    model = meta_model(
+        config, is_masked=step.masked_share > 0, trained_parts=step.trained_parts, dtype=_DTYPES[step.weights]
+    )
     with ExitStack() as stack:
         if not step.isolates:
             # transformers takes fake tensors for a compiler's, and would build a mask for documents that may be there.
-            stack.enter_context(mock.patch(f"{_MASKS}.find_packed_sequence_indices", return_value=None))
+            stack.enter_context(_replaced(masking_utils, "find_packed_sequence_indices", lambda *_, **__: None))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         _fill_with_fakes(model)
         model.train(not step.evaluates)
@@ -116,7 +142,7 @@ def _peaks_of_phases(config: PretrainedConfig, step: Rehearsal) -> list[StepByte
             stack.enter_context(_gpu_arithmetic())
         stack.enter_context(torch.set_grad_enabled(not step.evaluates))
         inputs = _inputs(step)
-        alive = stack.enter_context(AliveBytes(model, step.accumulates))
+        alive = stack.enter_context(MemoryTracker(model, step.accumulates))
         if step.trunk_batches:
             rows = inputs["input_ids"].shape
             kept = torch.zeros(step.trunk_batches, *rows, config.get_text_config().hidden_size)
@@ -129,20 +155,103 @@ def _peaks_of_phases(config: PretrainedConfig, step: Rehearsal) -> list[StepByte
     return alive.peaks
 
 
+class MemoryTracker(TorchDispatchMode):
+    """Adds up the storages that are alive, and keeps what they were when there were most.
+
+    The weights are not counted: they are there all the time. A question about data, which fake tensors cannot answer
+    ("does every label count?"), is answered yes.
+
+    Attributes:
+        is_backward: to be set when the backward pass begins.
+        peaks: of the forward pass, of the backward pass through the upper half of the layers, and of the rest.
+    """
+
+    def __init__(self, model: PreTrainedModel, accumulates: bool) -> None:
+        super().__init__()
+        self.is_backward = False
+        self.peaks = [StepBytes(0, 0, 0, 0)] * 3
+        self._alive = {"gradients": 0, "autocast": 0, "other": 0}
+        self._kept_bytes = 0
+        self._is_lower_half = False
+        self._kind_of = WeakIdKeyDictionary()  # storage → a list with its kind, which may change
+        self._weights = {id(weight): weight.untyped_storage() for weight in model.parameters()}
+        for weight in (*model.parameters(), *model.buffers()):
+            self._kind_of[weight.untyped_storage()] = ["weights"]
+        for weight in (p for p in model.parameters() if p.requires_grad):
+            if accumulates:
+                weight.grad = torch.empty_like(weight)
+                self._add(weight.grad.untyped_storage(), "gradients")
+            weight.register_post_accumulate_grad_hook(self._claim_gradient)
+        layers = layers_of(model)
+        for weight in (p for p in layers[: len(layers) // 2].parameters() if p.requires_grad):
+            weight.register_post_accumulate_grad_hook(self._note_lower_half)
+        model.base_model.register_forward_hook(self._note_kept)
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if operator is torch.ops.aten._local_scalar_dense.default:
+            return True
+        result = operator(*args, **(kwargs or {}))
+        is_cast = operator is torch.ops.aten._to_copy.default and id(args[0]) in self._weights
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self._add(tensor.untyped_storage(), "autocast" if is_cast else "other")
+        return result
+
+    def _add(self, storage: torch.UntypedStorage, kind: str) -> None:
+        if storage in self._kind_of:
+            return
+        holder, num_bytes = [kind], storage.nbytes()
+        self._kind_of[storage] = holder
+        weakref.finalize(storage, self._remove, holder, num_bytes).atexit = False
+        self._alive[kind] += num_bytes
+        phase = 0 if not self.is_backward else 2 if self._is_lower_half else 1
+        if sum(self._alive.values()) > self.peaks[phase].total:
+            kept = min(self._kept_bytes, self._alive["other"])
+            self.peaks[phase] = StepBytes(
+                self._alive["gradients"], self._alive["autocast"], kept, self._alive["other"] - kept
+            )
+
+    def _remove(self, holder: list[str], num_bytes: int) -> None:
+        self._alive[holder[0]] -= num_bytes
+
+    def _claim_gradient(self, weight: torch.Tensor) -> None:
+        storage = weight.grad.untyped_storage()
+        holder, num_bytes = self._kind_of[storage], storage.nbytes()
+        self._alive[holder[0]] -= num_bytes
+        self._alive["gradients"] += num_bytes
+        holder[0] = "gradients"
+
+    def _note_lower_half(self, weight: torch.Tensor) -> None:
+        self._is_lower_half = True
+
+    def _note_kept(self, *_) -> None:
+        """Called behind the last layer; where the peak was before, as beside small logits, it held them too."""
+        self._kept_bytes, peak = self._alive["other"], self.peaks[0]
+        kept = min(self._kept_bytes, peak.temporary)
+        self.peaks[0] = replace(peak, activations=kept, temporary=peak.temporary - kept)
+
+
+def layers_of(model: PreTrainedModel) -> torch.nn.ModuleList:
+    """The stack of layers."""
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    num_layers = model.config.get_text_config().num_hidden_layers
+    return next((stack for stack in lists if len(stack) == num_layers), torch.nn.ModuleList())
+
+
 def _inputs(step: Rehearsal) -> dict[str, torch.Tensor]:
     """A batch; that of a classifier is padded, and a mask says where."""
     ids = torch.zeros(step.batch_size, step.sequence_length, dtype=torch.int64)
     inputs = {"input_ids": ids}
     if step.isolates:
         inputs["position_ids"] = ids
-    if step.learned.classifier:
+    if step.trained_parts.classifier:
         inputs["attention_mask"] = ids
     return inputs
 
 
 def _loss(model: PreTrainedModel, inputs: dict[str, torch.Tensor], step: Rehearsal) -> torch.Tensor:
     """That of the recipes; a classifier's loss of classes and of numbers take the same few bytes."""
-    if not step.learned.classifier:
+    if not step.trained_parts.classifier:
         ids = inputs["input_ids"]
         return model(**inputs, labels=ids, num_items_in_batch=ids.numel()).loss
     return model(**inputs).logits.float().square().mean()
@@ -150,6 +259,17 @@ def _loss(model: PreTrainedModel, inputs: dict[str, torch.Tensor], step: Rehears
 
 def _learns(module: torch.nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
+
+
+@contextmanager
+def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    """Give an attribute of a module another value for the time of the body."""
+    original = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
 
 
 @contextmanager
@@ -162,16 +282,16 @@ def _loss_of(model: PreTrainedModel, step: Rehearsal) -> Iterator[None]:
     def first_labels(hidden, labels):
         return hidden.flatten(0, 1)[:num_labels].clone(), labels.flatten()[:num_labels]
 
-    if step.learned.classifier:
+    if step.trained_parts.classifier:
         yield
         return
     if step.masked_share:
         masked_loss.use_masked_loss(model, everywhere=not step.chunked_loss)
     elif step.chunked_loss:
-        with mock.patch.object(chunked_loss, "_refuse_other_losses"):
+        with _replaced(chunked_loss, "_refuse_other_losses", lambda *_: None):
             chunked_loss.use_chunked_loss(model)
-    few_counted = mock.patch.object(chunked_loss, "_few_counted", return_value=None)
-    with few_counted, mock.patch.object(masked_loss, "_at_labels", first_labels):
+    few_counted = _replaced(chunked_loss, "_few_counted", lambda targets: None)
+    with few_counted, _replaced(masked_loss, "_at_labels", first_labels):
         yield
 
 
@@ -204,9 +324,9 @@ def _gpu_arithmetic() -> Iterator[None]:
         return power(base.float() if torch.is_autocast_enabled("cpu") else base, exponent)
 
     with (
-        mock.patch.object(torch, "pow", float32_power),
-        mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", _fused_attention),
-        mock.patch.object(chunked_loss, "CHUNK_LOGITS_CPU", chunked_loss.CHUNK_LOGITS_GPU),
+        _replaced(torch, "pow", float32_power),
+        _replaced(torch.nn.functional, "scaled_dot_product_attention", _fused_attention),
+        _replaced(chunked_loss, "CHUNK_LOGITS_CPU", chunked_loss.CHUNK_LOGITS_GPU),
     ):
         yield
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from jpllm import runtime
 from jpllm.data.blocks.dataset import IGNORED_LABEL
-from jpllm.models.learned import Learned, empty_model, freeze, model_class
-from jpllm.models.scheme import Scheme
+from jpllm.models.trained_parts import TrainedParts, freeze, meta_model, model_class
+from jpllm.planning.setup import TrainingSetup
 from jpllm.runtime import InputError
 from jpllm.training import machine
 from jpllm.training.arguments import TrainingConfig, choose_precision, training_arguments
@@ -47,22 +47,22 @@ class Measured:
     tokens_per_second: float
 
 
-def measure(config: PretrainedConfig, training: TrainingConfig, scheme: Scheme) -> Measured:
+def measure(config: PretrainedConfig, training: TrainingConfig, setup: TrainingSetup) -> Measured:
     """Train a new model of this configuration for five steps on random ids, in a process of its own.
 
-    Where the scheme isolates documents each block holds two.
+    Where the setup isolates documents each block holds two.
 
     Raises:
         InputError: the process came to its end, as for want of memory.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(_measure_here, config, training, scheme).result()
+            return pool.submit(_measure_here, config, training, setup).result()
         except BrokenProcessPool:
             raise InputError("the training process was killed: there was not enough memory for it") from None
 
 
-def _measure_here(config: PretrainedConfig, training: TrainingConfig, scheme: Scheme) -> Measured:
+def _measure_here(config: PretrainedConfig, training: TrainingConfig, setup: TrainingSetup) -> Measured:
     import torch
     from transformers import GPT2Config
 
@@ -71,9 +71,9 @@ def _measure_here(config: PretrainedConfig, training: TrainingConfig, scheme: Sc
     tiny = GPT2Config(
         vocab_size=64, n_embd=32, n_layer=2, n_head=1, bos_token_id=0, eos_token_id=0, pad_token_id=0, num_labels=2
     )
-    small = replace(scheme, sequence_length=8, isolates=False, masked_share=0.0)
+    small = replace(setup, sequence_length=8, isolates=False, masked_share=0.0)
     _train(tiny, training, small, lambda: None)  # loads what is loaded at first use
-    empty_model(config, is_masked=scheme.masked_share > 0, learned=scheme.learned)
+    meta_model(config, is_masked=setup.masked_share > 0, trained_parts=setup.trained_parts)
     starts: list[float] = []
     peaks: list[int] = []
 
@@ -89,13 +89,15 @@ def _measure_here(config: PretrainedConfig, training: TrainingConfig, scheme: Sc
         _give_pages_from(_OWN_PAGES_BYTES)
         machine.forget_peak()
         before = machine.resident_bytes()
-    _train(config, training, scheme, note_step)
+    _train(config, training, setup, note_step)
     seconds = (time.perf_counter() - starts[_NUM_MEMORY_STEPS]) / (NUM_STEPS - _NUM_MEMORY_STEPS)
     peak = torch.cuda.max_memory_allocated() if on_gpu else peaks[0]
-    return Measured(peak, scheme.tokens_per_step / seconds)
+    return Measured(peak, setup.tokens_per_step / seconds)
 
 
-def _train(config: PretrainedConfig, training: TrainingConfig, scheme: Scheme, note_step: Callable[[], None]) -> None:
+def _train(
+    config: PretrainedConfig, training: TrainingConfig, setup: TrainingSetup, note_step: Callable[[], None]
+) -> None:
     """Train a new model as the recipes do, without evaluation and saving; `note_step` is called before each step."""
     from transformers import TrainerCallback
 
@@ -103,86 +105,86 @@ def _train(config: PretrainedConfig, training: TrainingConfig, scheme: Scheme, n
         def on_step_begin(self, *_, **__) -> None:
             note_step()
 
-    make_trainer = _classifier_trainer if scheme.learned.classifier else _language_model_trainer
+    make_trainer = _classifier_trainer if setup.trained_parts.classifier else _language_model_trainer
     with tempfile.TemporaryDirectory() as folder:
         training_here = replace(training, output_dir=Path(folder), save_steps=0)
         arguments = training_arguments(training_here, NUM_STEPS, choose_precision(training.precision))
         arguments.eval_strategy, arguments.eval_on_start, arguments.disable_tqdm = "no", False, True
         arguments.logging_strategy = "no"
-        make_trainer(config, training_here, scheme, args=arguments, callbacks=[StepNoter()]).train()
+        make_trainer(config, training_here, setup, args=arguments, callbacks=[StepNoter()]).train()
 
 
 def _language_model_trainer(
-    config: PretrainedConfig, training: TrainingConfig, scheme: Scheme, **kwargs
+    config: PretrainedConfig, training: TrainingConfig, setup: TrainingSetup, **kwargs
 ) -> CausalLMTrainer:
     from jpllm.models.chunked_loss import use_chunked_loss
     from jpllm.models.masked_loss import use_masked_loss
     from jpllm.training.causal import CausalLMTrainer
 
-    is_masked = scheme.masked_share > 0
-    model = _new_model(config, is_masked, scheme.learned)
+    is_masked = setup.masked_share > 0
+    model = _new_model(config, is_masked, setup.trained_parts)
     model.loss_type = "ForCausalLM"
     if is_masked:
         use_masked_loss(model, training.label_smoothing, everywhere=not training.chunked_loss)
     elif training.chunked_loss:
         use_chunked_loss(model, training.label_smoothing)
-    freeze(model, scheme.learned)
+    freeze(model, setup.trained_parts)
     return CausalLMTrainer(
         model=model,
-        train_dataset=_blocks(config, scheme),
+        train_dataset=_blocks(config, setup),
         config=training,
         held_out=[],
         eos_token_id=0,
-        context_length=scheme.sequence_length,
+        context_length=setup.sequence_length,
         **kwargs,
     )
 
 
 def _classifier_trainer(
-    config: PretrainedConfig, training: TrainingConfig, scheme: Scheme, **kwargs
+    config: PretrainedConfig, training: TrainingConfig, setup: TrainingSetup, **kwargs
 ) -> ClassifierTrainer:
     from jpllm.data.labels.encoding import EncodedSplits
     from jpllm.training.classifier import ClassifierTrainer
 
-    model = _new_model(config, False, scheme.learned)
-    frozen_layers = freeze(model, scheme.learned)
-    rows = _rows(config, scheme)
+    model = _new_model(config, False, setup.trained_parts)
+    frozen_layers = freeze(model, setup.trained_parts)
+    rows = _rows(config, setup)
     return ClassifierTrainer(
         model=model,
         train_dataset=rows,
         config=training,
-        splits=EncodedSplits(rows, [], [], ["a", "b"], scheme.sequence_length, {}),
+        splits=EncodedSplits(rows, [], [], ["a", "b"], setup.sequence_length, {}),
         metric="accuracy",
         pad_token_id=config.pad_token_id,
         train_length=None,
-        frozen_layers=frozen_layers if scheme.passes_trunk_over else [],
+        frozen_layers=frozen_layers if setup.passes_trunk_over else [],
         **kwargs,
     )
 
 
-def _new_model(config: PretrainedConfig, is_masked: bool, learned: Learned) -> PreTrainedModel:
+def _new_model(config: PretrainedConfig, is_masked: bool, trained_parts: TrainedParts) -> PreTrainedModel:
     """In float32, as the recipes load it; the configuration of a trained one may name another type."""
     import torch
 
-    return model_class(is_masked, learned).from_config(config, dtype=torch.float32)
+    return model_class(is_masked, trained_parts).from_config(config, dtype=torch.float32)
 
 
-def _blocks(config: PretrainedConfig, scheme: Scheme) -> list[dict[str, torch.Tensor]]:
+def _blocks(config: PretrainedConfig, setup: TrainingSetup) -> list[dict[str, torch.Tensor]]:
     """Blocks of random ids for all steps."""
     import torch
 
-    length = scheme.sequence_length
-    shape = NUM_STEPS * scheme.tokens_per_step // length, length
+    length = setup.sequence_length
+    shape = NUM_STEPS * setup.tokens_per_step // length, length
     ids = torch.randint(0, config.vocab_size, shape)
-    labels = ids.where(torch.rand(shape) < scheme.masked_share, IGNORED_LABEL) if scheme.masked_share else ids
+    labels = ids.where(torch.rand(shape) < setup.masked_share, IGNORED_LABEL) if setup.masked_share else ids
     blocks = [{"input_ids": block, "labels": targets} for block, targets in zip(ids, labels, strict=True)]
-    if scheme.isolates:
+    if setup.isolates:
         positions = torch.arange(length) % (length // 2)
         blocks = [{**block, "position_ids": positions} for block in blocks]
     return blocks
 
 
-def _rows(config: PretrainedConfig, scheme: Scheme) -> list[AnyRow]:
+def _rows(config: PretrainedConfig, setup: TrainingSetup) -> list[AnyRow]:
     """Labelled rows of random ids for all steps; every other sequence is a token shorter, so batches are padded."""
     import numpy as np
 
@@ -190,13 +192,13 @@ def _rows(config: PretrainedConfig, scheme: Scheme) -> list[AnyRow]:
     from jpllm.data.labels.rows import LabelledRow
 
     rng = np.random.default_rng(0)
-    row, length = LabelledRow("", "", None, "a"), scheme.sequence_length
-    lengths = [length - number % 2 for number in range(NUM_STEPS * scheme.tokens_per_step // length)]
+    row, length = LabelledRow("", "", None, "a"), setup.sequence_length
+    lengths = [length - number % 2 for number in range(NUM_STEPS * setup.tokens_per_step // length)]
     sequences = [
         EncodedRow(row, rng.integers(1, config.vocab_size, size).astype(np.int32), None, 0, number)
         for number, size in enumerate(lengths)
     ]
-    each = scheme.sequences_per_row
+    each = setup.sequences_per_row
     if each == 1:
         return sequences
     return [EncodedChoices(row, sequences[at : at + each], 0) for at in range(0, len(sequences), each)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from jpllm.models.learned import ALL, Learned
+from jpllm.models.trained_parts import ALL_PARTS, TrainedParts
 
 if TYPE_CHECKING:
     import torch
@@ -74,14 +74,14 @@ class VocabularyOnly:
         return {"": self.num_ids - 1}
 
 
-def model_size(config: PretrainedConfig, is_masked: bool = False, learned: Learned = ALL) -> ModelSize:
+def model_size(config: PretrainedConfig, is_masked: bool = False, trained_parts: TrainedParts = ALL_PARTS) -> ModelSize:
     """Exact counts, of the model built without memory; `is_masked` for one that fills in gaps."""
     import torch
 
-    from jpllm.models.alive_bytes import layers_of
-    from jpllm.models.learned import empty_model
+    from jpllm.models.trained_parts import meta_model
+    from jpllm.planning.rehearsal import layers_of
 
-    model = empty_model(config, is_masked=is_masked, learned=learned)
+    model = meta_model(config, is_masked=is_masked, trained_parts=trained_parts)
     output = model.get_output_embeddings()  # a classifier has none
     tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     looked_up = [p for p in model.parameters() if id(p) in tables]
@@ -100,7 +100,7 @@ def model_size(config: PretrainedConfig, is_masked: bool = False, learned: Learn
         num_trainable=_of(model.parameters(), learning=True),
         num_trainable_products=_of(products, learning=True),
         num_trainable_lookups=_of(looked_up, learning=True),
-        num_added=_of(model.parameters(), learning=True) if learned.lora_rank else 0,
+        num_added=_of(model.parameters(), learning=True) if trained_parts.lora_rank else 0,
         num_frozen_layers=len(frozen),
         num_frozen_products=_of(p for p in products if id(p) in in_frozen),
         num_layers=text_config.num_hidden_layers,

@@ -2,23 +2,20 @@
 
 Memory has two parts. States (weights, gradients, optimizer) are bytes per parameter, shared among processes as ZeRO
 shares them (Rajbhandari et al. 2020, https://arxiv.org/abs/1910.02054; the bytes are those of DeepSpeed's page "Memory
-Requirements"). All that lives and dies within a step is counted by `jpllm.models.rehearsal` on the model's own code.
+Requirements"). All that lives and dies within a step is counted by `jpllm.planning.rehearsal` on the model's own code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
-from jpllm.models.scheme import Scheme
-from jpllm.models.size import ModelSize
+from jpllm.planning.hardware import GIB
+from jpllm.planning.rehearsal import Rehearsal, StepBytes
+from jpllm.planning.setup import TrainingSetup
+from jpllm.planning.size import ModelSize
+from jpllm.training.optimizer import OPTIMIZERS
 
-if TYPE_CHECKING:
-    from jpllm.models.alive_bytes import StepBytes
-    from jpllm.models.rehearsal import Rehearsal
-
-MIB, GIB = 1 << 20, 1 << 30
 # What a process on a GPU takes beside tensors: the CUDA context and its libraries, workspaces, gaps of the allocator.
 GPU_OVERHEAD_BYTES = int(0.8 * GIB)
 # On a CPU: Python with PyTorch and transformers (0.5 GiB) and what evaluations, samples and the proof leave in the heap
@@ -120,135 +117,128 @@ class Memory:
         return {name: size for name, size in parts.items() if size}
 
 
-def states(size: ModelSize, scheme: Scheme) -> States:
+def states(size: ModelSize, setup: TrainingSetup) -> States:
     """The part of a device's memory that does not depend on the batch."""
-    if scheme.engine == "fsdp2":
-        return _fsdp2_states(size, scheme)
-    processes, stage = scheme.num_processes, scheme.zero_stage
-    weights = size.num_parameters * scheme.weight_bytes
-    gradients = size.num_trainable * scheme.weight_bytes // (processes if stage >= 2 else 1)
+    if setup.engine == "fsdp2":
+        return _fsdp2_states(size, setup)
+    processes, stage = setup.num_processes, setup.zero_stage
+    weights = size.num_parameters * setup.weight_bytes
+    gradients = size.num_trainable * setup.weight_bytes // (processes if stage >= 2 else 1)
     if stage == 0:
-        buckets = gradients if scheme.engine == "ddp" else 0  # DDP's buckets are a copy of all gradients
-        return States(weights, optimizer_bytes(size, scheme), gradients, buckets)
-    buckets = 2 * BUCKET_ELEMENTS * scheme.weight_bytes
+        buckets = gradients if setup.engine == "ddp" else 0  # DDP's buckets are a copy of all gradients
+        return States(weights, optimizer_bytes(size, setup), gradients, buckets)
+    buckets = 2 * BUCKET_ELEMENTS * setup.weight_bytes
     if stage == 3:
-        gathered = min(size.num_parameters, ZERO3_LIVE_PARAMETERS) * scheme.weight_bytes
-        weights = gathered + (0 if scheme.offloads else weights // processes)
+        gathered = min(size.num_parameters, ZERO3_LIVE_PARAMETERS) * setup.weight_bytes
+        weights = gathered + (0 if setup.offloads else weights // processes)
     float32_share = 4 * size.num_trainable // processes
-    if scheme.offloads:  # the step is the host's, from where weights come back as they are used
-        return States(weights, 0, 0, buckets + scheme.weight_bytes * size.num_largest)
-    return States(weights, optimizer_bytes(size, scheme) // processes, gradients + float32_share, buckets)
+    if setup.offloads:  # the step is the host's, from where weights come back as they are used
+        return States(weights, 0, 0, buckets + setup.weight_bytes * size.num_largest)
+    return States(weights, optimizer_bytes(size, setup) // processes, gradients + float32_share, buckets)
 
 
-def _fsdp2_states(size: ModelSize, scheme: Scheme) -> States:
+def _fsdp2_states(size: ModelSize, setup: TrainingSetup) -> States:
     """Shares of float32 weights, their gradients and moments; beside them what is whole for a moment.
 
     That is, in the type of the products, all that is outside the layers and two of the layers: the one that is computed
     and the next; and of two layers the gradients on their way (Zhao et al. 2023, https://arxiv.org/abs/2304.11277).
     """
-    processes = scheme.num_processes
+    processes = setup.num_processes
     two_layers = 2 * size.num_matrix_parameters // size.num_layers
-    whole = (size.num_parameters - size.num_matrix_parameters + two_layers) * scheme.weight_bytes
+    whole = (size.num_parameters - size.num_matrix_parameters + two_layers) * setup.weight_bytes
     learning = two_layers * size.num_trainable // size.num_parameters
     return States(
         weights=4 * size.num_parameters // processes + whole,
-        optimizer=optimizer_bytes(size, scheme) // processes,
+        optimizer=optimizer_bytes(size, setup) // processes,
         at_step=4 * size.num_trainable // processes,
-        buckets=learning * scheme.weight_bytes,
+        buckets=learning * setup.weight_bytes,
     )
 
 
-def memory(size: ModelSize, scheme: Scheme, forward: StepBytes, evaluation: StepBytes | None = None) -> Memory:
-    """The peak memory of training, given what `rehearse(config, …)` counted.
+def estimate(size: ModelSize, setup: TrainingSetup, forward: StepBytes, evaluation: StepBytes | None = None) -> Memory:
+    """Return the peak memory of training, given what `rehearse(config, …)` counted.
 
     `forward` is the rehearsal of `rehearsal_of`, `evaluation` that of `evaluation_of` where there is one.
     """
-    if scheme.engine == "fsdp2":  # gradients are shares in float32
-        forward = replace(forward, gradients=forward.gradients * 4 // scheme.weight_bytes // scheme.num_processes)
+    if setup.engine == "fsdp2":  # gradients are shares in float32
+        forward = replace(forward, gradients=forward.gradients * 4 // setup.weight_bytes // setup.num_processes)
     elif scheme.offloads and not scheme.on_gpu:  # gradients leave bucket by bucket; no GPU has confirmed that yet
         forward = replace(forward, gradients=0)
-    elif scheme.zero_stage >= 2:
-        forward = replace(forward, gradients=forward.gradients // scheme.num_processes)
-    fixed, evaluated = states(size, scheme), evaluation_bytes(size, scheme, evaluation)
-    if scheme.on_gpu:
-        processes = scheme.num_processes * HOST_OVERHEAD_BYTES
-        host, resuming = (processes + needed for needed in (_host_bytes(size, scheme), resuming_bytes(size, scheme)))
+    elif setup.zero_stage >= 2:
+        forward = replace(forward, gradients=forward.gradients // setup.num_processes)
+    fixed, evaluated = states(size, setup), evaluation_bytes(size, setup, evaluation)
+    if setup.on_gpu:
+        processes = setup.num_processes * HOST_OVERHEAD_BYTES
+        host, resuming = (processes + needed for needed in (_host_bytes(size, setup), resuming_bytes(size, setup)))
         return Memory(fixed, forward, evaluated, GPU_OVERHEAD_BYTES, host, resuming)
     overhead = CPU_OVERHEAD_BYTES + int(CPU_HEAP_GAPS * forward.total)
-    kept = scheme.kept_bytes if scheme.passes_trunk_over else 0
-    offloaded = {name: size // scheme.num_processes for name, size in offloaded_states(size, scheme).items()}
+    kept = setup.kept_bytes if setup.passes_trunk_over else 0
+    offloaded = {name: size // setup.num_processes for name, size in offloaded_states(size, setup).items()}
     found = Memory(fixed, forward, evaluated, overhead, 0, 0, kept, offloaded)
-    resuming = CPU_OVERHEAD_BYTES + fixed.weights + resuming_bytes(size, scheme) // scheme.num_processes
+    resuming = CPU_OVERHEAD_BYTES + fixed.weights + resuming_bytes(size, setup) // setup.num_processes
     return replace(found, host=found.claimed, host_resuming=resuming)
 
 
-def offloaded_states(size: ModelSize, scheme: Scheme) -> dict[str, int]:
+def offloaded_states(size: ModelSize, setup: TrainingSetup) -> dict[str, int]:
     """Return what an engine that offloads keeps in host memory, by name, over all processes.
 
     These are the buffers of DeepSpeed 0.19.8 (`runtime/zero/stage_1_and_2.py`, `stage3.py`), counted in a run:
     beside float32 weights, moments and gradients it keeps weights once more as the device has them, and, between the
     forward passes of a step, gradients. ZeRO-2 also sums the norm of one gradient at a time in float64.
     """
-    if not scheme.offloads:
+    if not setup.offloads:
         return {}
     learning = size.num_trainable
     parts = {
         "float32 weights": 4 * learning,
-        "optimizer states": optimizer_bytes(size, scheme) - 4 * learning,
+        "optimizer states": optimizer_bytes(size, setup) - 4 * learning,
         "float32 gradients": 4 * learning,
-        "weights as the device has them": scheme.weight_bytes * size.num_parameters,
+        "weights as the device has them": setup.weight_bytes * size.num_parameters,
     }
-    if scheme.zero_stage == 3 or scheme.accumulation > 1:
-        parts["gradients between forward passes"] = scheme.weight_bytes * learning
-    if scheme.zero_stage == 2:
-        parts["the largest gradient, and its norm"] = (scheme.weight_bytes + 8) * size.num_largest
+    if setup.zero_stage == 3 or setup.accumulation > 1:
+        parts["gradients between forward passes"] = setup.weight_bytes * learning
+    if setup.zero_stage == 2:
+        parts["the largest gradient, and its norm"] = (setup.weight_bytes + 8) * size.num_largest
     return parts
 
 
-def rehearsal_of(scheme: Scheme) -> Rehearsal:
-    """The forward and backward pass of the scheme."""
-    from jpllm.models.rehearsal import Rehearsal
-
+def rehearsal_of(setup: TrainingSetup) -> Rehearsal:
+    """The forward and backward pass of the setup."""
     # Trainer reads the batches of an optimizer step ahead; accelerate reads one more, which is no GPU's yet.
-    batches_ahead = scheme.accumulation + (0 if scheme.on_gpu else 1)
-    products = scheme.arithmetic.removeprefix("pure_")
+    batches_ahead = setup.accumulation + (0 if setup.on_gpu else 1)
+    products = setup.arithmetic.removeprefix("pure_")
     return Rehearsal(
-        on_gpu=scheme.on_gpu,
-        weights="fp32" if scheme.weight_bytes == 4 else products,
+        on_gpu=setup.on_gpu,
+        weights="fp32" if setup.weight_bytes == 4 else products,
         products=products,
-        batch_size=scheme.micro_batch * scheme.sequences_per_row,
-        sequence_length=scheme.sequence_length,
-        accumulates=scheme.accumulation > 1,
-        activation_checkpointing=scheme.activation_checkpointing,
-        chunked_loss=scheme.chunked_loss,
-        isolates=scheme.isolates,
-        masked_share=scheme.masked_share,
-        learned=scheme.learned,
-        trunk_batches=batches_ahead if scheme.passes_trunk_over else 0,
+        batch_size=setup.micro_batch * setup.sequences_per_row,
+        sequence_length=setup.sequence_length,
+        accumulates=setup.accumulation > 1,
+        activation_checkpointing=setup.activation_checkpointing,
+        chunked_loss=setup.chunked_loss,
+        isolates=setup.isolates,
+        masked_share=setup.masked_share,
+        trained_parts=setup.trained_parts,
+        trunk_batches=batches_ahead if setup.passes_trunk_over else 0,
     )
 
 
-def evaluation_of(scheme: Scheme) -> Rehearsal | None:
+def evaluation_of(setup: TrainingSetup) -> Rehearsal | None:
     """The forward pass of an evaluation, which also computes what is kept; None where its logits say all."""
-    if not scheme.learned.classifier or not scheme.eval_batch:
+    if not setup.trained_parts.classifier or not setup.eval_batch:
         return None
-    batch_size = scheme.eval_batch * scheme.sequences_per_row
-    return replace(rehearsal_of(scheme), batch_size=batch_size, accumulates=False, trunk_batches=0, evaluates=True)
+    batch_size = setup.eval_batch * setup.sequences_per_row
+    return replace(rehearsal_of(setup), batch_size=batch_size, accumulates=False, trunk_batches=0, evaluates=True)
 
 
-def optimizer_bytes(size: ModelSize, scheme: Scheme) -> int:
-    """States of the optimizer over all processes, with ZeRO's float32 weights."""
-    number = 2 if scheme.arithmetic == "pure_bf16" else 4
-    if scheme.optimizer == "adamw_8bit":  # with a float32 scale for 256 numbers; Trainer leaves embeddings in float32
-        states = int(2 * (1 + 4 / 256) * size.num_trainable) + 6 * size.num_trainable_lookups
-    elif scheme.optimizer == "muon":  # one momentum for matrices, AdamW's two moments for the rest; all learn
-        states = number * (2 * size.num_trainable - size.num_matrix_parameters)
-    else:
-        states = 2 * number * size.num_trainable
-    return states + (4 * size.num_trainable if scheme.zero_stage else 0)
+def optimizer_bytes(size: ModelSize, setup: TrainingSetup) -> int:
+    """Return the states of the optimizer over all processes, with ZeRO's float32 weights."""
+    number_bytes = 2 if setup.arithmetic == "pure_bf16" else 4
+    states = OPTIMIZERS[setup.optimizer].state_bytes(size, number_bytes)
+    return states + (4 * size.num_trainable if setup.zero_stage else 0)
 
 
-def evaluation_bytes(size: ModelSize, scheme: Scheme, rehearsed: StepBytes | None = None) -> int:
+def evaluation_bytes(size: ModelSize, setup: TrainingSetup, rehearsed: StepBytes | None = None) -> int:
     """What an evaluation takes beside weights and optimizer: that of a classifier is rehearsed.
 
     Of a language model it is the logits of a batch, and in float32 those of a block with their softmax and losses
@@ -256,38 +246,38 @@ def evaluation_bytes(size: ModelSize, scheme: Scheme, rehearsed: StepBytes | Non
     """
     if rehearsed:
         return rehearsed.total
-    if not scheme.eval_batch or scheme.masked_share:  # a masked language model has logits at its labels alone
+    if not setup.eval_batch or setup.masked_share:  # a masked language model has logits at its labels alone
         return 0
-    is_half = scheme.arithmetic != "fp32"
-    block_logits = scheme.sequence_length * size.vocab_size
+    is_half = setup.arithmetic != "fp32"
+    block_logits = setup.sequence_length * size.vocab_size
     copies = 0
-    if is_half and scheme.weight_bytes == 4:  # kept of weights that learn; of the others the output layer's is the last
+    if is_half and setup.weight_bytes == 4:  # kept of weights that learn; of the others the output layer's is the last
         copies = 2 * max(size.num_trainable_products, size.num_product_parameters - size.num_matrix_parameters)
-    return scheme.eval_batch * block_logits * (2 if is_half else 4) + 3 * 4 * block_logits + copies
+    return setup.eval_batch * block_logits * (2 if is_half else 4) + 3 * 4 * block_logits + copies
 
 
-def _host_bytes(size: ModelSize, scheme: Scheme) -> int:
+def _host_bytes(size: ModelSize, setup: TrainingSetup) -> int:
     """Host memory at its peak: models are built and, at the end, compared in float32 there; offloaded states stay."""
     model = 4 * size.num_parameters
-    states = sum(offloaded_states(size, scheme).values())
-    return max(states, scheme.num_processes * model, 2 * model)
+    states = sum(offloaded_states(size, setup).values())
+    return max(states, setup.num_processes * model, 2 * model)
 
 
-def resuming_bytes(size: ModelSize, scheme: Scheme) -> int:
+def resuming_bytes(size: ModelSize, setup: TrainingSetup) -> int:
     """Return what all processes hold in host memory while they read a checkpoint, beside themselves.
 
     The optimizer's states come from their file into memory as a whole, and DeepSpeed reads the weights beside them. Of
     what an offloading engine keeps there all but its moments (which are those from the file) and the gradients of a
     step that has not begun is there already.
     """
-    read = optimizer_bytes(size, scheme) + (scheme.weight_bytes * size.num_parameters if scheme.zero_stage else 0)
-    parts = offloaded_states(size, scheme)
+    read = optimizer_bytes(size, setup) + (setup.weight_bytes * size.num_parameters if setup.zero_stage else 0)
+    parts = offloaded_states(size, setup)
     parts.pop("optimizer states", None)
-    if scheme.zero_stage == 2:
+    if setup.zero_stage == 2:
         parts.pop("gradients between forward passes", None)
     return read + sum(parts.values())
 
 
-def checkpoint_bytes(size: ModelSize, scheme: Scheme) -> int:
+def checkpoint_bytes(size: ModelSize, setup: TrainingSetup) -> int:
     """A checkpoint to go on from: weights (with LoRA its own alone) and optimizer."""
-    return (size.num_added or size.num_parameters) * scheme.saved_bytes + optimizer_bytes(size, scheme)
+    return (size.num_added or size.num_parameters) * setup.saved_bytes + optimizer_bytes(size, setup)

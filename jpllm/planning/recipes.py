@@ -1,0 +1,250 @@
+"""What the configuration of a recipe says of a run, before there are data, a tokenizer or a trained model."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jpllm.config.types import suggest
+from jpllm.models.presets import PRESETS, ModelConfig
+from jpllm.planning import of_run
+from jpllm.planning.budget import Budget, instruct_budget, label_budget, text_budget
+from jpllm.planning.of_run import PlannedRun
+from jpllm.planning.setup import TrainingSetup
+from jpllm.runtime import InputError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerFast
+
+    from jpllm.data.conversations.blocks import PackedRows, RowsByLength
+    from jpllm.data.conversations.layouts import InstructDataConfig
+    from jpllm.data.corpus import DataConfig
+    from jpllm.data.labels.encoding import EncodedSplits
+    from jpllm.data.labels.rows import LabelledDataConfig
+    from jpllm.training.arguments import TrainingConfig
+    from jpllm.training.classifier_arguments import ClassifierTrainingConfig
+    from jpllm.training.recipe_configs import (
+        ClassifierConfig,
+        ContinuedPretrainingConfig,
+        InstructionConfig,
+        PretrainingConfig,
+    )
+
+_UNKNOWN_CLASSES = 2  # of rows that are not there yet; the output of a classifier takes next to nothing
+
+
+@dataclass(frozen=True)
+class RecipeRun:
+    """A run of a recipe, and what it spends.
+
+    Attributes:
+        model: a preset, or name or folder of a trained model.
+        budget: tokens and steps of a setup.
+        shards_dir: see `jpllm.planning.budget.disk_needs`.
+    """
+
+    model: str
+    planned: PlannedRun
+    budget: Callable[[TrainingSetup], Budget]
+    shards_dir: Path | None = None
+
+
+def run_of(recipe: str, configuration: Sequence[object], shape: ModelConfig) -> RecipeRun:
+    """Return the run of a recipe with these instances of its classes (`jpllm.training.recipe_configs.RECIPES`).
+
+    `shape` is that of a new model, or of one that stands in for the trained model; of a trained model it holds the
+    name, and `vocab_size` where there is no tokenizer yet.
+
+    Raises:
+        InputError: there is no such model or tokenizer, or it cannot read sequences of the length that is asked for.
+    """
+    if recipe == "pretrain_scratch":
+        keys, data, _, training, _ = configuration
+        return _texts(keys, data, training, shape, keys.effective_masked_share)
+    if recipe == "cpt":
+        keys, data, training, _ = configuration
+        return _texts(keys, data, training, shape)
+    if recipe == "sft":
+        keys, data, training, _ = configuration
+        return _conversations(keys, data, training, shape)
+    return _labelled_rows(*configuration, shape)
+
+
+def _texts(
+    recipe: PretrainingConfig | ContinuedPretrainingConfig,
+    data: DataConfig,
+    training: TrainingConfig,
+    shape: ModelConfig,
+    masked_share: float = 0.0,
+) -> RecipeRun:
+    """Return a run on texts, which are packed into blocks or still to be packed."""
+    from jpllm.data.corpus import weights_with_replay
+    from jpllm.data.shards.available import available_tokens
+    from jpllm.tokenizer.load import fingerprint
+
+    tokenizer = load_tokenizer(recipe.tokenizer, shape)
+    replayed, replay = getattr(recipe, "replay_sources", []), getattr(recipe, "replay", 0.0)
+    every = dataclasses.replace(data, sources=data.sources + replayed)
+    available = available_tokens(every, fingerprint(tokenizer) if tokenizer else None)
+    sizes, num_new, weights = [source.num_tokens for source in available], len(data.sources), data.weights
+    if replay:  # sources share by size where that of one is not known
+        weights = None
+        if None not in sizes:
+            weights = weights_with_replay(sizes[:num_new], data.weights, sizes[num_new:], replay)
+
+    def spends(setup: TrainingSetup) -> Budget:
+        return text_budget(training, available, weights, setup, data.when_exhausted == "stop")
+
+    model = transformers_config(shape, tokenizer, data.sequence_length)
+    return RecipeRun(shape.model, of_run.of_texts(model, data, training, masked_share), spends, data.shards_dir)
+
+
+def _conversations(
+    recipe: InstructionConfig, data: InstructDataConfig, training: TrainingConfig, shape: ModelConfig
+) -> RecipeRun:
+    """Return a run on conversations, encoded here where they and the tokenizer are there."""
+    tokenizer = load_tokenizer(recipe.tokenizer, shape)
+    model = transformers_config(shape, tokenizer, data.sequence_length)
+    _add_pad_row(model, tokenizer)
+    items = _encoded_conversations(recipe, data, training, tokenizer)
+    lora = recipe.lora_rank, recipe.lora_dropout
+    return RecipeRun(
+        shape.model,
+        of_run.of_conversations(model, data, training, items, lora),
+        partial(instruct_budget, data, training, items),
+        data.shards_dir if data.replay else None,
+    )
+
+
+def _labelled_rows(
+    recipe: ClassifierConfig, data: LabelledDataConfig, training: ClassifierTrainingConfig, shape: ModelConfig
+) -> RecipeRun:
+    """Return a run on labelled rows, encoded here where they and the tokenizer are there."""
+    from jpllm.models.build import context_length
+    from jpllm.models.classifier import is_encoder
+    from jpllm.models.trained_parts import TrainedParts, meta_model
+
+    tokenizer = load_tokenizer(recipe.tokenizer, shape)
+    model = transformers_config(shape, tokenizer, 0)
+    model.pad_token_id = 0
+    _add_pad_row(model, tokenizer)
+    sees_ahead = is_encoder(model)
+    classifier = meta_model(model, trained_parts=TrainedParts(classifier="all"))
+    most = min(context_length(classifier), tokenizer.model_max_length if tokenizer else sys.maxsize)
+    longest = recipe.max_row_tokens or most
+    if longest > most:
+        raise InputError(f"max_row_tokens: {longest:,} are more than the {most:,} that the model can read")
+    splits = _encoded_splits(data, tokenizer, sees_ahead, longest)
+    model.num_labels = 1
+    if data.task == "classification":
+        model.num_labels = len(splits.class_names) if splits else _UNKNOWN_CLASSES
+    trainable = recipe.trainable or ("all" if sees_ahead else "last_block")
+    keeps_trunk = trainable != "all" and recipe.keep_trunk_output is not False
+    planned = of_run.of_labelled_rows(model, data, training, splits, longest, trainable, keeps_trunk)
+    return RecipeRun(shape.model, planned, partial(label_budget, data, training, splits))
+
+
+def load_tokenizer(name: str | None, shape: ModelConfig) -> PreTrainedTokenizerFast | None:
+    """Return the tokenizer; None where there is none yet and `vocab_size` says how many ids it will have."""
+    from jpllm.tokenizer.load import load
+
+    name = name or (None if shape.model in PRESETS else shape.model)
+    try:
+        if name is None:
+            raise InputError("required, but not set")
+        return load(name)
+    except InputError as error:
+        if shape.vocab_size is None:
+            instead = " and --model SHAPE, one of --help" if name == shape.model and not Path(name).exists() else ""
+            raise InputError(f"tokenizer: {error}; before there is one, plan with --vocab_size N{instead}") from error
+        return None
+
+
+def transformers_config(
+    shape: ModelConfig, tokenizer: PreTrainedTokenizerFast | None, sequence_length: int
+) -> PretrainedConfig:
+    """Return the configuration of the model.
+
+    Raises:
+        InputError: there is no such model, or blocks are longer than it has positions.
+    """
+    from transformers import AutoConfig
+
+    from jpllm.models import build
+    from jpllm.planning.size import VocabularyOnly
+
+    if shape.model in PRESETS:
+        found = build.transformers_config(shape, tokenizer or VocabularyOnly(shape.vocab_size))
+    else:
+        try:
+            found = AutoConfig.from_pretrained(shape.model)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"model: {shape.model} is no preset{suggest(shape.model, PRESETS)}, no folder with a model, and no "
+                "model of that name can be found on the Hub"
+            ) from error
+    positions = getattr(found, "max_position_embeddings", None)
+    if positions and sequence_length > positions:
+        raise InputError(
+            f"sequence_length: {sequence_length:,} tokens are more than the model's {positions:,} positions; lower "
+            "sequence_length or raise max_positions"
+        )
+    return found
+
+
+def _add_pad_row(model: PretrainedConfig, tokenizer: PreTrainedTokenizerFast | None) -> None:
+    """Give the vocabulary a row for the padding id, where the tokenizer gets one."""
+    from jpllm.tokenizer.special_tokens import ensure_pad_token
+
+    if tokenizer and ensure_pad_token(tokenizer):
+        model.vocab_size = max(model.vocab_size, tokenizer.pad_token_id + 1)
+
+
+def _encoded_conversations(
+    recipe: InstructionConfig,
+    data: InstructDataConfig,
+    training: TrainingConfig,
+    tokenizer: PreTrainedTokenizerFast | None,
+) -> PackedRows | RowsByLength | None:
+    """Return the rows as the recipe takes them; None without a tokenizer, or where a source is not on this machine."""
+    from jpllm.data.conversations.blocks import PackedRows, RowsByLength
+    from jpllm.data.conversations.rows import held_out_and_rest, read_rows
+    from jpllm.data.read.sources import find_files
+    from jpllm.tokenizer.chat_template import encode_conversation, set_template, special_token_in
+
+    try:
+        for source in data.sources:
+            if tokenizer is None or source.is_hub:
+                return None
+            find_files(source.path)
+    except InputError:
+        return None
+    set_template(tokenizer, recipe.template)
+    rows, _ = read_rows(
+        data.sources, data, partial(encode_conversation, tokenizer), partial(special_token_in, tokenizer)
+    )
+    if not data.eval_sources:
+        _, rows = held_out_and_rest(rows, min(data.held_out_rows, len(rows) // 10))
+    if data.batching == "packed":
+        return PackedRows(rows, data.sequence_length, tokenizer.eos_token_id, training.seed)
+    return RowsByLength(rows, training.blocks_per_step(1), training.seed)
+
+
+def _encoded_splits(
+    data: LabelledDataConfig, tokenizer: PreTrainedTokenizerFast | None, sees_ahead: bool, max_row_tokens: int
+) -> EncodedSplits | None:
+    """Return the rows as the recipe takes them; None where there is no tokenizer yet, or a file of them."""
+    from jpllm.data.labels.encoding import encode_splits
+    from jpllm.data.labels.splits import read_splits
+    from jpllm.tokenizer.special_tokens import mark_boundaries
+
+    files = filter(None, (data.train_file, data.validation_file, data.test_file))
+    if tokenizer is None or not all(file.is_file() for file in files):
+        return None
+    mark_boundaries(tokenizer, at_beginning=sees_ahead)
+    return encode_splits(read_splits(data), tokenizer, max_row_tokens)

@@ -1,0 +1,146 @@
+"""How a model is trained, as far as memory and time are concerned: as configured, and with what saves memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jpllm.models.trained_parts import ALL_PARTS, TrainedParts
+from jpllm.planning.hardware import Hardware
+from jpllm.runtime import InputError
+from jpllm.training.arguments import TrainingConfig, refuse_fp16_on_cpu
+from jpllm.training.engine import PlannedEngine
+from jpllm.training.optimizer import OPTIMIZERS, Conditions
+
+WHOLE_MODEL: tuple[PlannedEngine, ...] = ("single", "ddp", "xla")  # each process has all of it, with float32 weights
+Arithmetic = Literal["fp32", "fp16", "bf16", "pure_bf16"]
+_ENGINE_NAMES = {"single": "", "ddp": "DDP", "fsdp2": "FSDP2", "xla": "XLA"}  # see jpllm.training.engine.Engine
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """How a model is trained, as far as memory is concerned.
+
+    Attributes:
+        num_processes: GPUs that share the work, one process each.
+        arithmetic: "fp16" and "bf16" are mixed precision with float32 weights; "pure_bf16" has no float32 at all.
+        micro_batch: blocks of `sequence_length` tokens per process and forward pass.
+        accumulation: forward passes per optimizer step.
+        eval_batch: blocks per process and forward pass of an evaluation; 0 where there is none.
+        isolates: tokens attend to their own document only.
+        masked_share, trained_parts: see `jpllm.planning.rehearsal.Rehearsal`.
+        sequences_per_row: choices of a question; a row of a block or text is one sequence.
+        keeps_trunk: the output of a classifier's frozen layers is kept, where each process has the whole model.
+        kept_bytes: of the file that it is kept in; 0 where that is not known.
+    """
+
+    micro_batch: int
+    sequence_length: int
+    accumulation: int = 1
+    eval_batch: int = 0
+    engine: PlannedEngine = "single"
+    num_processes: int = 1
+    arithmetic: Arithmetic = "fp32"
+    optimizer: str = "adamw"
+    activation_checkpointing: bool = False
+    chunked_loss: bool = True
+    isolates: bool = False
+    masked_share: float = 0.0
+    trained_parts: TrainedParts = ALL_PARTS
+    sequences_per_row: int = 1
+    keeps_trunk: bool = False
+    kept_bytes: int = 0
+    on_gpu: bool = True
+
+    @property
+    def zero_stage(self) -> int:
+        """0 without DeepSpeed."""
+        return int(self.engine[4]) if self.engine.startswith("zero") else 0
+
+    @property
+    def offloads(self) -> bool:
+        """The optimizer's states and its step, and ZeRO-3's weights, are in host memory."""
+        return self.engine.endswith("_offload")
+
+    @property
+    def passes_trunk_over(self) -> bool:
+        """Frozen layers are computed once for each row: their output is kept."""
+        return self.keeps_trunk and self.engine in WHOLE_MODEL
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of a weight where products are computed: ZeRO and FSDP2 keep the float32 ones apart."""
+        if self.arithmetic == "fp32":
+            return 4
+        return 2 if self.engine not in WHOLE_MODEL or self.arithmetic == "pure_bf16" else 4
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes of a weight on the disk."""
+        return 4 if self.engine == "fsdp2" else self.weight_bytes
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one optimizer step, over all processes."""
+        sequences = self.micro_batch * self.accumulation * self.num_processes * self.sequences_per_row
+        return sequences * self.sequence_length
+
+
+def arithmetic(training: TrainingConfig, where: Hardware, engine: PlannedEngine = "single") -> Arithmetic:
+    """What `precision` comes to on this hardware.
+
+    Raises InputError for fp16 on a CPU without DeepSpeed (`jpllm.training.arguments.refuse_fp16_on_cpu`).
+    """
+    import torch
+
+    if training.precision == "fp16" and where.is_tpu:
+        raise InputError("precision: fp16 is nothing that a TPU is made for; write auto or bf16")
+    if training.precision == "fp16" and not where.on_gpu and not engine.startswith("zero"):
+        refuse_fp16_on_cpu("")
+    if training.precision != "auto":
+        return training.precision
+    if where.on_gpu:
+        return "bf16" if where.has_bf16 else "fp16"
+    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def setup_of(
+    training: TrainingConfig, sequence_length: int, where: Hardware, engine: PlannedEngine, **details: object
+) -> TrainingSetup:
+    """Return the setup of a configuration, changing nothing; `details` are the attributes that it does not decide."""
+    return TrainingSetup(
+        micro_batch=training.per_device_train_batch_size,
+        sequence_length=sequence_length,
+        accumulation=training.gradient_accumulation_steps,
+        eval_batch=training.per_device_eval_batch_size,
+        engine=engine,
+        num_processes=where.num_gpus,
+        arithmetic=arithmetic(training, where, engine),
+        optimizer=training.optimizer,
+        activation_checkpointing=training.activation_checkpointing,
+        chunked_loss=training.chunked_loss,
+        on_gpu=where.on_gpu,
+        **details,
+    )
+
+
+def is_possible(setup: TrainingSetup) -> bool:
+    """Return whether the engine and LoRA take the optimizer, as `jpllm.training.optimizer.OPTIMIZERS` says."""
+    stage = f"DeepSpeed ZeRO-{setup.zero_stage}{' with optimizer offload' if setup.offloads else ''}"
+    engine_name = _ENGINE_NAMES.get(setup.engine, stage)
+    conditions = Conditions(engine_name, has_lora=setup.trained_parts.lora_rank > 0)
+    return not OPTIMIZERS[setup.optimizer].refusal(conditions)
+
+
+def changes(asked: TrainingSetup, setup: TrainingSetup) -> dict[str, object]:
+    """The keys that make the one setup the other, with their values."""
+    keys = {
+        "engine": "engine",
+        "chunked_loss": "chunked_loss",
+        "micro_batch": "per_device_train_batch_size",
+        "accumulation": "gradient_accumulation_steps",
+        "eval_batch": "per_device_eval_batch_size",
+        "activation_checkpointing": "activation_checkpointing",
+        "optimizer": "optimizer",
+    }
+    return {key: getattr(setup, name) for name, key in keys.items() if getattr(setup, name) != getattr(asked, name)}

@@ -1,0 +1,143 @@
+"""The keys of each training recipe, and the configuration classes that the recipe and `jpllm plan` read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from jpllm.config.settings import REQUIRED, option
+from jpllm.data.blocks.masking import MASKED_SHARE
+from jpllm.data.conversations.layouts import InstructDataConfig
+from jpllm.data.corpus import DataConfig
+from jpllm.data.labels.rows import LabelledDataConfig
+from jpllm.data.read.sources import SourceConfig
+from jpllm.evaluation.generate import SamplingConfig
+from jpllm.models.classifier import Trainable
+from jpllm.models.presets import ModelConfig
+from jpllm.training.arguments import TrainingConfig
+from jpllm.training.classifier_arguments import ClassifierTrainingConfig
+
+PROMPTS = {
+    "clm": ["今日はどんな一日でしたか?", "吾輩は猫である", "むかし、"],
+    "mlm": ["今日は[MASK]へ行きました。", "吾輩は[MASK]である", "むかし、ある[MASK]に"],
+}
+
+
+@dataclass
+class PretrainingConfig:
+    """Recipe"""
+
+    tokenizer: str = option(REQUIRED, "Tokenizer folder, or name on the Hugging Face Hub.")
+    objective: Literal["clm", "mlm"] = option(
+        "clm", "clm: predict the next token; mlm: fill in hidden words, with a bert preset."
+    )
+    masked_share: float | None = option(
+        None, "Share of the tokens that mlm hides and predicts, by default 0.15.", above=0, maximum=0.9
+    )
+    sample_prompts: list[str] | None = option(
+        None, "Prompts that are continued (mlm: whose [MASK] are filled in) at every evaluation; by default three."
+    )
+
+    def __post_init__(self) -> None:
+        """The default prompts are written down with the other settings."""
+        if self.sample_prompts is None:
+            self.sample_prompts = list(PROMPTS[self.objective])
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """A share of what mlm hides, with mlm."""
+        if self.masked_share is not None and self.objective != "mlm":
+            yield "masked_share", "acts with objective: mlm only; remove it"
+
+    @property
+    def effective_masked_share(self) -> float:
+        """The share of a block that mlm hides and predicts; 0 for clm."""
+        return (self.masked_share or MASKED_SHARE) if self.objective == "mlm" else 0.0
+
+
+@dataclass
+class ContinuedPretrainingConfig:
+    """Recipe"""
+
+    model: str = option(REQUIRED, "Model to go on with: a folder, or a name on the Hugging Face Hub.")
+    tokenizer: str | None = option(None, "Its tokenizer, a folder or a name on the Hub; by default that of `model`.")
+    dropout: float | None = option(None, "Dropout probability, instead of the model's own.", minimum=0, maximum=0.9)
+    replay: float = option(0.0, "Share of the training tokens that comes from replay_sources.", minimum=0, maximum=0.95)
+    replay_sources: list[SourceConfig] = option(
+        default_factory=list, help="Texts like those that the model was trained on before; of the group old."
+    )
+    embedding_warmup_steps: int = option(
+        0, "Steps in which only the token embeddings learn; good for those of an extended tokenizer.", minimum=0
+    )
+    sample_prompts: list[str] = option(
+        default_factory=lambda: ["今日はどんな一日でしたか?", "吾輩は猫である", "How was your day?"],
+        help="Prompts that are continued before, during and after.",
+    )
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """A share of something."""
+        if bool(self.replay) != bool(self.replay_sources):
+            yield "replay", "give both the share and replay_sources, or neither"
+
+
+@dataclass
+class InstructionConfig:
+    """Recipe"""
+
+    model: str = option(REQUIRED, "Model to teach: a folder, or a name on the Hugging Face Hub.")
+    tokenizer: str | None = option(None, "Its tokenizer, a folder or a name on the Hub; by default that of `model`.")
+    template: Literal["alpaca-ja", "chat", "own"] = option(
+        "alpaca-ja", "How a conversation is written: with ### headings, with speakers, or as the tokenizer has it."
+    )
+    dropout: float | None = option(None, "Dropout probability, instead of the model's own.", minimum=0, maximum=0.9)
+    lora_rank: int = option(
+        0, "Train matrices of this rank beside the weights (LoRA); 0 trains all weights.", minimum=0
+    )
+    lora_alpha: float | None = option(None, "Scale of LoRA's matrices times their rank; by default twice it.", above=0)
+    lora_dropout: float = option(0.0, "Dropout in front of LoRA's matrices.", minimum=0, maximum=0.9)
+    sample_prompts: list[str] = option(
+        default_factory=lambda: ["日本の首都はどこですか。", "3+5を計算してください。"],
+        help="Questions that are answered at every evaluation.",
+    )
+    answered_rows: int = option(
+        20, "Held-out rows that are answered at every evaluation too, and compared with what is wanted.", minimum=0
+    )
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """LoRA's keys with LoRA."""
+        if not self.lora_rank and (self.lora_alpha is not None or self.lora_dropout):
+            yield "lora_rank", "is 0, so lora_alpha and lora_dropout cannot act; give a rank, or remove them"
+
+
+@dataclass
+class ClassifierConfig:
+    """Recipe"""
+
+    model: str = option(REQUIRED, "Language model or encoder to go on with: a folder, or a name on the Hub.")
+    tokenizer: str | None = option(None, "Its tokenizer, a folder or a name on the Hub; by default that of `model`.")
+    trainable: Trainable | None = option(
+        None,
+        "What learns: the new head; the last layer, the final norm and the head; or all. By default last_block for a "
+        "language model and all for an encoder.",
+    )
+    keep_trunk_output: bool | None = option(
+        None, "Compute frozen layers once and keep their output in output_dir; by default wherever there are some."
+    )
+    padding: Literal["batch", "longest_train_row"] = option(
+        "batch", "Pad training batches to their longest row, or all of them to the longest of all."
+    )
+    max_row_tokens: int | None = option(
+        None, "Tokens of a row; longer ones are cut. By default as many as the model can read.", minimum=2
+    )
+    metric: Literal["accuracy", "macro_f1", "pearson", "spearman"] | None = option(
+        None, "What early_stopping_evals goes by: by default accuracy, for numbers pearson."
+    )
+
+
+# The classes of each recipe, by the name of its file: each instance holds the keys of one section of `--help`.
+RECIPES: dict[str, tuple[type, ...]] = {
+    "pretrain_scratch": (PretrainingConfig, DataConfig, ModelConfig, TrainingConfig, SamplingConfig),
+    "cpt": (ContinuedPretrainingConfig, DataConfig, TrainingConfig, SamplingConfig),
+    "sft": (InstructionConfig, InstructDataConfig, TrainingConfig, SamplingConfig),
+    "classify": (ClassifierConfig, LabelledDataConfig, ClassifierTrainingConfig),
+}

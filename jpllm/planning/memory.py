@@ -162,7 +162,7 @@ def estimate(size: ModelSize, setup: TrainingSetup, forward: StepBytes, evaluati
     """
     if setup.engine == "fsdp2":  # gradients are shares in float32
         forward = replace(forward, gradients=forward.gradients * 4 // setup.weight_bytes // setup.num_processes)
-    elif scheme.offloads and not scheme.on_gpu:  # gradients leave bucket by bucket; no GPU has confirmed that yet
+    elif setup.offloads and not setup.on_gpu:  # gradients leave bucket by bucket; no GPU has confirmed that yet
         forward = replace(forward, gradients=0)
     elif setup.zero_stage >= 2:
         forward = replace(forward, gradients=forward.gradients // setup.num_processes)

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.data.labels.test_encoding import encoded
 
 from jpllm.data.labels.encoding import EncodedChoices, sequences_of
 from jpllm.evaluation.classification import ChoiceScore, ClassScore, RegressionScore, predict, probabilities
+from tests.data.labels.test_encoding import encoded
 
 RNG = np.random.default_rng(0)
 

@@ -43,7 +43,7 @@ class ContaminationFiles:
     output: Path = option(REQUIRED, "JSON file with the items that were found.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """There is something to look for and something to look in, under different names."""
+        """Yield the problems of a list of sources or benchmarks: nothing in it, or two of one name."""
         for key in ("sources", "benchmarks"):
             labels = [entry.label for entry in getattr(self, key)]
             if not labels:
@@ -103,7 +103,7 @@ def pack(argv: Sequence[str]) -> None:
 
 
 def _left_out(size: ShardsSize) -> str:
-    """The documents that are not in the shards, by reason."""
+    """Return the documents that are not in the shards, by reason, in brackets."""
     counts = {
         "held out": size.num_held_out_documents,
         "blank": size.num_blank_documents,

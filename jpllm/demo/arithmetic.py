@@ -1,4 +1,4 @@
-"""Word problems and bare calculations with their answers; formulas read `12+5=17` and `17÷5=3あまり2`."""
+"""Write word problems and bare calculations with their answers; formulas read `12+5=17` and `17÷5=3あまり2`."""
 
 from __future__ import annotations
 

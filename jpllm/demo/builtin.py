@@ -1,4 +1,4 @@
-"""The built-in corpus: plain modern Japanese written by a grammar, for the demo and the tests.
+"""Write the built-in corpus: plain modern Japanese drawn from a grammar, for the demo and the tests.
 
 A seed gives the same bytes everywhere (see `jpllm.demo.scene`).
 """
@@ -84,7 +84,7 @@ def labelled_documents(seed: int = 0, num_bytes: int = 3_000_000) -> Iterator[tu
 
 
 def _fitting(write: Callable[[], tuple[str, str]], num_bytes: int) -> Iterator[tuple[str, str]]:
-    """Of the (kind, text) that `write` makes those of a document's length, until they have `num_bytes` bytes."""
+    """Yield each (kind, text) of `write` that has the length of a document, until they have `num_bytes` bytes."""
     written = 0
     while written < num_bytes:
         kind, text = write()

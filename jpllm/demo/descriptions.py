@@ -1,4 +1,4 @@
-"""Descriptions of animals, food, tools, jobs, months and places, and questions about them."""
+"""Describe animals, food, tools, jobs, months and places, and ask about them."""
 
 from __future__ import annotations
 

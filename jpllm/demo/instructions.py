@@ -1,4 +1,4 @@
-"""Instructions with their answers: calculations, questions, and changes of a sentence."""
+"""Write instructions with their answers: calculations, questions, and changes of a sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Short stories, and sketches of a day, a person or a town."""
+"""Write short stories, and sketches of a day, a person or a town."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def whitespace(text: str) -> str:
 
 
 def nfkc(text: str) -> str:
-    """Unicode NFKC: full-width letters and digits become half-width, half-width kana full-width.
+    """Normalize to Unicode NFKC: full-width letters and digits become half-width, half-width kana full-width.
 
     It also turns … into ..., ！ into ! and x² into x2. U+3000 stays, because it is the indent of a paragraph.
     """

@@ -1,1 +1,1 @@
-"""Wikitext, the markup of Wikipedia and Wikibooks, as plain text: `plain_text.py` is the door."""
+"""Turn wikitext, the markup of Wikipedia and Wikibooks, into plain text; `plain_text.py` is the door."""

@@ -155,7 +155,7 @@ def _shown(name: str, arguments: Arguments, page: Page) -> str:
 
 
 def _resolve_with_patterns(text: str, page: Page) -> str:
-    """As the parser, from the innermost brackets outwards, in time linear in the length."""
+    """Resolve brackets without the parser, from the innermost outwards, in time linear in the length."""
 
     def shown(match: re.Match) -> str:  # what is resolved is no syntax
         head, *rest = (match[1] if match[2] is None else match[2]).split("|")

@@ -50,7 +50,7 @@ def without_quotes(text: str) -> str:
 
 
 def _line_without_quotes(line: str) -> str:
-    """Two apostrophes are italics, three bold, five both, one more is text; a line ends them all."""
+    """Remove the apostrophes of a line: two are italics, three bold, five both, one more is text."""
     styles: set[str] = set()
 
     def shown(match: re.Match) -> str:

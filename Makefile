@@ -37,7 +37,7 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 ops: $(VENV)/installed
-	$(BIN)/python -c "from jpllm.training import operators as o; o.load_operators(o.PROCESSES, o.ADAM)"
+	$(BIN)/python -c "from jpllm.training import engine as o; o.load_operators(o.PROCESSES, o.ADAM)"
 
 test-full: ops
 	$(BIN)/python -m pytest -n 2

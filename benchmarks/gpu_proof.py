@@ -133,7 +133,7 @@ def parsed(keys: list[str]) -> tuple:
     from jpllm.data.corpus import DataConfig
     from jpllm.evaluation.generate import SamplingConfig
     from jpllm.models.presets import ModelConfig
-    from jpllm.training.arguments import TrainingConfig
+    from jpllm.training.config import TrainingConfig
 
     classes = [RecipeKeys, DataConfig, ModelConfig, TrainingConfig, SamplingConfig]
     return config.parse(classes, keys, prog="gpu_proof", description="")[1:4]

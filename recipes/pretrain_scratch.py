@@ -13,78 +13,35 @@ samples.jsonl, held_out.jsonl, loss.png, results.json and model/.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Literal
 
 from jpllm import config, runtime
-from jpllm.config import REQUIRED, ConfigError, option
-from jpllm.data.corpus import DataConfig
-from jpllm.evaluation.generate import SamplingConfig
-from jpllm.models.presets import ModelConfig
-from jpllm.training.arguments import TrainingConfig
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-    from jpllm.data.blocks import BlockDataset
-    from jpllm.data.shards import TokenShards
-
-PROMPTS = {
-    "clm": ["今日はどんな一日でしたか?", "吾輩は猫である", "むかし、"],
-    "mlm": ["今日は[MASK]へ行きました。", "吾輩は[MASK]である", "むかし、ある[MASK]に"],
-}
-
-
-@dataclass
-class RecipeConfig:
-    """Recipe"""
-
-    tokenizer: str = option(REQUIRED, "Tokenizer folder, or name on the Hugging Face Hub.")
-    objective: Literal["clm", "mlm"] = option(
-        "clm", "clm: predict the next token; mlm: fill in hidden words, with a bert preset."
-    )
-    masked_share: float | None = option(
-        None, "Share of the tokens that mlm hides and predicts, by default 0.15.", above=0, maximum=0.9
-    )
-    sample_prompts: list[str] | None = option(
-        None, "Prompts that are continued (mlm: whose [MASK] are filled in) at every evaluation; by default three."
-    )
-
-    def __post_init__(self) -> None:
-        """The default prompts are written down with the other settings."""
-        if self.sample_prompts is None:
-            self.sample_prompts = list(PROMPTS[self.objective])
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        """A share of what mlm hides, with mlm."""
-        if self.masked_share is not None and self.objective != "mlm":
-            yield "masked_share", "acts with objective: mlm only; remove it"
+from jpllm.training.recipe_configs import RECIPES
 
 
 def main() -> None:
-    recipe, data, model_config, training, sampling = config.parse(
-        [RecipeConfig, DataConfig, ModelConfig, TrainingConfig, SamplingConfig],
-        prog="recipes/pretrain_scratch.py",
-        description=__doc__,
-    )
+    configuration = config.parse(RECIPES["pretrain_scratch"], prog="recipes/pretrain_scratch.py", description=__doc__)
+    recipe, data, model_config, training, sampling = configuration
     runtime.configure_logging()
-
-    configuration = [recipe, data, model_config, training, sampling]
-    refuse_what_cannot_act(recipe, data, model_config, sampling)
+    recipe.refuse_what_cannot_act(data, model_config, sampling)
 
     # Imported here, so that --help and a mistake in the configuration answer at once.
+    from jpllm.data.blocks import BlockDataset
     from jpllm.data.corpus import evaluation_texts, training_shards
+    from jpllm.data.masking import MaskedBlocks, Masking
     from jpllm.evaluation.fill_mask import refuse_unfillable_prompts
     from jpllm.evaluation.generate import refuse_long_prompts
-    from jpllm.models.build import build_from_scratch, record_trained_length
+    from jpllm.models.build import build_from_scratch, describe, record_trained_length
+    from jpllm.planning import of_run
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load, save
     from jpllm.tokenizer.mask import ensure_mask_token
-    from jpllm.training import engine, run, run_folder
+    from jpllm.tokenizer.pieces import piece_bytes
+    from jpllm.training import causal, engine, run, run_folder
+    from jpllm.training.callbacks import SampleWriter
     from jpllm.training.causal import CausalLMTrainer
     from jpllm.training.masked import MaskedLMTrainer
+    from jpllm.training.optimizer import refuse_impossible
 
     if run_folder.is_finished(training.output_dir, configuration):
         return
@@ -102,56 +59,31 @@ def main() -> None:
 
     shards = training_shards(data, encoder)
     held_out = evaluation_texts(data, encoder, shards)
-    run.train_language_model(
-        model,
-        tokenizer,
-        encoder,
-        make_blocks(recipe, data, tokenizer, encoder.vocab_size, shards, training.seed),
-        held_out,
+    order = {"seed": training.seed, "weights": data.weights, "isolate_documents": data.isolate_documents}
+    if is_masked:
+        # ids of the corpus are below the encoder's vocab_size
+        masking = Masking(
+            piece_bytes(tokenizer), encoder.vocab_size, tokenizer.mask_token_id, recipe.effective_masked_share
+        )
+        blocks = MaskedBlocks(shards, data.sequence_length, masking=masking, **order)
+    else:
+        blocks = BlockDataset(shards, data.sequence_length, **order)
+
+    trainer_class = MaskedLMTrainer if is_masked else CausalLMTrainer
+    refuse_impossible(training, engine.requested().name)
+    trainer_class.prepare(model, data, training)
+    runtime.announce(describe(model))
+    run_data = causal.run_data(blocks, held_out, data, training)
+    answer = partial(trainer_class.answer, tokenizer=tokenizer, sampling=sampling, seed=training.seed)
+    run.train(
+        partial(trainer_class, model=model, eos_token_id=tokenizer.eos_token_id, context_length=data.sequence_length),
+        run_data,
         configuration,
-        prompts=recipe.sample_prompts,
+        tokenizer_fingerprint=encoder.fingerprint,
         save_tokenizer=partial(save, tokenizer, recipe.tokenizer),
-        trainer_class=MaskedLMTrainer if is_masked else CausalLMTrainer,
+        plan=of_run.of_texts(model.config, data, training, recipe.effective_masked_share, engine.requested()),
+        callbacks=[SampleWriter(training.output_dir, run_data.clock, recipe.sample_prompts, answer)],
     )
-
-
-def make_blocks(
-    recipe: RecipeConfig,
-    data: DataConfig,
-    tokenizer: PreTrainedTokenizerFast,
-    vocab_size: int,
-    shards: Sequence[TokenShards],
-    seed: int,
-) -> BlockDataset:
-    """The blocks to train on, with hidden words where they are to be filled in; corpus ids are below `vocab_size`."""
-    from jpllm.data.blocks import BlockDataset
-    from jpllm.data.masking import MASKED_SHARE, MaskedBlocks, Masking
-    from jpllm.tokenizer.pieces import piece_bytes
-
-    how = {"seed": seed, "weights": data.weights, "isolate_documents": data.isolate_documents}
-    if recipe.objective == "clm":
-        return BlockDataset(shards, data.sequence_length, **how)
-    share = recipe.masked_share or MASKED_SHARE
-    masking = Masking(piece_bytes(tokenizer), vocab_size, tokenizer.mask_token_id, share)
-    return MaskedBlocks(shards, data.sequence_length, masking=masking, **how)
-
-
-def refuse_what_cannot_act(
-    recipe: RecipeConfig, data: DataConfig, model_config: ModelConfig, sampling: SamplingConfig
-) -> None:
-    """Raise ConfigError for settings that contradict the objective, or that it would pass over."""
-    problems = []
-    if model_config.shape.is_encoder and recipe.objective == "clm":
-        problems.append(f"objective: {model_config.model} sees the tokens that it would predict; write objective: mlm")
-    if not model_config.shape.is_encoder and recipe.objective == "mlm":
-        problems.append(f"model: {model_config.model} sees only what comes before; write model: bert-base")
-    if recipe.objective == "mlm":
-        if data.isolate_documents:
-            problems.append("isolate_documents: BERT cannot tell the documents of a block apart; remove it")
-        changed = [f.name for f in fields(sampling) if getattr(sampling, f.name) != f.default]
-        problems += [f"{name}: mlm fills in gaps and samples nothing; remove it" for name in changed]
-    if problems:
-        raise ConfigError(problems)
 
 
 def launch() -> None:

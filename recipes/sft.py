@@ -12,58 +12,21 @@ the training did. Before the first step one row is shown in colour.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from jpllm import config, runtime
-from jpllm.config import REQUIRED, option
 from jpllm.data.instruct import InstructDataConfig
-from jpllm.evaluation.generate import SamplingConfig
-from jpllm.training.arguments import TrainingConfig
+from jpllm.training.recipe_configs import RECIPES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from jpllm.data.instruct_rows import Row
 
-OLD = "old"
-
-
-@dataclass
-class RecipeConfig:
-    """Recipe"""
-
-    model: str = option(REQUIRED, "Model to teach: a folder, or a name on the Hugging Face Hub.")
-    tokenizer: str | None = option(None, "Its tokenizer, a folder or a name on the Hub; by default that of `model`.")
-    template: Literal["alpaca-ja", "chat", "own"] = option(
-        "alpaca-ja", "How a conversation is written: with ### headings, with speakers, or as the tokenizer has it."
-    )
-    dropout: float | None = option(None, "Dropout probability, instead of the model's own.", minimum=0, maximum=0.9)
-    lora_rank: int = option(
-        0, "Train matrices of this rank beside the weights (LoRA); 0 trains all weights.", minimum=0
-    )
-    lora_alpha: float | None = option(None, "Scale of LoRA's matrices times their rank; by default twice it.", above=0)
-    lora_dropout: float = option(0.0, "Dropout in front of LoRA's matrices.", minimum=0, maximum=0.9)
-    sample_prompts: list[str] = option(
-        default_factory=lambda: ["日本の首都はどこですか。", "3+5を計算してください。"],
-        help="Questions that are answered at every evaluation.",
-    )
-    answered_rows: int = option(
-        20, "Held-out rows that are answered at every evaluation too, and compared with what is wanted.", minimum=0
-    )
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        """LoRA's keys with LoRA."""
-        if not self.lora_rank and (self.lora_alpha is not None or self.lora_dropout):
-            yield "lora_rank", "is 0, so lora_alpha and lora_dropout cannot act; give a rank, or remove them"
-
 
 def main() -> None:
-    configuration = config.parse(
-        [RecipeConfig, InstructDataConfig, TrainingConfig, SamplingConfig], prog="recipes/sft.py", description=__doc__
-    )
+    configuration = config.parse(RECIPES["sft"], prog="recipes/sft.py", description=__doc__)
     recipe, data, training, sampling = configuration
     runtime.configure_logging()
 
@@ -72,10 +35,13 @@ def main() -> None:
     from jpllm.models.build import describe, load_to_continue
     from jpllm.models.lora import add_lora
     from jpllm.models.resize import add_pad_row
+    from jpllm.planning import of_run
     from jpllm.tokenizer.chat_template import set_template
     from jpllm.tokenizer.load import fingerprint, load, save
     from jpllm.tokenizer.pad import ensure_pad_token
-    from jpllm.training import engine, instruct, run_folder
+    from jpllm.training import engine, instruct, run, run_folder
+    from jpllm.training.instruct import InstructTrainer, Questions
+    from jpllm.training.optimizer import refuse_impossible
 
     if run_folder.is_finished(training.output_dir, configuration):
         return
@@ -89,7 +55,7 @@ def main() -> None:
         add_pad_row(model, tokenizer)
 
     rows, held_out = conversations(data, tokenizer)
-    texts, replay_blocks = plain_texts(data, tokenizer, tokenizer_path, training.seed)
+    texts, replay_blocks = instruct.plain_texts(data, tokenizer, tokenizer_path, training.seed)
 
     instruct.prepare(model, data, training)
     if recipe.lora_rank:
@@ -100,24 +66,33 @@ def main() -> None:
         items = PackedRows(rows, data.sequence_length, tokenizer.eos_token_id, training.seed)
     else:
         items = RowsByLength(rows, training.blocks_per_step(runtime.num_processes()), training.seed)
-    instruct.train_instructions(
-        model,
-        tokenizer,
-        items,
-        held_out,
-        texts,
-        configuration,
-        replay_blocks=replay_blocks,
-        questions=lambda clock: instruct.Questions(
-            recipe.sample_prompts, held_out[: recipe.answered_rows], sampling, training.seed, clock, training.output_dir
+
+    refuse_impossible(training, engine.requested().name, has_lora=recipe.lora_rank > 0)
+    run_data = instruct.run_data(items, held_out, texts, replay_blocks, data, training)
+    answered = held_out[: recipe.answered_rows]
+    lora = (recipe.lora_rank, recipe.lora_dropout)
+    run.train(
+        partial(
+            InstructTrainer,
+            model=model,
+            tokenizer=tokenizer,
+            questions=Questions(
+                *(recipe.sample_prompts, answered, sampling, training.seed, run_data.clock, training.output_dir)
+            ),
+            texts=texts,
+            context_length=data.sequence_length,
+            is_packed=data.batching == "packed",
         ),
+        run_data,
+        configuration,
         tokenizer_fingerprint=fingerprint(tokenizer),
         save_tokenizer=partial(save, tokenizer, tokenizer_path),
+        plan=of_run.of_conversations(model.config, data, training, items, lora, engine.requested()),
     )
 
 
 def conversations(data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast) -> tuple[list[Row], list[Row]]:
-    """Rows to train on and held-out ones; the first of the former is shown."""
+    """Return rows to train on and held-out ones; the first of the former is shown."""
     from jpllm.data.instruct_preview import preview
     from jpllm.data.instruct_rows import held_out_and_rest, read_rows
     from jpllm.tokenizer.chat_template import encode_conversation, special_token_in
@@ -132,28 +107,6 @@ def conversations(data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast) 
     runtime.announce("\n".join(lines))
     runtime.announce(preview(rows[0], tokenizer.decode))
     return rows, held_out
-
-
-def plain_texts(data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast, tokenizer_path: str, seed: int) -> tuple:
-    """Texts on which forgetting shows, and the blocks that are trained on against it (None without replay)."""
-    from jpllm.data.blocks import BlockDataset
-    from jpllm.data.corpus import DataConfig, evaluation_texts, training_shards
-    from jpllm.tokenizer.encoder import corpus_encoder
-
-    sources, texts = (
-        [replace(source, group=source.group or OLD) for source in sources]
-        for sources in (data.replay_sources, data.old_texts)
-    )
-    if not (sources or texts):
-        return [], None
-    encoder = corpus_encoder(tokenizer, tokenizer_path)
-    shared = {name: getattr(data, name) for name in ("sequence_length", "held_out_bytes", "processes", "shards_dir")}
-    corpus = DataConfig(sources=sources, eval_sources=texts, **shared)
-    shards = training_shards(corpus, encoder)
-    held_out = evaluation_texts(corpus, encoder, shards)
-    if not shards:
-        return held_out, None
-    return held_out, BlockDataset(shards, data.sequence_length, seed=seed, isolate_documents=True)
 
 
 def launch() -> None:

@@ -25,6 +25,7 @@ LAYERS = {
     "tracking": 2,
     "sharing": 2,
     "training": 2,
+    "planning": 2.5,
     "commands": 3,
     "cli": 4,
     "recipes": 3,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from jpllm.data.instruct import InstructDataConfig
 from jpllm.data.labels import LabelledDataConfig
-from jpllm.training.arguments import TrainingConfig, num_steps
-from jpllm.training.classifier_arguments import ClassifierTrainingConfig
+from jpllm.training.arguments import num_steps
+from jpllm.training.config import ClassifierTrainingConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from jpllm.data.available import SourceTokens

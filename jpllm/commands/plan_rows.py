@@ -18,8 +18,7 @@ from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.classifier import Trainable
 from jpllm.models.presets import PRESETS
 from jpllm.runtime import InputError
-from jpllm.training.arguments import TrainingConfig
-from jpllm.training.classifier_arguments import ClassifierTrainingConfig
+from jpllm.training.config import ClassifierTrainingConfig, TrainingConfig
 from jpllm.training.hardware import HardwareConfig
 
 if TYPE_CHECKING:
@@ -117,8 +116,8 @@ def labels(
     from jpllm.models.build import context_length
     from jpllm.models.classifier import is_encoder
     from jpllm.models.learned import Learned, empty_model
+    from jpllm.planning.of_run import longest_sequence, row_details
     from jpllm.tokenizer.pad import ensure_pad_token
-    from jpllm.training.classifier_plan import longest_sequence, way_of_rows
 
     tokenizer = load_tokenizer(recipe.tokenizer, model)
     architecture = transformers_config(model, tokenizer, 0)
@@ -144,7 +143,7 @@ def labels(
         "keeps_trunk": keeps_trunk,
     }
     if splits:
-        longest, way = longest_sequence(splits), way_of_rows(architecture, splits, trainable, keeps_trunk)
+        longest, way = longest_sequence(splits), row_details(architecture, splits, trainable, keeps_trunk)
     return Asked(
         recipe="classify",
         model=model.model,

@@ -17,7 +17,7 @@ from jpllm.data.sources import SourceConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.presets import PRESETS, ModelConfig
 from jpllm.runtime import InputError
-from jpllm.training.arguments import TrainingConfig
+from jpllm.training.config import TrainingConfig
 from jpllm.training.hardware import HardwareConfig
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jpllm.config import option
 from jpllm.runtime import InputError
-from jpllm.training.arguments import TrainingConfig
+from jpllm.training.config import TrainingConfig
 from jpllm.training.hardware import Hardware, HardwareConfig
 
 if TYPE_CHECKING:

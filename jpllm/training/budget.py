@@ -12,7 +12,8 @@ from jpllm.models.estimate import checkpoint_bytes
 from jpllm.models.scheme import Scheme
 from jpllm.models.size import ModelSize
 from jpllm.training import machine
-from jpllm.training.arguments import TrainingConfig, num_steps
+from jpllm.training.arguments import num_steps
+from jpllm.training.config import TrainingConfig
 
 
 @dataclass(frozen=True)

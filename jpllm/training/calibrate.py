@@ -19,7 +19,8 @@ from jpllm.models.learned import Learned, empty_model, freeze, model_class
 from jpllm.models.scheme import Scheme
 from jpllm.runtime import InputError
 from jpllm.training import machine
-from jpllm.training.arguments import TrainingConfig, choose_precision, training_arguments
+from jpllm.training.arguments import choose_precision, training_arguments
+from jpllm.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     import torch

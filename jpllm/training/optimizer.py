@@ -10,7 +10,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from jpllm.runtime import InputError, device
-from jpllm.training.arguments import TrainingConfig
+from jpllm.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

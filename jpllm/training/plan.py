@@ -14,7 +14,8 @@ from jpllm.models.gpus import FP32_SLOWDOWN, FP32_SLOWDOWN_WITH_TF32
 from jpllm.models.scheme import Arithmetic, Engine, Scheme
 from jpllm.models.size import ModelSize
 from jpllm.runtime import InputError
-from jpllm.training.arguments import TrainingConfig, refuse_fp16_on_cpu
+from jpllm.training.arguments import refuse_fp16_on_cpu
+from jpllm.training.config import TrainingConfig
 from jpllm.training.hardware import Hardware
 
 if TYPE_CHECKING:

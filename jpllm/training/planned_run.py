@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jpllm.models.scheme import Scheme
 from jpllm.training import hardware
-from jpllm.training.arguments import TrainingConfig
+from jpllm.training.config import TrainingConfig
 from jpllm.training.engine import Engine
 from jpllm.training.hardware import HardwareConfig
 from jpllm.training.plan import Search, as_written

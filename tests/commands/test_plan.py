@@ -1,7 +1,5 @@
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +7,7 @@ import pytest
 from jpllm import cli, config
 from jpllm.commands import plan, plan_texts
 from jpllm.config_types import keys_of
-from jpllm.training import machine
+from jpllm.training import machine, recipe_configs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RECIPES = ["pretrain_scratch", "cpt", "sft", "classify"]
@@ -17,14 +15,6 @@ YAMLS = [file for recipe in RECIPES for file in sorted((ROOT / "recipes" / "conf
 TINY = ["--model", "gpt2-tiny", "--vocab_size", "500", "--sequence_length", "64", "--tokens", "10_000"]
 TAUGHT = ["--model", "gpt2-tiny", "--vocab_size", "500", "--sequence_length", "64"]
 NEOX = ["--model", "neox-1b", "--vocab_size", "32000", "--tokens", "15_565_271_040"]
-
-
-def load_recipe(name):
-    specification = importlib.util.spec_from_file_location(f"planned_{name}", ROOT / "recipes" / f"{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module
-    specification.loader.exec_module(module)
-    return module
 
 
 def configuration(recipe):
@@ -51,7 +41,7 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_key_of_a_recipe_can_be_planned(name):
     planned = {key for cls in configuration(name) for key in keys_of(cls)}
-    assert keys_of(load_recipe(name).RecipeConfig).keys() <= planned
+    assert keys_of(recipe_configs.RECIPES[name][0]).keys() <= planned
 
 
 @pytest.mark.parametrize("recipe", ["sft", "classify"])
@@ -273,7 +263,7 @@ def test_calibration_trains_float32_weights_whatever_the_checkpoint_has(classifi
     from jpllm.models.learned import Learned
     from jpllm.models.scheme import Scheme
     from jpllm.training import calibrate
-    from jpllm.training.arguments import TrainingConfig
+    from jpllm.training.config import TrainingConfig
 
     class Stop(Exception):
         pass

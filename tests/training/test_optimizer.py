@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from jpllm.runtime import InputError
-from jpllm.training.arguments import TrainingConfig
+from jpllm.training.config import TrainingConfig
 from jpllm.training.optimizer import build_muon, refuse_impossible
 from tests.models.test_build import tiny_model
 from tests.training.test_resume import Interrupt, result_of

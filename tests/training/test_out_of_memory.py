@@ -9,8 +9,7 @@ import torch
 from jpllm.models.learned import Learned
 from jpllm.runtime import InputError
 from jpllm.training import hardware, out_of_memory
-from jpllm.training.arguments import TrainingConfig
-from jpllm.training.classifier_arguments import ClassifierTrainingConfig
+from jpllm.training.config import ClassifierTrainingConfig, TrainingConfig
 from jpllm.training.engine import Engine
 from jpllm.training.hardware import Hardware, HardwareConfig, resolve
 from jpllm.training.planned_run import PlannedRun

@@ -14,8 +14,8 @@ from jpllm.models.scheme import Scheme
 from jpllm.models.size import VocabularyOnly, model_size
 from jpllm.runtime import InputError
 from jpllm.training import machine
-from jpllm.training.arguments import TrainingConfig
 from jpllm.training.budget import DiskNeed, budget, disk_needs, disk_shortages
+from jpllm.training.config import TrainingConfig
 from jpllm.training.hardware import Hardware, HardwareConfig, known_gpu, resolve
 from jpllm.training.machine import LocalGpu
 from jpllm.training.plan import COMFORTABLE, Search, arithmetic, as_written, changes, peak_tflops, time_factor, works

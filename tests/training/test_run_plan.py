@@ -13,7 +13,7 @@ from jpllm.models.rehearsal import rehearse
 from jpllm.models.scheme import Scheme
 from jpllm.models.size import model_size
 from jpllm.training import machine, run_plan
-from jpllm.training.arguments import TrainingConfig
+from jpllm.training.config import TrainingConfig
 from jpllm.training.engine import Engine
 from jpllm.training.planned_run import PlannedRun
 

@@ -1,0 +1,1 @@
+"""The memory, the time and the disk that a run takes, and what fits."""

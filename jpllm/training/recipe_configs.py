@@ -1,0 +1,178 @@
+"""The keys that each training recipe has for itself, and the configuration classes that it and `jpllm plan` read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from jpllm.config import REQUIRED, ConfigError, option
+from jpllm.data.corpus import DataConfig
+from jpllm.data.instruct import InstructDataConfig
+from jpllm.data.labels import LabelledDataConfig
+from jpllm.data.masking import MASKED_SHARE
+from jpllm.data.sources import SourceConfig
+from jpllm.evaluation.generate import SamplingConfig
+from jpllm.models.classifier import Trainable
+from jpllm.models.presets import ModelConfig
+from jpllm.training.config import ClassifierTrainingConfig, TrainingConfig
+
+PROMPTS = {
+    "clm": ["今日はどんな一日でしたか?", "吾輩は猫である", "むかし、"],
+    "mlm": ["今日は[MASK]へ行きました。", "吾輩は[MASK]である", "むかし、ある[MASK]に"],
+}
+CLASSIFIER_METRICS = {  # the first of a task is the default
+    "classification": ("accuracy", "macro_f1"),
+    "regression": ("pearson", "spearman"),
+    "multiple_choice": ("accuracy",),
+}
+
+
+@dataclass
+class PretrainingConfig:
+    """Recipe"""
+
+    tokenizer: str = option(REQUIRED, "Tokenizer folder, or name on the Hugging Face Hub.")
+    objective: Literal["clm", "mlm"] = option(
+        "clm", "clm: predict the next token; mlm: fill in hidden words, with a bert preset."
+    )
+    masked_share: float | None = option(
+        None, "Share of the tokens that mlm hides and predicts, by default 0.15.", above=0, maximum=0.9
+    )
+    sample_prompts: list[str] | None = option(
+        None, "Prompts that are continued (mlm: whose [MASK] are filled in) at every evaluation; by default three."
+    )
+
+    def __post_init__(self) -> None:
+        """Fill in the default prompts, so that they are written down with the other settings."""
+        if self.sample_prompts is None:
+            self.sample_prompts = list(PROMPTS[self.objective])
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yield a problem for a share of hidden tokens where none are hidden."""
+        if self.masked_share is not None and self.objective != "mlm":
+            yield "masked_share", "acts with objective: mlm only; remove it"
+
+    @property
+    def effective_masked_share(self) -> float:
+        """Share of a block that mlm hides and predicts; 0 for clm."""
+        return (self.masked_share or MASKED_SHARE) if self.objective == "mlm" else 0.0
+
+    def refuse_what_cannot_act(self, data: DataConfig, model_config: ModelConfig, sampling: SamplingConfig) -> None:
+        """Raise ConfigError for settings that contradict the objective, or that it would pass over."""
+        problems = []
+        if model_config.shape.is_encoder and self.objective == "clm":
+            problems.append(
+                f"objective: {model_config.model} sees the tokens that it would predict; write objective: mlm"
+            )
+        if not model_config.shape.is_encoder and self.objective == "mlm":
+            problems.append(f"model: {model_config.model} sees only what comes before; write model: bert-base")
+        if self.objective == "mlm":
+            if data.isolate_documents:
+                problems.append("isolate_documents: BERT cannot tell the documents of a block apart; remove it")
+            changed = [f.name for f in fields(sampling) if getattr(sampling, f.name) != f.default]
+            problems += [f"{name}: mlm fills in gaps and samples nothing; remove it" for name in changed]
+        if problems:
+            raise ConfigError(problems)
+
+
+@dataclass
+class ContinuedPretrainingConfig:
+    """Recipe"""
+
+    model: str = option(REQUIRED, "Model to go on with: a folder, or a name on the Hugging Face Hub.")
+    tokenizer: str | None = option(None, "Its tokenizer, a folder or a name on the Hub; by default that of `model`.")
+    dropout: float | None = option(None, "Dropout probability, instead of the model's own.", minimum=0, maximum=0.9)
+    replay: float = option(0.0, "Share of the training tokens that comes from replay_sources.", minimum=0, maximum=0.95)
+    replay_sources: list[SourceConfig] = option(
+        default_factory=list, help="Texts like those that the model was trained on before; of the group old."
+    )
+    embedding_warmup_steps: int = option(
+        0, "Steps in which only the token embeddings learn; good for those of an extended tokenizer.", minimum=0
+    )
+    sample_prompts: list[str] = option(
+        default_factory=lambda: ["今日はどんな一日でしたか?", "吾輩は猫である", "How was your day?"],
+        help="Prompts that are continued before, during and after.",
+    )
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yield a problem for a share of replayed texts without texts, and for texts without a share."""
+        if bool(self.replay) != bool(self.replay_sources):
+            yield "replay", "give both the share and replay_sources, or neither"
+
+
+@dataclass
+class InstructionConfig:
+    """Recipe"""
+
+    model: str = option(REQUIRED, "Model to teach: a folder, or a name on the Hugging Face Hub.")
+    tokenizer: str | None = option(None, "Its tokenizer, a folder or a name on the Hub; by default that of `model`.")
+    template: Literal["alpaca-ja", "chat", "own"] = option(
+        "alpaca-ja", "How a conversation is written: with ### headings, with speakers, or as the tokenizer has it."
+    )
+    dropout: float | None = option(None, "Dropout probability, instead of the model's own.", minimum=0, maximum=0.9)
+    lora_rank: int = option(
+        0, "Train matrices of this rank beside the weights (LoRA); 0 trains all weights.", minimum=0
+    )
+    lora_alpha: float | None = option(None, "Scale of LoRA's matrices times their rank; by default twice it.", above=0)
+    lora_dropout: float = option(0.0, "Dropout in front of LoRA's matrices.", minimum=0, maximum=0.9)
+    sample_prompts: list[str] = option(
+        default_factory=lambda: ["日本の首都はどこですか。", "3+5を計算してください。"],
+        help="Questions that are answered at every evaluation.",
+    )
+    answered_rows: int = option(
+        20, "Held-out rows that are answered at every evaluation too, and compared with what is wanted.", minimum=0
+    )
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yield a problem for keys of LoRA where no LoRA is trained."""
+        if not self.lora_rank and (self.lora_alpha is not None or self.lora_dropout):
+            yield "lora_rank", "is 0, so lora_alpha and lora_dropout cannot act; give a rank, or remove them"
+
+
+@dataclass
+class ClassifierConfig:
+    """Recipe"""
+
+    model: str = option(REQUIRED, "Language model or encoder to go on with: a folder, or a name on the Hub.")
+    tokenizer: str | None = option(None, "Its tokenizer, a folder or a name on the Hub; by default that of `model`.")
+    trainable: Trainable | None = option(
+        None,
+        "What learns: the new head; the last layer, the final norm and the head; or all. By default last_block for a "
+        "language model and all for an encoder.",
+    )
+    keep_trunk_output: bool | None = option(
+        None, "Compute frozen layers once and keep their output in output_dir; by default wherever there are some."
+    )
+    padding: Literal["batch", "longest_train_row"] = option(
+        "batch", "Pad training batches to their longest row, or all of them to the longest of all."
+    )
+    max_row_tokens: int | None = option(
+        None, "Tokens of a row; longer ones are cut. By default as many as the model can read.", minimum=2
+    )
+    metric: Literal["accuracy", "macro_f1", "pearson", "spearman"] | None = option(
+        None, "What early_stopping_evals goes by: by default accuracy, for numbers pearson."
+    )
+
+    def refuse_what_cannot_act(self, data: LabelledDataConfig, training: ClassifierTrainingConfig) -> None:
+        """Raise ConfigError for settings that contradict the task, or that it would pass over."""
+        problems, metrics = [], CLASSIFIER_METRICS[data.task]
+        if self.metric and self.metric not in metrics:
+            problems.append(f"metric: {data.task} has {' and '.join(metrics)}, not {self.metric}")
+        if self.metric and not training.early_stopping_evals:
+            problems.append("metric: acts with early_stopping_evals only; give that, or remove it")
+        if training.label_smoothing and data.task == "regression":
+            problems.append("label_smoothing: acts on classes only; remove it")
+        if self.keep_trunk_output and self.trainable == "all":
+            problems.append("keep_trunk_output: nothing is frozen with trainable: all; remove it")
+        if problems:
+            raise ConfigError(problems)
+
+
+# The classes of each recipe, by the name of its file: each instance holds the keys of one section of `--help`.
+RECIPES: dict[str, tuple[type, ...]] = {
+    "pretrain_scratch": (PretrainingConfig, DataConfig, ModelConfig, TrainingConfig, SamplingConfig),
+    "cpt": (ContinuedPretrainingConfig, DataConfig, TrainingConfig, SamplingConfig),
+    "sft": (InstructionConfig, InstructDataConfig, TrainingConfig, SamplingConfig),
+    "classify": (ClassifierConfig, LabelledDataConfig, ClassifierTrainingConfig),
+}

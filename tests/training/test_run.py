@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from transformers import TrainerCallback
 
 from jpllm.data.blocks import BlockDataset
-from jpllm.data.corpus import EncodedText, write_documents
+from jpllm.data.corpus import DataConfig, EncodedText, write_documents
 from jpllm.runtime import InputError
 from jpllm.tracking.metrics import read_rows
 from jpllm.training import causal, run, run_folder
@@ -176,3 +177,48 @@ def test_a_run_stops_before_a_source_repeats(caplog):
     assert "runs out after 7 of 10 steps" in caplog.text
     with pytest.raises(InputError, match="runs out in the first step"):
         causal.stop_before_repeats(10, 0)
+
+
+def test_a_script_of_somebodys_own_passes_callbacks(tmp_path):
+    """They hear each event before the row of it is written, in the order in which they are passed."""
+    heard = []
+
+    class Listener(TrainerCallback):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def on_log(self, args, state, control, **kwargs) -> None:
+            num_rows = len(read_rows(tmp_path / "metrics.jsonl")) if state.global_step else 0
+            heard.append((self.name, state.global_step, num_rows))
+
+    class Plan:
+        written = None
+
+        def write(self, *given) -> None:
+            self.written = given
+
+        def explained(self):
+            return nullcontext()
+
+    config = TrainingConfig(
+        output_dir=tmp_path, tokens=2 * 8 * LENGTH, logging_steps=1, precision="fp32", save_steps=0, eval_steps=2
+    )
+    data = DataConfig(sources=[], sequence_length=LENGTH)
+    held_out = [EncodedText("text", ["あ" * 20], np.random.default_rng(1).integers(1, 50, 40))]
+    run_data = causal.run_data(BlockDataset([Blocks()], LENGTH), held_out, data, config)
+    plan = Plan()
+    results = run.train(
+        partial(CausalLMTrainer, model=tiny_model("gpt2-tiny"), eos_token_id=0, context_length=LENGTH),
+        run_data,
+        [config, data],
+        tokenizer_fingerprint="tokenizer",
+        save_tokenizer=save_tokenizer,
+        plan=plan,
+        callbacks=[Listener("first"), Listener("second")],
+    )
+    assert heard == [
+        *(("first", 0, 0), ("second", 0, 0), ("first", 1, 1), ("second", 1, 1)),
+        *(("first", 2, 2), ("second", 2, 2), ("first", 2, 3), ("second", 2, 3)),
+    ]
+    assert plan.written == (run_data.mixture, 2 * 8 * LENGTH, None, data.shards_dir)
+    assert (results["step"], results["tokens"]) == (2, 2 * 8 * LENGTH)

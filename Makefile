@@ -73,7 +73,7 @@ test-oldest test-newest:
 	else echo "$@ skipped: $(INTERPRETER) is not installed"; fi
 
 ops: $(VENV)/installed
-	$(BIN)/python -c "from jpllm.training import operators as o; o.load_operators(o.PROCESSES, o.ADAM)"
+	$(BIN)/python -c "from jpllm.training import engine as o; o.load_operators(o.PROCESSES, o.ADAM)"
 
 test-full: ops
 	$(BIN)/python -m pytest -n 2

@@ -29,7 +29,8 @@ from jpllm.planning.rehearsal import rehearse
 from jpllm.planning.report import MIB
 from jpllm.planning.setup import TrainingSetup
 from jpllm.planning.size import VocabularyOnly, model_size
-from jpllm.training.arguments import TrainingConfig, choose_precision
+from jpllm.training.arguments import choose_precision
+from jpllm.training.config import TrainingConfig
 
 SMALL_GPT2 = {"model": "gpt2-small", "num_layers": 4}
 SMALL_NEOX = {"model": "neox-160m", "num_layers": 6, "hidden_size": 512, "num_heads": 8, "intermediate_size": 2048}

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jpllm import runtime
-from jpllm.training import machine, operators
+from jpllm.training import engine, machine
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = "recipes/configs/pretrain_scratch"
@@ -98,7 +98,7 @@ def main() -> int:
     arguments = parser.parse_args()
     os.chdir(ROOT)
     os.environ |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    precision = "fp16" if operators.has_fp16() else "bf16"
+    precision = "fp16" if engine.has_fp16() else "bf16"
     shutil.rmtree(WORK_DIR, ignore_errors=True)
     prepare()
     chosen = arguments.only or range(1, len(CASES) + 2)

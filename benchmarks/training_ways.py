@@ -136,9 +136,10 @@ def ours(model, size: Size, folder: Path, step_ended, **settings) -> float:
     from jpllm.data.blocks.dataset import BlockDataset
     from jpllm.models.chunked_loss import use_chunked_loss
     from jpllm.training.arguments import training_arguments
-    from jpllm.training.callbacks import Clock, LossScaleGuard, MetricsRecorder, SampleWriter
+    from jpllm.training.callbacks import LossScaleGuard, MetricsRecorder, SampleWriter, StopInTime
     from jpllm.training.causal import CausalLMTrainer
-    from jpllm.training.stopping import StopInTime
+    from jpllm.training.checkpoint import Facts
+    from jpllm.training.run_data import Clock
 
     config = our_settings(size, folder, **settings)
     use_chunked_loss(model)
@@ -151,6 +152,7 @@ def ours(model, size: Size, folder: Path, step_ended, **settings) -> float:
         args=arguments,
         train_dataset=BlockDataset([RandomTokens(size)], size.sequence_length, num_steps * size.batch_size),
         config=config,
+        facts=Facts("random tokens", "none", {}),
         held_out=[],
         eos_token_id=0,
         context_length=size.sequence_length,
@@ -163,7 +165,7 @@ def ours(model, size: Size, folder: Path, step_ended, **settings) -> float:
 
 def our_settings(size: Size, folder: Path, **settings):
     """The defaults of the recipes, in fp32 unless `settings` say otherwise."""
-    from jpllm.training.arguments import TrainingConfig
+    from jpllm.training.config import TrainingConfig
 
     batch = {"per_device_train_batch_size": size.batch_size, "tokens": 1, "save_steps": 0}
     return TrainingConfig(output_dir=folder, **batch, **{"precision": "fp32"} | settings)

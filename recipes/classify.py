@@ -13,31 +13,18 @@ held_out.jsonl (the validation rows), predictions.jsonl, loss.png, scores.png, r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
 
 from jpllm import runtime
-from jpllm.config.parse import ConfigError, parse
-from jpllm.data.labels.rows import LabelledDataConfig
-from jpllm.runtime import InputError
-from jpllm.training.classifier_arguments import ClassifierTrainingConfig
-from jpllm.training.recipe_configs import RECIPES, ClassifierConfig
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-METRICS = {
-    "classification": ("accuracy", "macro_f1"),
-    "regression": ("pearson", "spearman"),
-    "multiple_choice": ("accuracy",),
-}
+from jpllm.config.parse import parse
+from jpllm.training.recipe_configs import CLASSIFIER_METRICS, RECIPES
 
 
 def main() -> None:
     configuration = parse(RECIPES["classify"], prog="recipes/classify.py", description=__doc__)
     recipe, data, training = configuration
     runtime.configure_logging()
-    refuse_what_cannot_act(recipe, data, training)
+    recipe.refuse_what_cannot_act(data, training)
 
     # Imported here, so that --help and a mistake in the configuration answer at once.
     from jpllm.data.labels.encoding import encode_splits
@@ -48,8 +35,9 @@ def main() -> None:
     from jpllm.planning import of_run
     from jpllm.tokenizer.load import fingerprint, load
     from jpllm.tokenizer.special_tokens import ensure_pad_token, mark_boundaries
-    from jpllm.training import engine, run_folder
-    from jpllm.training.classifier import train_classifier
+    from jpllm.training import classifier, engine, run, run_folder
+    from jpllm.training.classifier import ClassifierTrainer
+    from jpllm.training.optimizer import refuse_impossible
 
     if run_folder.is_finished(training.output_dir, configuration):
         return
@@ -64,7 +52,7 @@ def main() -> None:
     model.config.pad_token_id = tokenizer.pad_token_id
     is_encoder = sees_ahead(model)
     mark_boundaries(tokenizer, at_beginning=is_encoder)
-    rows = encode_splits(splits, tokenizer, row_length(recipe, model, tokenizer))
+    rows = encode_splits(splits, tokenizer, classifier.row_length(recipe.max_row_tokens, model, tokenizer))
     tokenizer.model_max_length, tokenizer.padding_side = rows.max_tokens, "right"
     for name, num_cut in rows.num_cut.items():
         if num_cut:
@@ -73,61 +61,30 @@ def main() -> None:
     trainable = recipe.trainable or ("all" if is_encoder else "last_block")
     frozen_layers = choose_trainable(model, trainable)
     runtime.announce(f"{describe(model)}\n{trainable}: {trainable_line(model)}")
-    kept = layers_to_keep(recipe, frozen_layers, engine.requested().name)
-    train_classifier(
-        model,
-        tokenizer,
-        fingerprint(tokenizer),
-        rows,
-        training,
-        configuration,
-        of_run.of_labelled_rows(
-            model.config, data, training, rows, rows.max_tokens, trainable, bool(kept), engine.requested()
-        ),
-        metric=recipe.metric or METRICS[data.task][0],
-        pads_to_longest=recipe.padding == "longest_train_row",
-        frozen_layers=kept,
+    kept_layers = classifier.layers_to_keep(frozen_layers, recipe.keep_trunk_output, engine.requested().name)
+
+    refuse_impossible(training, engine.requested().name)
+    run_data = classifier.run_data(rows, training)
+    plan = of_run.of_labelled_rows(
+        *(model.config, data, training, rows, rows.max_tokens, trainable, bool(kept_layers), engine.requested())
     )
-
-
-def refuse_what_cannot_act(
-    recipe: ClassifierConfig, data: LabelledDataConfig, training: ClassifierTrainingConfig
-) -> None:
-    """Raise ConfigError for settings that contradict the task, or that it would pass over."""
-    problems = []
-    if recipe.metric and recipe.metric not in METRICS[data.task]:
-        problems.append(f"metric: {data.task} has {' and '.join(METRICS[data.task])}, not {recipe.metric}")
-    if recipe.metric and not training.early_stopping_evals:
-        problems.append("metric: acts with early_stopping_evals only; give that, or remove it")
-    if training.label_smoothing and data.task == "regression":
-        problems.append("label_smoothing: acts on classes only; remove it")
-    if recipe.keep_trunk_output and recipe.trainable == "all":
-        problems.append("keep_trunk_output: nothing is frozen with trainable: all; remove it")
-    if problems:
-        raise ConfigError(problems)
-
-
-def row_length(recipe: ClassifierConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
-    """Tokens of a row at most. Raises InputError if more are asked for than the model has positions."""
-    from jpllm.models.build import context_length
-
-    most = min(context_length(model), tokenizer.model_max_length)
-    if recipe.max_row_tokens and recipe.max_row_tokens > most:
-        raise InputError(
-            f"max_row_tokens: {recipe.max_row_tokens:,} are more than the {most:,} that the model can read"
+    with classifier.divergence_noted(training.output_dir):
+        run.train(
+            partial(
+                ClassifierTrainer,
+                model=model,
+                splits=rows,
+                metric=recipe.metric or CLASSIFIER_METRICS[data.task][0],
+                pad_token_id=tokenizer.pad_token_id,
+                pads_to_longest=recipe.padding == "longest_train_row",
+                frozen_layers=kept_layers,
+            ),
+            run_data,
+            configuration,
+            tokenizer_fingerprint=fingerprint(tokenizer),
+            save_tokenizer=tokenizer.save_pretrained,
+            plan=plan,
         )
-    return recipe.max_row_tokens or most
-
-
-def layers_to_keep(
-    recipe: ClassifierConfig, frozen_layers: list[torch.nn.Module], engine_name: str
-) -> list[torch.nn.Module]:
-    """The frozen layers whose output is kept. Raises InputError where it is asked for and cannot be."""
-    can_keep = bool(frozen_layers) and engine_name in ("", "DDP")
-    if recipe.keep_trunk_output and not can_keep:
-        reason = f"{engine_name} cuts the layers up" if frozen_layers else "no layer is frozen"
-        raise InputError(f"keep_trunk_output: {reason}; remove it")
-    return frozen_layers if can_keep and recipe.keep_trunk_output is not False else []
 
 
 def launch() -> None:

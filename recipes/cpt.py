@@ -28,19 +28,22 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    recipe, data, training, sampling = parse(RECIPES["cpt"], prog="recipes/cpt.py", description=__doc__)
+    configuration = parse(RECIPES["cpt"], prog="recipes/cpt.py", description=__doc__)
+    recipe, data, training, sampling = configuration
     runtime.configure_logging()
-    configuration = [recipe, data, training, sampling]
 
     # Imported here, so that --help and a mistake in the configuration answer at once.
     from jpllm.data.blocks.dataset import BlockDataset
     from jpllm.data.corpus import evaluation_texts, training_shards, weights_with_replay
     from jpllm.evaluation.generate import refuse_long_prompts
-    from jpllm.models.build import load_to_continue
+    from jpllm.models.build import describe, load_to_continue
     from jpllm.planning import of_run
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load, save
-    from jpllm.training import engine, run, run_folder
+    from jpllm.training import causal, engine, run, run_folder
+    from jpllm.training.callbacks import SampleWriter
+    from jpllm.training.causal import CausalLMTrainer
+    from jpllm.training.optimizer import refuse_impossible
 
     if run_folder.is_finished(training.output_dir, configuration):
         return
@@ -56,8 +59,7 @@ def main() -> None:
     shards = training_shards(texts, encoder)
     held_out = evaluation_texts(texts, encoder, shards)
     warn_unless_forgetting_shows({text.group for text in held_out})
-    sizes = [source.size.num_tokens for source in shards]
-    num_new = len(data.sources)
+    sizes, num_new = [source.size.num_tokens for source in shards], len(data.sources)
     weights = weights_with_replay(sizes[:num_new], data.weights, sizes[num_new:], recipe.replay)
     blocks = BlockDataset(
         shards,
@@ -66,22 +68,31 @@ def main() -> None:
         weights=weights if recipe.replay else data.weights,
         isolate_documents=data.isolate_documents,
     )
-    run.train_language_model(
-        model,
-        tokenizer,
-        encoder,
-        blocks,
-        held_out,
+
+    refuse_impossible(training, engine.requested().name, recipe.embedding_warmup_steps)
+    CausalLMTrainer.prepare(model, data, training)
+    runtime.announce(describe(model))
+    run_data = causal.run_data(blocks, held_out, data, training)
+    answer = partial(CausalLMTrainer.answer, tokenizer=tokenizer, sampling=sampling, seed=training.seed)
+    run.train(
+        partial(
+            CausalLMTrainer,
+            model=model,
+            eos_token_id=tokenizer.eos_token_id,
+            context_length=data.sequence_length,
+            embedding_warmup_steps=recipe.embedding_warmup_steps,
+        ),
+        run_data,
         configuration,
-        of_run.of_texts(model.config, data, training, 0.0, engine.requested()),
-        prompts=recipe.sample_prompts,
+        tokenizer_fingerprint=encoder.fingerprint,
         save_tokenizer=partial(save, tokenizer, tokenizer_path),
-        embedding_warmup_steps=recipe.embedding_warmup_steps,
+        plan=of_run.of_texts(model.config, data, training, 0.0, engine.requested()),
+        callbacks=[SampleWriter(training.output_dir, run_data.clock, recipe.sample_prompts, answer)],
     )
 
 
 def with_groups(data: DataConfig, replay_sources: list[SourceConfig]) -> DataConfig:
-    """The data with the replayed sources behind the others, each in its group unless it names another."""
+    """Return the data with the replayed sources behind the others, each in its group unless it names another."""
     new = [replace(source, group=source.group or NEW) for source in data.sources]
     old = [replace(source, group=source.group or OLD) for source in replay_sources]
     return replace(data, sources=new + old)

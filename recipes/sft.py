@@ -12,7 +12,6 @@ the training did. Before the first step one row is shown in colour.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from jpllm.data.conversations.rows import Row
-
-OLD = "old"
 
 
 def main() -> None:
@@ -43,7 +40,9 @@ def main() -> None:
     from jpllm.tokenizer.chat_template import set_template
     from jpllm.tokenizer.load import fingerprint, load, save
     from jpllm.tokenizer.special_tokens import ensure_pad_token
-    from jpllm.training import engine, instruct, run_folder
+    from jpllm.training import engine, instruct, run, run_folder
+    from jpllm.training.instruct import InstructTrainer, Questions
+    from jpllm.training.optimizer import refuse_impossible
 
     if run_folder.is_finished(training.output_dir, configuration):
         return
@@ -57,7 +56,7 @@ def main() -> None:
         add_pad_row(model, tokenizer)
 
     rows, held_out = conversations(data, tokenizer)
-    texts, replay_blocks = plain_texts(data, tokenizer, tokenizer_path, training.seed)
+    texts, replay_blocks = instruct.plain_texts(data, tokenizer, tokenizer_path, training.seed)
 
     instruct.prepare(model, data, training)
     if recipe.lora_rank:
@@ -68,27 +67,33 @@ def main() -> None:
         items = PackedRows(rows, data.sequence_length, tokenizer.eos_token_id, training.seed)
     else:
         items = RowsByLength(rows, training.blocks_per_step(runtime.num_processes()), training.seed)
-    instruct.train_instructions(
-        model,
-        tokenizer,
-        items,
-        held_out,
-        texts,
+
+    refuse_impossible(training, engine.requested().name, has_lora=recipe.lora_rank > 0)
+    run_data = instruct.run_data(items, held_out, texts, replay_blocks, data, training)
+    answered = held_out[: recipe.answered_rows]
+    lora = (recipe.lora_rank, recipe.lora_dropout)
+    run.train(
+        partial(
+            InstructTrainer,
+            model=model,
+            tokenizer=tokenizer,
+            questions=Questions(
+                *(recipe.sample_prompts, answered, sampling, training.seed, run_data.clock, training.output_dir)
+            ),
+            texts=texts,
+            context_length=data.sequence_length,
+            is_packed=data.batching == "packed",
+        ),
+        run_data,
         configuration,
-        of_run.of_conversations(
-            model.config, data, training, items, (recipe.lora_rank, recipe.lora_dropout), engine.requested()
-        ),
-        replay_blocks=replay_blocks,
-        questions=lambda clock: instruct.Questions(
-            recipe.sample_prompts, held_out[: recipe.answered_rows], sampling, training.seed, clock, training.output_dir
-        ),
         tokenizer_fingerprint=fingerprint(tokenizer),
         save_tokenizer=partial(save, tokenizer, tokenizer_path),
+        plan=of_run.of_conversations(model.config, data, training, items, lora, engine.requested()),
     )
 
 
 def conversations(data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast) -> tuple[list[Row], list[Row]]:
-    """Rows to train on and held-out ones; the first of the former is shown."""
+    """Return rows to train on and held-out ones; the first of the former is shown."""
     from jpllm.data.conversations.rows import held_out_and_rest, preview, read_rows
     from jpllm.tokenizer.chat_template import encode_conversation, special_token_in
 
@@ -102,28 +107,6 @@ def conversations(data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast) 
     runtime.announce("\n".join(lines))
     runtime.announce(preview(rows[0], tokenizer.decode))
     return rows, held_out
-
-
-def plain_texts(data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast, tokenizer_path: str, seed: int) -> tuple:
-    """Texts on which forgetting shows, and the blocks that are trained on against it (None without replay)."""
-    from jpllm.data.blocks.dataset import BlockDataset
-    from jpllm.data.corpus import DataConfig, evaluation_texts, training_shards
-    from jpllm.tokenizer.encoder import corpus_encoder
-
-    sources, texts = (
-        [replace(source, group=source.group or OLD) for source in sources]
-        for sources in (data.replay_sources, data.old_texts)
-    )
-    if not (sources or texts):
-        return [], None
-    encoder = corpus_encoder(tokenizer, tokenizer_path)
-    shared = {name: getattr(data, name) for name in ("sequence_length", "held_out_bytes", "processes", "shards_dir")}
-    corpus = DataConfig(sources=sources, eval_sources=texts, **shared)
-    shards = training_shards(corpus, encoder)
-    held_out = evaluation_texts(corpus, encoder, shards)
-    if not shards:
-        return held_out, None
-    return held_out, BlockDataset(shards, data.sequence_length, seed=seed, isolate_documents=True)
 
 
 def launch() -> None:

@@ -92,10 +92,10 @@ def test_a_recipe_that_is_launched_takes_its_rank_and_ends_with_its_exit_code(mo
 def test_processes_of_one_launcher_tell_each_other_numbers_in_host_memory():
     """The launcher is this process: both find each other by its number and the moment of its start."""
     code = (
-        "from types import SimpleNamespace; import torch; from jpllm import xla; from jpllm.training import stopping;"
+        "from types import SimpleNamespace; import torch; from jpllm import xla; from jpllm.training import engine;"
         "xla.is_launched = lambda: True; xla.connect_processes(); rank = torch.distributed.get_rank();"
         "args = SimpleNamespace(world_size=2, device=torch.device('xla'));"
-        "print(rank, stopping.any_process(rank == 1, args), stopping.any_process(False, args), flush=True);"
+        "print(rank, engine.any_process(rank == 1, args), engine.any_process(False, args), flush=True);"
         "torch.distributed.destroy_process_group()"
     )
     processes = [

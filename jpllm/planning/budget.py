@@ -13,7 +13,8 @@ from jpllm.planning.memory import checkpoint_bytes
 from jpllm.planning.setup import TrainingSetup
 from jpllm.planning.size import ModelSize
 from jpllm.training import machine
-from jpllm.training.arguments import TrainingConfig, num_steps
+from jpllm.training.arguments import num_steps
+from jpllm.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from jpllm.data.blocks.blend import SourceUse
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from jpllm.data.conversations.layouts import InstructDataConfig
     from jpllm.data.labels.encoding import EncodedSplits
     from jpllm.data.labels.rows import LabelledDataConfig
-    from jpllm.training.classifier_arguments import ClassifierTrainingConfig
+    from jpllm.training.config import ClassifierTrainingConfig
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from jpllm.models.trained_parts import TrainedParts, freeze, meta_model, model_c
 from jpllm.planning.setup import TrainingSetup
 from jpllm.runtime import InputError
 from jpllm.training import machine
-from jpllm.training.arguments import TrainingConfig, choose_precision, training_arguments
+from jpllm.training.arguments import choose_precision, training_arguments
+from jpllm.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     import torch

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from jpllm.data.labels.rows import LabelledDataConfig
     from jpllm.models.classifier import Trainable
     from jpllm.planning.size import ModelSize
-    from jpllm.training.arguments import TrainingConfig
+    from jpllm.training.config import TrainingConfig
     from jpllm.training.engine import Engine, PlannedEngine
 
 TEXT_NAME = "plan.md"

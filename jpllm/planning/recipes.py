@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from jpllm.data.corpus import DataConfig
     from jpllm.data.labels.encoding import EncodedSplits
     from jpllm.data.labels.rows import LabelledDataConfig
-    from jpllm.training.arguments import TrainingConfig
-    from jpllm.training.classifier_arguments import ClassifierTrainingConfig
+    from jpllm.training.config import ClassifierTrainingConfig, TrainingConfig
     from jpllm.training.recipe_configs import (
         ClassifierConfig,
         ContinuedPretrainingConfig,

@@ -8,7 +8,8 @@ from typing import Literal
 from jpllm.models.trained_parts import ALL_PARTS, TrainedParts
 from jpllm.planning.hardware import Hardware
 from jpllm.runtime import InputError
-from jpllm.training.arguments import TrainingConfig, refuse_fp16_on_cpu
+from jpllm.training.arguments import refuse_fp16_on_cpu
+from jpllm.training.config import TrainingConfig
 from jpllm.training.engine import PlannedEngine
 from jpllm.training.optimizer import OPTIMIZERS, Conditions
 

@@ -1,20 +1,24 @@
-"""What happens beside the training steps: metrics to a file, samples at every evaluation, a stop on NaN."""
+"""What happens beside the training steps: metrics, samples, warnings, and the reasons to stop before the end."""
 
 from __future__ import annotations
 
 import logging
 import math
+import os
+import shutil
+import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from jpllm import xla
+from jpllm import runtime, xla
 from jpllm.models.build import host_copy
 from jpllm.runtime import Diverged
 from jpllm.tracking import alarms
@@ -22,50 +26,45 @@ from jpllm.tracking.energy import EnergyMeter
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, append_row, read_rows
 from jpllm.tracking.wandb.mirror import WandbMirror
 from jpllm.training import machine
+from jpllm.training.engine import any_process
+from jpllm.training.run_data import Clock
+
+if TYPE_CHECKING:
+    from jpllm.training.trainer import BaseTrainer
 
 _MAX_SKIPPED_IN_A_ROW = 25
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Clock:
-    """How steps convert: `tokens_per_step` over all processes, `tokens_per_epoch` of the training texts."""
+def _readable(row: dict, max_steps: int) -> str:
+    parts = [f"step {row['step']:,}/{max_steps:,}", f"epoch {row['epoch']:.2f}"]
+    formats = {
+        "loss": "loss {:.4f}",
+        "eval_loss": "held-out loss {:.4f}",
+        "eval_bits_per_byte": "bits per byte {:.4f}",
+        "eval_masked_accuracy": "accuracy {:.1%}",
+        "eval_accuracy": "accuracy {:.2%}",
+        "eval_macro_f1": "macro-F1 {:.4f}",
+        "eval_pearson": "Pearson {:.4f}",
+        "eval_spearman": "Spearman {:.4f}",
+        "eval_token_accuracy": "tokens right {:.1%}",
+        "eval_answers_ended": "answers ended {:.0%}",
+        "eval_answers_right": "right {:.0%}",
+        "learning_rate": "lr {:.2e}",
+        "grad_norm": "grad {:.2f}",
+        "tokens_per_second": "{:,.0f} tokens/s",
+    }
+    return "  ".join(parts + [text.format(row[key]) for key, text in formats.items() if key in row])
 
-    tokens_per_step: int
-    tokens_per_epoch: int
 
-    def tokens(self, step: int) -> int:
-        """Tokens trained on before the end of a step."""
-        return step * self.tokens_per_step
-
-    def epoch(self, step: int) -> float:
-        """Passes over the training texts."""
-        return self.tokens(step) / self.tokens_per_epoch
-
-    def position(self, step: int) -> dict[str, float]:
-        """The columns that place a row of the metrics file."""
-        return {"step": step, "epoch": round(self.epoch(step), 6), "tokens": self.tokens(step)}
-
-
-@dataclass(frozen=True)
-class RowClock(Clock):
-    """A clock where steps are rows of different lengths; tokens per step and per epoch are means.
-
-    Attributes:
-        tokens_until: (number of steps + 1,) tokens before each step.
-    """
-
-    rows_per_step: int
-    rows_per_epoch: int
-    tokens_until: Sequence[int]
-
-    def tokens(self, step: int) -> int:
-        """Tokens trained on before the end of a step."""
-        return int(self.tokens_until[step])
-
-    def epoch(self, step: int) -> float:
-        """Passes over the training rows."""
-        return step * self.rows_per_step / self.rows_per_epoch
+def _refuse_not_finite(row: dict) -> None:
+    bad = [key for key in ("loss", "eval_loss") if not math.isfinite(row.get(key, 0.0))]
+    if bad:
+        raise Diverged(
+            f"step {row['step']}: {bad[0]} is {row[bad[0]]}, training has diverged; "
+            "lower learning_rate, lengthen warmup_steps, or use precision: fp32 (bf16 where the GPU has it)"
+        )
 
 
 class MetricsRecorder(TrainerCallback):
@@ -146,6 +145,74 @@ class MetricsRecorder(TrainerCallback):
         self._losses.append(row["loss"])
 
 
+class SampleWriter(TrainerCallback):
+    """Answers fixed prompts at every evaluation: to the terminal and to `samples.jsonl`."""
+
+    def __init__(self, output_dir: Path, clock: Clock, prompts: Sequence[str], answer: Callable) -> None:
+        """`answer`: (model, prompts) → one continuation per prompt."""
+        self._file, self._clock, self._prompts, self._answer = output_dir / SAMPLES_NAME, clock, prompts, answer
+
+    def on_evaluate(self, args, state, control, model=None, **kwargs) -> None:
+        if not self._prompts:
+            return
+        if xla.is_launched():  # each token would be a graph of its own there, to be compiled
+            if not state.is_world_process_zero:
+                return
+            model = host_copy(model)
+        texts = self._answer(model, self._prompts)  # in every process: none can where each has a share of the weights
+        if not state.is_world_process_zero:
+            return
+        for prompt, text in zip(self._prompts, texts, strict=True):
+            append_row(self._file, {**self._clock.position(state.global_step), "prompt": prompt, "text": text})
+            tqdm.write(f"  {prompt}▸{text}".replace("\n", "⏎"), file=sys.stderr)
+
+
+class StopInTime(TrainerCallback):
+    """Saves and stops after the step in which SIGTERM or Ctrl-C arrives, or `max_hours` are over.
+
+    All processes stop after the same step, whichever of them was told. A second signal ends the process at once. In a
+    thread, where the launcher for TPUs runs a recipe, no signal can be taken: there `max_hours` alone stops in time.
+
+    Attributes:
+        reason: why training was stopped before its end; None where it was not.
+    """
+
+    def __init__(self, max_hours: float | None) -> None:
+        self.reason: str | None = None
+        self._max_hours, self._found = max_hours, None
+        self._handlers: dict[int, object] = {}
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._handlers = {number: signal.signal(number, self._note) for number in _STOP_SIGNALS}
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        self._stop_if_asked(args, state, control)
+
+    def on_evaluate(self, args, state, control, **kwargs) -> None:
+        self._stop_if_asked(args, state, control)  # evaluating takes long; the next step would be waited for
+
+    def _stop_if_asked(self, args, state, control) -> None:
+        hours = (time.monotonic() - runtime.STARTED_SECONDS) / 3600
+        if self._found is None and self._max_hours is not None and hours >= self._max_hours:
+            self._found = f"max_hours: {self._max_hours:g} hours are over"
+        if any_process(self._found is not None, args) and 0 < state.global_step < state.max_steps:
+            self.reason = self._found or "another process was asked to stop"
+            control.should_save = control.should_training_stop = True
+
+    def _note(self, number: int, frame: object) -> None:
+        if self._found is not None:  # asked twice
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self._found = f"{signal.Signals(number).name} received"
+        logger.warning("%s: stopping after this step, with a checkpoint; once more stops at once", self._found)
+
+
 class LossScaleGuard(TrainerCallback):
     """Says how many steps fp16 skipped because a gradient overflowed; a long run of them stops the training.
 
@@ -179,53 +246,68 @@ class LossScaleGuard(TrainerCallback):
             )
 
 
-class SampleWriter(TrainerCallback):
-    """Answers fixed prompts at every evaluation: to the terminal and to `samples.jsonl`."""
+class OverfittingWarning(TrainerCallback):
+    """Warns at the second evaluation in a row that is worse than the best one while the training loss has fallen."""
 
-    def __init__(self, output_dir: Path, clock: Clock, prompts: Sequence[str], answer: Callable) -> None:
-        """`answer`: (model, prompts) → one continuation per prompt."""
-        self._file, self._clock, self._prompts, self._answer = output_dir / SAMPLES_NAME, clock, prompts, answer
-
-    def on_evaluate(self, args, state, control, model=None, **kwargs) -> None:
-        if not self._prompts:
-            return
-        if xla.is_launched():  # each token would be a graph of its own there, to be compiled
-            if not state.is_world_process_zero:
-                return
-            model = host_copy(model)
-        texts = self._answer(model, self._prompts)  # in every process: none can where each has a share of the weights
-        if not state.is_world_process_zero:
-            return
-        for prompt, text in zip(self._prompts, texts, strict=True):
-            append_row(self._file, {**self._clock.position(state.global_step), "prompt": prompt, "text": text})
-            tqdm.write(f"  {prompt}▸{text}".replace("\n", "⏎"), file=sys.stderr)
-
-
-def _readable(row: dict, max_steps: int) -> str:
-    parts = [f"step {row['step']:,}/{max_steps:,}", f"epoch {row['epoch']:.2f}"]
-    formats = {
-        "loss": "loss {:.4f}",
-        "eval_loss": "held-out loss {:.4f}",
-        "eval_bits_per_byte": "bits per byte {:.4f}",
-        "eval_masked_accuracy": "accuracy {:.1%}",
-        "eval_accuracy": "accuracy {:.2%}",
-        "eval_macro_f1": "macro-F1 {:.4f}",
-        "eval_pearson": "Pearson {:.4f}",
-        "eval_spearman": "Spearman {:.4f}",
-        "eval_token_accuracy": "tokens right {:.1%}",
-        "eval_answers_ended": "answers ended {:.0%}",
-        "eval_answers_right": "right {:.0%}",
-        "learning_rate": "lr {:.2e}",
-        "grad_norm": "grad {:.2f}",
-        "tokens_per_second": "{:,.0f} tokens/s",
-    }
-    return "  ".join(parts + [text.format(row[key]) for key, text in formats.items() if key in row])
-
-
-def _refuse_not_finite(row: dict) -> None:
-    bad = [key for key in ("loss", "eval_loss") if not math.isfinite(row.get(key, 0.0))]
-    if bad:
-        raise Diverged(
-            f"step {row['step']}: {bad[0]} is {row[bad[0]]}, training has diverged; "
-            "lower learning_rate, lengthen warmup_steps, or use precision: fp32 (bf16 where the GPU has it)"
+    def on_evaluate(self, args, state, control, **kwargs) -> None:
+        held_out, training = (
+            [(row["step"], row[key]) for row in state.log_history if key in row] for key in ("eval_loss", "loss")
         )
+        found = alarms.overfitting(held_out, training)
+        if state.is_world_process_zero and found and found.num_worse == alarms.NUM_WORSE:
+            logger.warning(
+                "step %d: %s; early_stopping_evals keeps the best one, and a lower learning_rate, fewer epochs, "
+                "dropout or more text put it off",
+                *(state.global_step, found.words),
+            )
+
+
+class EarlyStopping(TrainerCallback):
+    """Saves the model at each evaluation that is the best so far; stops after `patience` evaluations without one.
+
+    A run that goes on from a checkpoint knows from its metrics which evaluation was the best.
+
+    Attributes:
+        best_step: step of the best evaluation; None before the first.
+    """
+
+    def __init__(self, trainer: BaseTrainer, output_dir: Path, patience: int) -> None:
+        self.best_step: int | None = None
+        self._trainer, self._output_dir, self._patience = trainer, output_dir, patience
+        self._key = f"eval_{trainer.best_figure}"
+        self._sign, self._best, self._num_worse = trainer.best_sign, -float("inf"), 0
+        file = output_dir / METRICS_NAME
+        for row in read_rows(file) if file.exists() else []:
+            if self._key in row:
+                self._note(row["step"], row[self._key])
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs) -> None:
+        earlier = self.best_step
+        if self._note(state.global_step, metrics[self._key]):
+            unfinished = self._output_dir / "best.unfinished"
+            cache, self._trainer.model.config.use_cache = self._trainer.model.config.use_cache, True
+            self._trainer.save_final(unfinished)  # for whoever loads it to generate with the cache
+            self._trainer.model.config.use_cache = cache
+            self._trainer.accelerator.wait_for_everyone()
+            if runtime.is_main_process():
+                shutil.rmtree(self.directory, ignore_errors=True)
+                unfinished.rename(self.directory)
+                shutil.rmtree(self._directory_of(earlier), ignore_errors=True)
+            self._trainer.accelerator.wait_for_everyone()
+        control.should_training_stop |= self._num_worse >= self._patience
+
+    @property
+    def directory(self) -> Path:
+        """Folder of the model of the best evaluation."""
+        return self._directory_of(self.best_step)
+
+    def _note(self, step: int, figure: float) -> bool:
+        """Take note of an evaluation, and return whether it is the best so far."""
+        if self._sign * figure <= self._best:
+            self._num_worse += 1
+            return False
+        self.best_step, self._best, self._num_worse = step, self._sign * figure, 0
+        return True
+
+    def _directory_of(self, step: int | None) -> Path:
+        return self._output_dir / f"best-{step}"

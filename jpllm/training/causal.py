@@ -2,19 +2,88 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from jpllm.data.corpus import DataConfig
+from jpllm import runtime
+from jpllm.data.blocks import blend as mix
+from jpllm.data.blocks.blend import SourceUse
+from jpllm.data.blocks.dataset import BlockDataset
+from jpllm.data.corpus import DataConfig, EncodedText, write_documents
 from jpllm.evaluation import perplexity
 from jpllm.evaluation.generate import SamplingConfig, generate
 from jpllm.models.chunked_loss import use_chunked_loss
 from jpllm.models.isolation import isolate_documents
+from jpllm.runtime import InputError
 from jpllm.tracking.metrics import GROUP_PREFIX
-from jpllm.training.arguments import TrainingConfig
+from jpllm.training.arguments import choose_precision, num_steps
+from jpllm.training.config import TrainingConfig
+from jpllm.training.run_data import Clock, RunData
 from jpllm.training.trainer import BaseTrainer, autocast
+
+logger = logging.getLogger(__name__)
+
+
+def run_data(
+    blocks: BlockDataset, held_out: Sequence[EncodedText], data: DataConfig, training: TrainingConfig
+) -> RunData:
+    """Cut blocks of text into the steps that spend the budget, and say how many these are.
+
+    Raises InputError if a source that must not repeat runs out in the first step.
+    """
+    blocks_per_step = training.blocks_per_step(runtime.num_processes())
+    clock = Clock(blocks_per_step * data.sequence_length, blocks.num_blocks * data.sequence_length)
+    max_steps = num_steps(training, clock.tokens_per_step, clock.tokens_per_epoch)
+    if data.when_exhausted == "stop":
+        max_steps = stop_before_repeats(max_steps, blocks.num_positions_without_repeats // blocks_per_step)
+    blocks.num_positions = max_steps * blocks_per_step
+    mixture = blocks.uses()
+    runtime.announce(_summary(clock, max_steps, choose_precision(training.precision), held_out, mixture))
+    digest = hashlib.sha256(blocks.fingerprint.encode())
+    for text in held_out:
+        digest.update(f"{text.name}\n".encode())
+        digest.update(text.token_ids.tobytes())
+    return RunData(
+        train_dataset=blocks,
+        held_out=held_out,
+        fingerprint=digest.hexdigest(),
+        clock=clock,
+        max_steps=max_steps,
+        write_held_out=partial(write_documents, held_out),
+        mixture=mixture,
+        shards_dir=data.shards_dir,
+    )
+
+
+def stop_before_repeats(max_steps: int, steps_without_repeats: int) -> int:
+    """Return the fewer of both, and say so when the budget is cut. Raises InputError when nothing is left."""
+    if steps_without_repeats == 0:
+        raise InputError("when_exhausted: stop, and a source runs out in the first step; write repeat, or add text")
+    if steps_without_repeats < max_steps:
+        logger.warning(
+            "a source runs out after %d of %d steps: training stops there (when_exhausted)",
+            steps_without_repeats,
+            max_steps,
+        )
+    return min(max_steps, steps_without_repeats)
+
+
+def _summary(
+    clock: Clock, max_steps: int, precision: str, held_out: Sequence[EncodedText], mixture: Sequence[SourceUse]
+) -> str:
+    """Say what the run will do in one line, and in another for each source where there are several."""
+    tokens = max_steps * clock.tokens_per_step
+    line = (
+        f"{tokens:,} tokens in {max_steps:,} steps of {clock.tokens_per_step:,}: {tokens / clock.tokens_per_epoch:.2f} "
+        f"epochs of {clock.tokens_per_epoch:,} tokens, {precision}; evaluation on "
+        + ", ".join(f"{text.name} ({len(text.documents)} documents, {text.num_bytes:,} bytes)" for text in held_out)
+    )
+    return line if len(mixture) == 1 else f"{line}\n{mix.table(mixture)}"
 
 
 class CausalLMTrainer(BaseTrainer):
@@ -37,16 +106,16 @@ class CausalLMTrainer(BaseTrainer):
     @staticmethod
     def answer(
         model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerFast,
         prompts: Sequence[str],
+        tokenizer: PreTrainedTokenizerFast,
         sampling: SamplingConfig,
         seed: int,
     ) -> list[str]:
-        """What the model makes of the prompts, one text for each."""
+        """Return what the model makes of the prompts, one text for each."""
         return generate(model, tokenizer, prompts, sampling, seed)
 
     def score(self, model: torch.nn.Module) -> list[perplexity.TextScore]:
-        """Scores of `model` on the held-out texts, in the arithmetic that the training uses."""
+        """Return the scores of `model` on the held-out texts, in the arithmetic that the training uses."""
         return perplexity.score(
             model,
             self.eval_dataset,
@@ -58,7 +127,7 @@ class CausalLMTrainer(BaseTrainer):
         )
 
     def figures(self, scores: Sequence[perplexity.TextScore]) -> dict[str, float]:
-        """Loss and bits per byte over all texts; where there are several, those of each, and of each group."""
+        """Return loss and bits per byte over all texts; where there are several, those of each, and of each group."""
         total = perplexity.total(scores)
         figures = {"loss": total.loss, "bits_per_byte": total.bits_per_byte}
         if len(scores) > 1:
@@ -69,13 +138,13 @@ class CausalLMTrainer(BaseTrainer):
         }
 
     def closing_figures(self, final: dict[str, float]) -> dict[str, float]:
-        """What the results say beside the loss, of the evaluation that counts."""
+        """Return what the results say beside the loss, of the evaluation that counts."""
         documents = [document for text in self.eval_dataset for document in text.documents]
         bits_per_byte = final["eval_bits_per_byte"]
         return {"bits_per_byte": bits_per_byte, "xz_bits_per_byte": perplexity.xz_bits_per_byte(documents)}
 
     def closing_line(self, results: dict) -> str:
-        """The result in a line."""
+        """Return the result of the run in a line."""
         return (
             f"held-out bits per byte {results['bits_per_byte']:.4f}, "
             f"xz -9 on the same text {results['xz_bits_per_byte']:.4f}"

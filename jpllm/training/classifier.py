@@ -1,9 +1,10 @@
-"""Training a classifier: its loss, its evaluation, and the frozen layers that are computed once."""
+"""Training a classifier: its steps, its trainer, the frozen layers that are computed once, and its report."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -11,22 +12,87 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from jpllm import runtime
-from jpllm.data.blocks.blend import SourceUse
 from jpllm.data.labels.encoding import AnyRow, EncodedSplits, LabelledDataset, batches_by_length, padded, sequences_of
+from jpllm.data.labels.rows import LabelledRow
 from jpllm.data.read.jsonl import write_jsonl
-from jpllm.evaluation.classification import ChoiceScore, ClassScore, RegressionScore, predict
+from jpllm.evaluation.classification import ChoiceScore, ClassScore, RegressionScore, predict, probabilities
+from jpllm.models.build import context_length
 from jpllm.models.classifier import num_trainable
 from jpllm.models.trunk import KeptStates, Trunk
 from jpllm.runtime import Diverged, InputError
-from jpllm.training import classifier_report, engine, run, run_folder
+from jpllm.tracking import plot
+from jpllm.tracking.metrics import METRICS_NAME, read_rows
 from jpllm.training.arguments import num_steps
-from jpllm.training.callbacks import RowClock
-from jpllm.training.classifier_arguments import ClassifierTrainingConfig
-from jpllm.training.optimizer import refuse_impossible
+from jpllm.training.config import ClassifierTrainingConfig
+from jpllm.training.run_data import RowClock, RunData
+from jpllm.training.run_folder import DIVERGED_NAME, PREDICTIONS_NAME
 from jpllm.training.trainer import BaseTrainer, autocast
 
+PLOT_NAME = "scores.png"
 TRUNK_NAME = "trunk_output.npy"
 logger = logging.getLogger(__name__)
+
+
+def run_data(splits: EncodedSplits, training: ClassifierTrainingConfig) -> RunData:
+    """Cut labelled rows into steps, and say how many these are; raise InputError for fewer rows than one step takes."""
+    rows_per_step, num_rows = training.blocks_per_step(runtime.num_processes()), len(splits.train)
+    if num_rows < rows_per_step:
+        raise InputError(
+            f"per_device_train_batch_size: a step takes {rows_per_step:,} rows, and there are {num_rows:,} to train "
+            "on; lower it, or gradient_accumulation_steps"
+        )
+    max_steps = num_steps(training, rows_per_step, num_rows)
+    dataset = LabelledDataset(splits.train, max_steps * rows_per_step, training.seed)
+    tokens_per_epoch = sum(map(len, splits.train))
+    clock = RowClock(
+        tokens_per_step=round(tokens_per_epoch / num_rows * rows_per_step),
+        tokens_per_epoch=tokens_per_epoch,
+        rows_per_step=rows_per_step,
+        rows_per_epoch=num_rows,
+        tokens_until=dataset.tokens_until(rows_per_step),
+    )
+    runtime.announce(f"{training.epochs:g} epochs of {num_rows:,} rows in {max_steps:,} steps of {rows_per_step:,}")
+    return RunData(
+        train_dataset=dataset,
+        held_out=splits.validation,
+        fingerprint=splits.fingerprint,
+        clock=clock,
+        max_steps=max_steps,
+        write_held_out=partial(write_jsonl, [_columns(row.row) for row in splits.validation]),
+    )
+
+
+def row_length(wanted: int | None, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> int:
+    """Return the most tokens of a row. Raises InputError if more are wanted than the model has positions."""
+    most = min(context_length(model), tokenizer.model_max_length)
+    if wanted and wanted > most:
+        raise InputError(f"max_row_tokens: {wanted:,} are more than the {most:,} that the model can read")
+    return wanted or most
+
+
+def layers_to_keep(
+    frozen_layers: list[torch.nn.Module], keep_trunk_output: bool | None, engine_name: str
+) -> list[torch.nn.Module]:
+    """Return the frozen layers whose output is kept. Raises InputError where it is asked for and cannot be."""
+    can_keep = bool(frozen_layers) and engine_name in ("", "DDP")
+    if keep_trunk_output and not can_keep:
+        reason = f"{engine_name} cuts the layers up" if frozen_layers else "no layer is frozen"
+        raise InputError(f"keep_trunk_output: {reason}; remove it")
+    return frozen_layers if can_keep and keep_trunk_output is not False else []
+
+
+@contextmanager
+def divergence_noted(output_dir: Path) -> Iterator[None]:
+    """Leave a file in the run folder if the body diverges, for who trains many; remove it when the body ends well."""
+    file = output_dir / DIVERGED_NAME
+    try:
+        yield
+    except Diverged as error:
+        if runtime.is_main_process():
+            runtime.write_whole(file, f"{error}\n")
+        raise
+    if runtime.is_main_process():
+        file.unlink(missing_ok=True)  # of an earlier try
 
 
 class ClassifierTrainer(BaseTrainer):
@@ -45,13 +111,14 @@ class ClassifierTrainer(BaseTrainer):
         splits: EncodedSplits,
         metric: str,
         pad_token_id: int,
-        train_length: int | None,
+        pads_to_longest: bool,
         frozen_layers: Sequence[torch.nn.Module],
         **kwargs,
     ) -> None:
-        super().__init__(held_out=splits.validation, data_collator=self._training_batch, **kwargs)
+        super().__init__(data_collator=self._training_batch, **kwargs)
         self.best_figure, self.loss_unit = metric, "squared error" if splits.class_names is None else "nats per row"
-        self.splits, self._pad, self._train_length = splits, pad_token_id, train_length
+        self.splits, self._pad = splits, pad_token_id
+        self._train_length = max(map(len, sequences_of(splits.train))) if pads_to_longest else None
         self._kept: KeptStates | None = None
         self._latest: list[ClassScore | RegressionScore] = []
         self._reloaded: PreTrainedModel | None = None
@@ -67,26 +134,26 @@ class ClassifierTrainer(BaseTrainer):
         if self.splits.class_names is None:
             loss = torch.nn.functional.mse_loss(logits[:, 0], targets)
         else:
-            loss = torch.nn.functional.cross_entropy(logits, targets, label_smoothing=self._config.label_smoothing)
+            loss = torch.nn.functional.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
         return (loss, outputs) if return_outputs else loss
 
     def score(self, model: torch.nn.Module) -> list[ClassScore | RegressionScore]:
-        """That of the validation rows, in the arithmetic that the training uses."""
+        """Return the score of the validation rows, in the arithmetic that the training uses."""
         ranks = {"rank": self.args.process_index, "num_ranks": self.args.world_size}
         self._latest = [self._scored(model, self.eval_dataset, model is self.plain_model(), **ranks)]
         return self._latest
 
     def figures(self, scores: Sequence[ClassScore | RegressionScore]) -> dict[str, float]:
-        """Loss, accuracy and (of classes) macro-F1, or loss and correlations."""
+        """Return loss, accuracy and (of classes) macro-F1, or loss and correlations."""
         return scores[0].figures
 
     def load_final(self, directory: Path) -> PreTrainedModel:
-        """Read back what `save_final` wrote; the test rows are for this model."""
+        """Read back the saved model, which the test rows are for."""
         self._reloaded = super().load_final(directory)
         return self._reloaded
 
     def closing_figures(self, final: dict[str, float]) -> dict:
-        """Reports on the validation and the test rows, by the model that was read back; writes them down row by row."""
+        """Return reports on validation and test rows by the model that was read back; write predictions and a plot."""
         named = {"validation": self.splits.validation, "test": self.splits.test}
         scores = {"validation": self._latest[0]}  # of the proof, by the same model
         if self.splits.test:
@@ -94,19 +161,19 @@ class ClassifierTrainer(BaseTrainer):
         self._reloaded = None
         first = next(row for row in self.state.log_history if "eval_loss" in row)
         names = self.splits.class_names
-        rows = (row for name in scores for row in classifier_report.rows_of(name, named[name], scores[name], names))
-        write_jsonl(rows, self._config.output_dir / classifier_report.PREDICTIONS_NAME)
-        classifier_report.plot(self._config.output_dir, list(scores["validation"].figures)[1:])
+        rows = (row for name in scores for row in prediction_rows(name, named[name], scores[name], names))
+        write_jsonl(rows, self.config.output_dir / PREDICTIONS_NAME)
+        _plot(self.config.output_dir, list(scores["validation"].figures)[1:])
         return {
             "num_trainable": self._num_trainable,
             "num_cut": self.splits.num_cut,
             "before": {name: first[f"eval_{name}"] for name in scores["validation"].figures},
-            **{name: classifier_report.report(score, names) for name, score in scores.items()},
+            **{name: _report(score, names) for name, score in scores.items()},
         }
 
     def closing_line(self, results: dict) -> str:
-        """The result in some lines, with what chance gives, and which class is taken for which."""
-        return classifier_report.closing_text(results)
+        """Return the result in some lines, with what chance gives, and which class is taken for which."""
+        return closing_text(results)
 
     def _scored(
         self, model: torch.nn.Module, rows: Sequence[AnyRow], is_trained_model: bool, **ranks: int
@@ -129,7 +196,7 @@ class ClassifierTrainer(BaseTrainer):
         return self._batch(rows, self._train_length, keeps=True) | {"targets": targets}
 
     def _batch(self, rows: Sequence[AnyRow], length: int | None = None, keeps: bool = False) -> dict[str, torch.Tensor]:
-        """A padded batch; with what the frozen layers made of it, where that is kept and wanted."""
+        """Return a padded batch; with what the frozen layers made of it, where that is kept and wanted."""
         batch = {name: torch.from_numpy(values) for name, values in padded(rows, self._pad, length).items()}
         if keeps and self._kept:
             numbers = [sequence.number for sequence in sequences_of(rows)]
@@ -142,7 +209,7 @@ class ClassifierTrainer(BaseTrainer):
         The file has no name any more when training begins, so nothing of it stays on the disk, however that ends.
         """
         rows = sequences_of([*self.splits.train, *self.splits.validation])
-        file = self._config.output_dir / TRUNK_NAME
+        file = self.config.output_dir / TRUNK_NAME
         width = self.model.config.get_text_config().hidden_size
         open_kept = partial(KeptStates, file, [len(row) for row in rows], width)
         kept = open_kept() if self.is_world_process_zero() else None
@@ -158,7 +225,7 @@ class ClassifierTrainer(BaseTrainer):
         self._kept = kept
 
     def _fill(self, kept: KeptStates, rows: Sequence[AnyRow], trunk: Trunk) -> None:
-        """Compute this process's part of the rows."""
+        """Compute the output of the frozen layers for this process's part of the rows."""
         own = batches_by_length(rows, self.args.per_device_eval_batch_size)
         own = own[self.args.process_index :: self.args.world_size]
         self.model.eval()
@@ -175,86 +242,80 @@ class ClassifierTrainer(BaseTrainer):
                 update(done, len(own), rows=len(indices))
 
 
-def train_classifier(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    tokenizer_fingerprint: str,
-    splits: EncodedSplits,
-    training: ClassifierTrainingConfig,
-    configuration: Sequence[object],
-    plan: run.Plan,
-    *,
-    metric: str,
-    pads_to_longest: bool,
-    frozen_layers: Sequence[torch.nn.Module],
-) -> dict:
-    """Train on the rows, evaluate before, after each epoch and at the end; returns what `results.json` holds.
+def _report(score: ClassScore | RegressionScore, class_names: Sequence[str] | None) -> dict:
+    """Return all figures of a split."""
+    return score.report() if class_names is None else score.report(class_names)
 
-    `frozen_layers` are those whose output is to be kept. `engine.prepare` comes
-    before. A run that diverges leaves a file that says so, for `jpllm.training.jglue_finetuning`.
 
-    Raises:
-        InputError: fewer rows than one step takes, memory ran out, and see `jpllm.training.run.train_and_prove`.
-        StoppedEarly: see there.
-    """
-    refuse_impossible(training, engine.requested().name)
-    rows_per_step, num_rows = training.blocks_per_step(runtime.num_processes()), len(splits.train)
-    if num_rows < rows_per_step:
-        raise InputError(
-            f"per_device_train_batch_size: a step takes {rows_per_step:,} rows, and there are {num_rows:,} to train "
-            "on; lower it, or gradient_accumulation_steps"
-        )
-    max_steps = num_steps(training, rows_per_step, num_rows)
-    dataset = LabelledDataset(splits.train, max_steps * rows_per_step, training.seed)
-    tokens_per_epoch = sum(map(len, splits.train))
-    clock = RowClock(
-        tokens_per_step=round(tokens_per_epoch / num_rows * rows_per_step),
-        tokens_per_epoch=tokens_per_epoch,
-        rows_per_step=rows_per_step,
-        rows_per_epoch=num_rows,
-        tokens_until=dataset.tokens_until(rows_per_step),
+def _columns(row: LabelledRow) -> dict[str, object]:
+    """Return a labelled row as a file has it."""
+    pair = {} if row.pair is None else {"text_pair": row.pair}
+    choices = {"choices": list(row.choices)} if row.choices else {}
+    return {"text": row.text, **pair, **choices, "label": row.label}
+
+
+def prediction_rows(
+    split: str, rows: Sequence[AnyRow], score: ClassScore | RegressionScore, class_names: Sequence[str] | None
+) -> Iterator[dict]:
+    """Yield a row for each row of a split: what it is, what was predicted, and how sure the model is."""
+    if class_names is None:
+        predicted = [{"predicted": float(output)} for output in score.outputs[:, 0]]
+    else:
+        labels = range(len(class_names)) if rows[0].row.choices else class_names
+        predicted = [
+            {
+                "predicted": labels[own.argmax()],
+                "probabilities": dict(zip(class_names, own.round(6).tolist(), strict=True)),
+            }
+            for own in probabilities(score.outputs)
+        ]
+    for row, found in zip(rows, predicted, strict=True):
+        yield {"split": split, "place": row.row.place, **_columns(row.row), **found}
+
+
+def _plot(output_dir: Path, names: Sequence[str]) -> None:
+    """Draw named figures of the evaluations over the epochs."""
+    plot.plot_figures(read_rows(output_dir / METRICS_NAME), names, output_dir / PLOT_NAME, output_dir.name)
+
+
+def closing_text(results: dict) -> str:
+    """Return the figures of both splits beside those before the training; for classes a table of the confusions."""
+    lines = []
+    for split in ("validation", "test"):
+        if found := results.get(split):
+            before = results["before"] if split == "validation" else None
+            lines.append(f"{split}: " + (_classes if "accuracy" in found else _numbers)(found, before))
+    found = results.get("test") or results["validation"]
+    if "confusion" in found:
+        lines += _table(found["confusion"])
+    return "\n".join(lines)
+
+
+def _classes(found: dict, before: dict | None) -> str:
+    earlier = f" ({before['accuracy']:.2%} before)" if before else ""
+    is_of_choices = "macro_f1" not in found
+    macro_f1 = "" if is_of_choices else f", macro-F1 {found['macro_f1']:.4f}"
+    most_frequent = "choosing always the same place" if is_of_choices else "the most frequent class"
+    error = "" if found["standard_error"] is None else f" ± {found['standard_error']:.2%}"
+    return (
+        f"accuracy {found['accuracy']:.2%}{error}{earlier}{macro_f1}; "
+        f"{found['num_rows']:,} rows, chance {found['chance']:.2%}, {most_frequent} {found['majority']:.2%}"
     )
-    runtime.announce(f"{training.epochs:g} epochs of {num_rows:,} rows in {max_steps:,} steps of {rows_per_step:,}")
-
-    def make_trainer(*, args, **kwargs) -> ClassifierTrainer:
-        args.eval_steps = training.eval_steps or -(-num_rows // rows_per_step)
-        return ClassifierTrainer(
-            args=args,
-            model=model,
-            config=training,
-            train_dataset=dataset,
-            splits=splits,
-            metric=metric,
-            pad_token_id=tokenizer.pad_token_id,
-            train_length=max(map(len, sequences_of(splits.train))) if pads_to_longest else None,
-            frozen_layers=frozen_layers,
-            **kwargs,
-        )
-
-    num_tokens = clock.tokens(max_steps)
-    uses = [SourceUse("training rows", 1.0, 1.0, num_tokens, num_tokens / tokens_per_epoch, 0)]
-    diverged = training.output_dir / classifier_report.DIVERGED_NAME
-    try:
-        with plan.explained():
-            results = run.train_model(
-                make_trainer,
-                configuration,
-                run_folder.facts_of(splits.fingerprint, tokenizer_fingerprint, configuration),
-                clock,
-                max_steps,
-                write_held_out=_writer_of(splits.validation),
-                save_tokenizer=tokenizer.save_pretrained,
-                write_plan=partial(plan.write, uses, num_tokens, max_steps),
-            )
-    except Diverged as error:
-        if runtime.is_main_process():
-            runtime.write_whole(diverged, f"{error}\n")
-        raise
-    if runtime.is_main_process():
-        diverged.unlink(missing_ok=True)  # of an earlier try
-    return results
 
 
-def _writer_of(rows: Sequence[AnyRow]) -> Callable[[Path], None]:
-    columns = [classifier_report.columns(row.row) for row in rows]
-    return partial(write_jsonl, columns)
+def _numbers(found: dict, before: dict | None) -> str:
+    earlier = f" ({before['pearson']:.4f} / {before['spearman']:.4f} before)" if before else ""
+    return (
+        f"Pearson {found['pearson']:.4f} / Spearman {found['spearman']:.4f}{earlier}, squared error "
+        f"{found['loss']:.4f}; {found['num_rows']:,} rows, squared error of the mean label {found['mean_loss']:.4f}"
+    )
+
+
+def _table(confusion: dict[str, dict[str, int]]) -> list[str]:
+    width = max(8, *map(len, confusion))
+    corner = "true ↓ predicted →"
+    lines = ["  ".join([f"{corner:<{max(width, len(corner))}}", *(f"{name:>{width}}" for name in confusion)])]
+    for name, counts in confusion.items():
+        cells = (f"{count:>{width},}" for count in counts.values())
+        lines.append("  ".join([f"{name:<{max(width, len(corner))}}", *cells]))
+    return lines

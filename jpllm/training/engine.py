@@ -3,30 +3,37 @@
 The files in `accelerate_configs/` choose the engine, and the launcher hands the choice down in the environment. Some
 choices get lost there without a word: `accelerate launch --cpu --num_processes 2` starts one process, FSDP on a CPU
 becomes DDP. So what was asked for is read from the environment, what runs from accelerate's state, and a difference
-ends the run.
+ends the run. DeepSpeed's C++ operators are loaded here too, so that a build that was killed does no harm.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import re
+import shutil
+import sys
 import warnings
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from jpllm import xla
-from jpllm.runtime import InputError, device, num_processes
-from jpllm.training import operators
+from jpllm.runtime import InputError, device, is_main_process, num_processes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from transformers import Trainer
+    from transformers import Trainer, TrainingArguments
 
+FOLDER_VARIABLE = "TORCH_EXTENSIONS_DIR"  # of PyTorch; where it is set, it is obeyed
+PROCESSES = "ShareMemCommBuilder"  # collectives between processes on CPUs; every DeepSpeed run without a GPU loads it
+ADAM = "CPUAdamBuilder"  # AdamW in host memory; optimizer offload needs it
 PlannedEngine = Literal["single", "ddp", "zero1", "zero2", "zero2_offload", "zero3", "zero3_offload", "fsdp2", "xla"]
 _MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,13 +83,13 @@ def prepare(has_fixed_shapes: bool = False) -> None:
     # DeepSpeed calls these by their old names, and PyTorch says so in every step
     old_names = "(all_gather_into_tensor|reduce_scatter_tensor)"
     warnings.filterwarnings("ignore", rf"`torch.distributed.{old_names}` is deprecated", FutureWarning)
-    needed = {operators.PROCESSES: on_cpu, operators.ADAM: "optimizer" in asked.name}
+    needed = {PROCESSES: on_cpu, ADAM: "optimizer" in asked.name}
     if any(needed.values()):
-        operators.load_operators(*(name for name, is_needed in needed.items() if is_needed))
+        load_operators(*(name for name, is_needed in needed.items() if is_needed))
 
 
 def requested() -> Engine:
-    """What the launcher asked for, read from its environment variables.
+    """Return what the launcher asked for, read from its environment variables.
 
     Raises:
         InputError: several processes were asked for and one was started alone, or DeepSpeed's file cannot be read.
@@ -105,7 +112,7 @@ def requested() -> Engine:
 
 
 def running(accelerator: Accelerator) -> Engine:
-    """What Trainer's accelerator has set up."""
+    """Return the engine that Trainer's accelerator has set up."""
     state, kind = accelerator.state, accelerator.distributed_type.value
     if kind == "DEEPSPEED":
         name = _zero_name(state.deepspeed_plugin.deepspeed_config["zero_optimization"])
@@ -121,7 +128,7 @@ def running(accelerator: Accelerator) -> Engine:
 
 
 def confirm(accelerator: Accelerator) -> Engine:
-    """The engine that runs. Call it before the first step.
+    """Return the engine that runs, once it is known to be the wanted one. Call it before the first step.
 
     Raises:
         InputError: it is not what the launcher asked for, or its settings would not let the whole model be saved.
@@ -205,6 +212,68 @@ def release(trainer: Trainer) -> None:
     unset_hf_deepspeed_config()
 
 
+def any_process(value: bool, arguments: TrainingArguments) -> bool:
+    """Return whether `value` is true in any process of the training; to be called in all of them."""
+    import torch
+
+    if arguments.world_size == 1:
+        return value
+    flag = torch.tensor(int(value), device="cpu" if xla.is_launched() else arguments.device)
+    torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+    return bool(flag.item())
+
+
+def load_operators(*names: str) -> None:
+    """Load operators into this process, compiling them on first use: one to three minutes each on two cores.
+
+    PyTorch guards a build with a file that stays behind when the build is killed, and every later run waits for it
+    without a word. Here the operating system's lock is held around all of it, so such a file has no owner and is
+    removed. DeepSpeed takes what is loaded already and does not build again.
+
+    Raises:
+        InputError: DeepSpeed or a C++ compiler is not installed.
+    """
+    from filelock import FileLock
+
+    builders = _builders(names)
+    directory = operators_dir()
+    with FileLock(directory / "jpllm.lock"):
+        for builder in builders:
+            baton = directory / builder.name / "lock"
+            if baton.exists():
+                logger.warning("%s: a build that was killed left this lock; removed", baton)
+                baton.unlink()
+            if not list(baton.parent.glob("*.so")) and is_main_process():
+                logger.info("compiling DeepSpeed's operator %s, once, to %s", builder.name, baton.parent)
+            with redirect_stdout(sys.stderr):  # stdout is for results
+                builder.load(verbose=False)
+
+
+def has_fp16() -> bool:
+    """Return whether DeepSpeed computes fp16 on the accelerator that it has chosen.
+
+    On a CPU that is where oneDNN has fp16 products: with the instructions avx512_fp16, as a Xeon of the fourth
+    generation has them.
+
+    Raises:
+        InputError: DeepSpeed is not installed.
+    """
+    return bool(_accelerator().is_fp16_supported())
+
+
+def operators_dir() -> Path:
+    """Return the folder of compiled operators, for this Python and this PyTorch alone, and tell PyTorch of it."""
+    import torch
+
+    if FOLDER_VARIABLE not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        version = f"py{sys.version_info.major}{sys.version_info.minor}-torch{torch.__version__}"
+        os.environ[FOLDER_VARIABLE] = str(cache / "jpllm" / "torch_extensions" / version)
+    directory = Path(os.environ[FOLDER_VARIABLE])
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
 def _refuse_impossible_xla(asked: Engine, has_fixed_shapes: bool) -> None:
     if asked.name == "XLA" and not has_fixed_shapes:
         raise InputError(
@@ -219,7 +288,7 @@ def _refuse_impossible_xla(asked: Engine, has_fixed_shapes: bool) -> None:
 
 
 def _requested_zero() -> dict:
-    """The `zero_optimization` part of DeepSpeed's file, or one made from accelerate's own variables."""
+    """Return the `zero_optimization` part of DeepSpeed's file, or one made from accelerate's own variables."""
     prefix = "ACCELERATE_DEEPSPEED_"
     file = os.environ.get(f"{prefix}CONFIG_FILE")
     if file is None:
@@ -244,3 +313,26 @@ def _zero_name(zero: dict) -> str:
 
 def _is_set(variable: str) -> bool:
     return os.environ.get(variable, "false").lower() in ("1", "true", "yes")
+
+
+def _builders(names: tuple[str, ...]) -> list:
+    """Return DeepSpeed's builder of each operator, without those that this platform has no use for."""
+    accelerator = _accelerator()
+    if not shutil.which("g++"):
+        raise InputError("DeepSpeed compiles C++ on first use, and there is no g++ here: apt install g++")
+    if not shutil.which("ninja"):  # installed, but the virtual environment is not active
+        import ninja
+
+        os.environ["PATH"] = os.pathsep.join([ninja.BIN_DIR, os.environ["PATH"]])
+    found = (accelerator.create_op_builder(name) for name in names)
+    return [builder for builder in found if builder is not None and builder.is_compatible(verbose=False)]
+
+
+def _accelerator():
+    """Return DeepSpeed's view of the device that it computes on."""
+    try:
+        import ninja  # noqa: F401 — builders need it, and it comes with the same extra
+        from deepspeed.accelerator import get_accelerator
+    except ImportError:
+        raise InputError("DeepSpeed is not installed: pip install -c constraints.txt -e '.[deepspeed]'") from None
+    return get_accelerator()

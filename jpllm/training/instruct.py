@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from jpllm.data.blocks.dataset import BlockDataset
 from jpllm.data.conversations.blocks import InstructDataset, PackedRows, RowsByLength, padded
 from jpllm.data.conversations.layouts import InstructDataConfig
 from jpllm.data.conversations.rows import Row
-from jpllm.data.corpus import EncodedText
+from jpllm.data.corpus import DataConfig, EncodedText, evaluation_texts, training_shards
 from jpllm.data.read.jsonl import write_jsonl
 from jpllm.evaluation import perplexity, token_scores
 from jpllm.evaluation.generate import SamplingConfig, answer
@@ -28,14 +28,93 @@ from jpllm.models.chunked_loss import use_chunked_loss
 from jpllm.models.isolation import isolate_documents
 from jpllm.models.lora import has_lora, load_adapter, merged
 from jpllm.tokenizer.chat_template import encode_chat_prompt
+from jpllm.tokenizer.encoder import corpus_encoder
 from jpllm.tracking.metrics import GROUP_PREFIX, SAMPLES_NAME, append_row
-from jpllm.training import engine, run, run_folder
-from jpllm.training.arguments import TrainingConfig, num_steps
-from jpllm.training.callbacks import Clock, RowClock
-from jpllm.training.optimizer import refuse_impossible
+from jpllm.training.arguments import num_steps
+from jpllm.training.config import TrainingConfig
+from jpllm.training.run_data import Clock, RowClock, RunData
 from jpllm.training.trainer import BaseTrainer, autocast
 
 _NUM_SHOWN = 3
+_OLD = "old"
+
+
+def prepare(model: PreTrainedModel, data: InstructDataConfig, training: TrainingConfig) -> None:
+    """Give the model the attention and the loss that the settings ask for, before LoRA is added to it."""
+    if data.batching == "packed":
+        isolate_documents(model)
+    if training.chunked_loss:
+        use_chunked_loss(model, training.label_smoothing)
+
+
+def run_data(
+    items: PackedRows | RowsByLength,
+    held_out: Sequence[Row],
+    texts: Sequence[EncodedText],
+    replay_blocks: BlockDataset | None,
+    data: InstructDataConfig,
+    training: TrainingConfig,
+) -> RunData:
+    """Cut conversations, and the blocks that are replayed among them, into steps, and say how many these are.
+
+    `held_out` rows and plain `texts` are evaluated.
+    """
+    items_per_step = training.blocks_per_step(runtime.num_processes())
+    dataset = InstructDataset(items, replay_blocks, data.replay)
+    tokens_per_item = dataset.mean_tokens
+    tokens_per_step, tokens_per_epoch = tokens_per_item * items_per_step, tokens_per_item * dataset.items_per_epoch
+    max_steps = num_steps(training, tokens_per_step, tokens_per_epoch)
+    dataset.num_positions = max_steps * items_per_step
+    tokens_until = dataset.tokens_until(items_per_step)
+    clock = RowClock(tokens_per_step, tokens_per_epoch, items_per_step, dataset.items_per_epoch, tokens_until)
+    runtime.announce(
+        f"{tokens_until[-1]:,} tokens in {max_steps:,} steps of {items_per_step:,} "
+        f"{'blocks' if data.batching == 'packed' else 'rows'}: {clock.epoch(max_steps):.2f} epochs; "
+        f"evaluation on {len(held_out):,} rows{''.join(f', {text.name}' for text in texts)}"
+    )
+    replayed = data.replay and replay_blocks.fingerprint
+    return RunData(
+        train_dataset=dataset,
+        held_out=held_out,
+        fingerprint=hashlib.sha256(f"{items.fingerprint}{replayed}".encode()).hexdigest(),
+        clock=clock,
+        max_steps=max_steps,
+        write_held_out=partial(_write_rows, held_out),
+        mixture=dataset.uses(" + ".join(source.label for source in data.sources), int(tokens_until[-1])),
+        shards_dir=data.shards_dir if replay_blocks else None,
+    )
+
+
+def plain_texts(
+    data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast, tokenizer_path: str, seed: int
+) -> tuple[list[EncodedText], BlockDataset | None]:
+    """Return texts that show what is forgotten, and blocks to train on against it (None where nothing is replayed).
+
+    Sources that name no group are of the group old.
+    """
+    sources, texts = (
+        [replace(source, group=source.group or _OLD) for source in sources]
+        for sources in (data.replay_sources, data.old_texts)
+    )
+    if not (sources or texts):
+        return [], None
+    encoder = corpus_encoder(tokenizer, tokenizer_path)
+    shared = {name: getattr(data, name) for name in ("sequence_length", "held_out_bytes", "processes", "shards_dir")}
+    corpus = DataConfig(sources=sources, eval_sources=texts, **shared)
+    shards = training_shards(corpus, encoder)
+    held_out = evaluation_texts(corpus, encoder, shards)
+    if not shards:
+        return held_out, None
+    return held_out, BlockDataset(shards, data.sequence_length, seed=seed, isolate_documents=True)
+
+
+def _write_rows(rows: Sequence[Row], file: Path) -> None:
+    write_jsonl(({"messages": row.conversation.messages} for row in rows), file)
+
+
+def _padded_tensors(items: Sequence[dict], pad_token_id: int, padding_side: str) -> dict[str, torch.Tensor]:
+    batch = padded(items, pad_token_id, padding_side)
+    return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
 @dataclass(frozen=True)
@@ -55,7 +134,7 @@ class Questions:
     output_dir: Path
 
     def ask(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, step: int) -> dict[str, float]:
-        """Answers to all; the shares of the rows whose answer ended by itself, and is the wanted one."""
+        """Answer all questions; return the shares of the rows whose answer ended by itself, and is the wanted one."""
         asked = [([{"role": "user", "content": prompt}], None) for prompt in self.prompts]
         asked += [(row.conversation.messages[:-1], row.conversation.messages[-1]["content"]) for row in self.rows]
         ended, right = [], []
@@ -87,14 +166,16 @@ class InstructTrainer(BaseTrainer):
         questions: Questions,
         texts: Sequence[EncodedText],
         context_length: int,
+        is_packed: bool,
         **kwargs,
     ) -> None:
-        super().__init__(**kwargs)
+        pad = partial(_padded_tensors, pad_token_id=tokenizer.pad_token_id, padding_side=tokenizer.padding_side)
+        super().__init__(data_collator=default_data_collator if is_packed else pad, **kwargs)
         self._tokenizer, self._questions, self._texts = tokenizer, questions, texts
         self._context_length = context_length
 
     def score(self, model: torch.nn.Module) -> list[TokenScore | TextScore]:
-        """That of the held-out rows, then those of the plain texts, in the arithmetic that the training uses."""
+        """Return scores of the held-out rows and then of each plain text, in the arithmetic that the training uses."""
         common = {
             "batch_size": self.args.per_device_eval_batch_size,
             "autocast": autocast(self.args),
@@ -112,7 +193,7 @@ class InstructTrainer(BaseTrainer):
         return [rows, *texts]
 
     def figures(self, scores: Sequence[TokenScore | TextScore]) -> dict[str, float]:
-        """Loss and accuracy per learned token; bits per byte of each plain text, and of each group."""
+        """Return loss and accuracy per learned token; bits per byte of each plain text, and of each group."""
         rows, *texts = scores
         figures = {"loss": rows.loss, "token_accuracy": rows.accuracy}
         figures |= {f"bits_per_byte/{text.name}": text.bits_per_byte for text in texts}
@@ -123,18 +204,18 @@ class InstructTrainer(BaseTrainer):
         return figures
 
     def more_figures(self, model: torch.nn.Module) -> dict[str, float]:
-        """Shares of the held-out questions whose answer ends by itself, and is right."""
+        """Return the shares of the held-out questions whose answer ends by itself, and is right."""
         return self._questions.ask(model, self._tokenizer, self.state.global_step)
 
     def closing_figures(self, final: dict[str, float]) -> dict[str, float]:
-        """Token accuracy, and the answers before and after."""
+        """Return the token accuracy, and the shares of good answers before and after."""
         first = next(row for row in self.state.log_history if "eval_loss" in row)
         keys = [key for key in ("eval_answers_ended", "eval_answers_right") if key in final]
         answers = {key.removeprefix("eval_"): {"before": first[key], "after": final[key]} for key in keys}
         return {"token_accuracy": final["eval_token_accuracy"], "loss_before": first["eval_loss"], **answers}
 
     def closing_line(self, results: dict) -> str:
-        """The result in a line."""
+        """Return the result of the run in a line."""
         line = f"held-out loss {results['loss']:.4f} {self.loss_unit}, {results['loss_before']:.4f} before"
         for key, words in (("answers_ended", "answers that end by themselves"), ("answers_right", "right answers")):
             if key in results:
@@ -154,86 +235,3 @@ class InstructTrainer(BaseTrainer):
             load_adapter(resume_from_checkpoint, self.model)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-
-def train_instructions(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    items: PackedRows | RowsByLength,
-    held_out: Sequence[Row],
-    texts: Sequence[EncodedText],
-    configuration: Sequence[object],
-    plan: run.Plan,
-    *,
-    replay_blocks: BlockDataset | None,
-    questions: Callable[[Clock], Questions],
-    tokenizer_fingerprint: str,
-    save_tokenizer: Callable[[Path], None],
-) -> dict:
-    """The common part of instruction tuning: `items` are trained on, `held_out` rows and plain `texts` evaluated.
-
-    Raises:
-        InputError: memory ran out, and see `jpllm.training.run.train_and_prove`.
-        StoppedEarly: see there.
-    """
-    data, training = (run.only(configuration, kind) for kind in (InstructDataConfig, TrainingConfig))
-    is_packed = data.batching == "packed"
-    refuse_impossible(training, engine.requested().name, has_lora=has_lora(model))
-    items_per_step = training.blocks_per_step(runtime.num_processes())
-    dataset = InstructDataset(items, replay_blocks, data.replay)
-    tokens_per_item = dataset.mean_tokens
-    tokens_per_step, tokens_per_epoch = tokens_per_item * items_per_step, tokens_per_item * dataset.items_per_epoch
-    max_steps = num_steps(training, tokens_per_step, tokens_per_epoch)
-    dataset.num_positions = max_steps * items_per_step
-    tokens_until = dataset.tokens_until(items_per_step)
-    clock = RowClock(tokens_per_step, tokens_per_epoch, items_per_step, dataset.items_per_epoch, tokens_until)
-    runtime.announce(
-        f"{tokens_until[-1]:,} tokens in {max_steps:,} steps of {items_per_step:,} "
-        f"{'blocks' if is_packed else 'rows'}: {clock.epoch(max_steps):.2f} epochs; "
-        f"evaluation on {len(held_out):,} rows{''.join(f', {text.name}' for text in texts)}"
-    )
-    collator = partial(_padded_tensors, pad_token_id=tokenizer.pad_token_id, padding_side=tokenizer.padding_side)
-    make_trainer = partial(
-        InstructTrainer,
-        model=model,
-        train_dataset=dataset,
-        data_collator=default_data_collator if is_packed else collator,
-        config=training,
-        held_out=held_out,
-        tokenizer=tokenizer,
-        questions=questions(clock),
-        texts=texts,
-        context_length=data.sequence_length,
-    )
-    mixture = dataset.uses(" + ".join(source.label for source in data.sources), int(tokens_until[-1]))
-    shards_dir = data.shards_dir if replay_blocks else None
-    fingerprint = hashlib.sha256(f"{items.fingerprint}{data.replay and replay_blocks.fingerprint}".encode()).hexdigest()
-    with plan.explained():
-        return run.train_model(
-            make_trainer,
-            configuration,
-            run_folder.facts_of(fingerprint, tokenizer_fingerprint, configuration),
-            clock,
-            max_steps,
-            write_held_out=partial(_write_rows, held_out),
-            save_tokenizer=save_tokenizer,
-            mixture=mixture,
-            write_plan=partial(plan.write, mixture, int(tokens_until[-1]), max_steps, shards_dir),
-        )
-
-
-def prepare(model: PreTrainedModel, data: InstructDataConfig, training: TrainingConfig) -> None:
-    """Give the model the attention and the loss that the settings ask for, before LoRA is added to it."""
-    if data.batching == "packed":
-        isolate_documents(model)
-    if training.chunked_loss:
-        use_chunked_loss(model, training.label_smoothing)
-
-
-def _padded_tensors(items: Sequence[dict], pad_token_id: int, padding_side: str) -> dict[str, torch.Tensor]:
-    batch = padded(items, pad_token_id, padding_side)
-    return {name: torch.from_numpy(values) for name, values in batch.items()}
-
-
-def _write_rows(rows: Sequence[Row], file: Path) -> None:
-    write_jsonl(({"messages": row.conversation.messages} for row in rows), file)

@@ -8,9 +8,13 @@ chooses the learning rate; each run scores the validation file once, at its end.
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,17 +33,17 @@ from jpllm.evaluation.jglue.lm_eval_tasks.tasks import TASKS
 from jpllm.evaluation.results import SUMS, measured_with
 from jpllm.evaluation.texts import ReadingConfig
 from jpllm.models.classifier import Trainable
-from jpllm.runtime import InputError
+from jpllm.runtime import EXIT_STOPPED_EARLY, InputError, StoppedEarly
 from jpllm.tracking.metrics import read_rows
 from jpllm.tracking.runs import CONFIG_NAME, MODEL_NAME
-from jpllm.training import recipe_process
-from jpllm.training.classifier_report import DIVERGED_NAME, PREDICTIONS_NAME
-from jpllm.training.run_folder import CHECKPOINTS_NAME, RESULTS_NAME
+from jpllm.training.run_folder import CHECKPOINTS_NAME, DIVERGED_NAME, PREDICTIONS_NAME, RESULTS_NAME
 
 FOLDER_NAME = "finetuned"
 SUBJECT_NAME = "of.json"  # what model, tokenizer and data the runs are of
 MAX_ROW_TOKENS = 512  # the longest that JGLUE's own runs have, those on MARC-ja
 _KEYS_OF_BOTH_PARTS = ("jglue_dir", "any_jglue_content")  # they act on the parts jglue and jglue_finetuned
+_EXIT_INTERRUPTED = 130
+_OF_A_LAUNCHER = re.compile(r"((LOCAL|GROUP|ROLE)_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+")
 _NOT_DECIDING = (
     *("model", "train_file", "test_file"),
     "per_device_train_batch_size",
@@ -247,7 +251,7 @@ class TaskRuns:
             runtime.write_whole(self.folder / SUBJECT_NAME, json.dumps(self.subject, indent=2) + "\n")
             words = _arguments({**settings, "output_dir": run_dir})
             try:
-                recipe_process.run([sys.executable, str(classify), *words], run_dir)
+                run_recipe([sys.executable, str(classify), *words], run_dir)
             except InputError:
                 if not (run_dir / DIVERGED_NAME).is_file():
                     raise
@@ -274,6 +278,38 @@ class TaskRuns:
 
     def _done_folders(self) -> list[Path]:
         return [run_dir for run_dir in self.folder.glob("lr*_seed*") if _is_done(run_dir)]
+
+
+def run_recipe(command: Sequence[str], run_dir: Path) -> None:
+    """Wait for a command that works in `run_dir`; what it prints goes to stderr.
+
+    SIGTERM and Ctrl-C are handed on to it. It is in a process group of its own, so that the terminal does not send it
+    Ctrl-C a second time, which would end it at once. It is no process of the launcher (torchrun) that started this one,
+    whose meeting point it would else take for its own.
+
+    Raises:
+        StoppedEarly: it was stopped with a checkpoint.
+        KeyboardInterrupt: it was stopped before it had one.
+        InputError: it failed.
+    """
+    environment = {name: value for name, value in os.environ.items() if not _OF_A_LAUNCHER.fullmatch(name)}
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, process_group=0, env=environment) as process:
+
+        def hand_on(number: int, frame: object) -> None:
+            process.send_signal(number)
+
+        handlers = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            code = process.wait()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    if code == EXIT_STOPPED_EARLY:
+        raise StoppedEarly(f"{run_dir}: stopped; the same command goes on with it")
+    if code in (_EXIT_INTERRUPTED, -signal.SIGINT, -signal.SIGTERM):
+        raise KeyboardInterrupt
+    if code != 0:
+        raise InputError(f"{run_dir}: {Path(command[1]).name} ended with exit code {code}; it says above why")
 
 
 def _settings(data: TaskData, config: FinetuneConfig, model: str, max_row_tokens: int) -> dict[str, object]:

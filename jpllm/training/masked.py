@@ -12,8 +12,8 @@ from jpllm.evaluation import fill_mask
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.evaluation.token_scores import TokenScore
 from jpllm.models.masked_loss import use_masked_loss
-from jpllm.training.arguments import TrainingConfig
 from jpllm.training.causal import CausalLMTrainer
+from jpllm.training.config import TrainingConfig
 from jpllm.training.trainer import autocast
 
 
@@ -34,16 +34,16 @@ class MaskedLMTrainer(CausalLMTrainer):
     @staticmethod
     def answer(
         model: BertForMaskedLM,
-        tokenizer: PreTrainedTokenizerFast,
         prompts: Sequence[str],
+        tokenizer: PreTrainedTokenizerFast,
         sampling: SamplingConfig,
         seed: int,
     ) -> list[str]:
-        """What the model writes in the gaps of the prompts; nothing is drawn by chance."""
+        """Return the prompts with their gaps filled in by the model; nothing is drawn by chance."""
         return fill_mask.fill_mask(model, tokenizer, prompts)
 
     def score(self, model: torch.nn.Module) -> list[TokenScore]:
-        """Scores of `model` on the held-out texts, in the arithmetic that the training uses."""
+        """Return the scores of `model` on the held-out texts, in the arithmetic that the training uses."""
         return fill_mask.score(
             model,
             self.eval_dataset,
@@ -56,7 +56,7 @@ class MaskedLMTrainer(CausalLMTrainer):
         )
 
     def figures(self, scores: Sequence[TokenScore]) -> dict[str, float]:
-        """Loss and accuracy over all texts; where there are several, the loss of each, and of each group."""
+        """Return loss and accuracy over all texts; where there are several, the loss of each, and of each group."""
         total = fill_mask.total(scores)
         figures = {"loss": total.loss, "masked_accuracy": total.accuracy}
         if len(scores) > 1:
@@ -66,9 +66,9 @@ class MaskedLMTrainer(CausalLMTrainer):
         }
 
     def closing_figures(self, final: dict[str, float]) -> dict[str, float]:
-        """What the results say beside the loss, of the evaluation that counts."""
+        """Return what the results say beside the loss, of the evaluation that counts."""
         return {"masked_accuracy": final["eval_masked_accuracy"]}
 
     def closing_line(self, results: dict) -> str:
-        """The result in a line."""
+        """Return the result of the run in a line."""
         return f"held-out loss {results['loss']:.4f} {self.loss_unit}, {results['masked_accuracy']:.1%} filled in right"

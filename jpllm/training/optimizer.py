@@ -11,11 +11,12 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from jpllm.runtime import InputError, device
+from jpllm.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from jpllm.training.arguments import TrainingConfig
+    from jpllm.training.config import TrainingConfig
 
 _MUON_MOMENTUM = 0.95
 

@@ -19,8 +19,8 @@ from jpllm.tracking import metrics, plot
 from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
 from jpllm.tracking.runs import MODEL_NAME
 from jpllm.training import engine, machine, run_folder
-from jpllm.training.callbacks import Clock
-from jpllm.training.early_stopping import EarlyStopping
+from jpllm.training.callbacks import EarlyStopping
+from jpllm.training.run_data import Clock
 from jpllm.training.run_folder import UNPROVED_NAME
 from jpllm.training.trainer import BaseTrainer
 
@@ -96,7 +96,7 @@ def _results(
     final: dict,
     reloaded_loss: float,
 ) -> dict:
-    """What `results.json` holds; `rows` are the metrics of the run, `final` the evaluation of the kept model."""
+    """Return what `results.json` holds; `rows` are the metrics of the run, `final` the evaluation of the kept model."""
     training_seconds = max(row["training_seconds"] for row in rows)
     position = clock.position(trainer.state.global_step)
     results = {
@@ -121,19 +121,19 @@ def _results(
 
 
 def _peak_memory(rows: Sequence[dict]) -> dict[str, int]:
-    """The most that the main process has had, in all of its starts."""
+    """Return the most memory that the main process has had, over all starts of the run."""
     now = machine.peak_memory()
     return {key: max(now[key], *(row.get(key, 0) for row in rows)) for key in now}
 
 
 def _before_and_after(first: dict, final: dict) -> dict[str, dict[str, float]]:
-    """Bits per byte of each group of texts in the first evaluation and in that of the model that is kept."""
+    """Return the bits per byte of each group of texts in the first evaluation and in that of the model that is kept."""
     keys = [key for key in first if key.startswith(EVAL_GROUP_PREFIX)]
     return {key.removeprefix(EVAL_GROUP_PREFIX): {"before": first[key], "after": final[key]} for key in keys}
 
 
 def _verify(trainer: BaseTrainer, model_dir: Path, trained_loss: float) -> float:
-    """Held-out loss of the model read back from `model_dir`; raises InputError if it is not `trained_loss`.
+    """Return the held-out loss of the model read back from `model_dir`; raise InputError if it is not `trained_loss`.
 
     What the training held is given back first, so that one model at a time is on the device.
     """

@@ -1,11 +1,12 @@
-"""The keys of each training recipe, and the configuration classes that the recipe and `jpllm plan` read."""
+"""The keys that each training recipe has for itself, and the configuration classes that it and `jpllm plan` read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
+from jpllm.config.parse import ConfigError
 from jpllm.config.settings import REQUIRED, option
 from jpllm.data.blocks.masking import MASKED_SHARE
 from jpllm.data.conversations.layouts import InstructDataConfig
@@ -15,12 +16,16 @@ from jpllm.data.read.sources import SourceConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.classifier import Trainable
 from jpllm.models.presets import ModelConfig
-from jpllm.training.arguments import TrainingConfig
-from jpllm.training.classifier_arguments import ClassifierTrainingConfig
+from jpllm.training.config import ClassifierTrainingConfig, TrainingConfig
 
 PROMPTS = {
     "clm": ["今日はどんな一日でしたか?", "吾輩は猫である", "むかし、"],
     "mlm": ["今日は[MASK]へ行きました。", "吾輩は[MASK]である", "むかし、ある[MASK]に"],
+}
+CLASSIFIER_METRICS = {  # the first of a task is the default
+    "classification": ("accuracy", "macro_f1"),
+    "regression": ("pearson", "spearman"),
+    "multiple_choice": ("accuracy",),
 }
 
 
@@ -40,19 +45,36 @@ class PretrainingConfig:
     )
 
     def __post_init__(self) -> None:
-        """The default prompts are written down with the other settings."""
+        """Fill in the default prompts, so that they are written down with the other settings."""
         if self.sample_prompts is None:
             self.sample_prompts = list(PROMPTS[self.objective])
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """A share of what mlm hides, with mlm."""
+        """Yield a problem for a share of hidden tokens where none are hidden."""
         if self.masked_share is not None and self.objective != "mlm":
             yield "masked_share", "acts with objective: mlm only; remove it"
 
     @property
     def effective_masked_share(self) -> float:
-        """The share of a block that mlm hides and predicts; 0 for clm."""
+        """Share of a block that mlm hides and predicts; 0 for clm."""
         return (self.masked_share or MASKED_SHARE) if self.objective == "mlm" else 0.0
+
+    def refuse_what_cannot_act(self, data: DataConfig, model_config: ModelConfig, sampling: SamplingConfig) -> None:
+        """Raise ConfigError for settings that contradict the objective, or that it would pass over."""
+        problems = []
+        if model_config.shape.is_encoder and self.objective == "clm":
+            problems.append(
+                f"objective: {model_config.model} sees the tokens that it would predict; write objective: mlm"
+            )
+        if not model_config.shape.is_encoder and self.objective == "mlm":
+            problems.append(f"model: {model_config.model} sees only what comes before; write model: bert-base")
+        if self.objective == "mlm":
+            if data.isolate_documents:
+                problems.append("isolate_documents: BERT cannot tell the documents of a block apart; remove it")
+            changed = [f.name for f in fields(sampling) if getattr(sampling, f.name) != f.default]
+            problems += [f"{name}: mlm fills in gaps and samples nothing; remove it" for name in changed]
+        if problems:
+            raise ConfigError(problems)
 
 
 @dataclass
@@ -75,7 +97,7 @@ class ContinuedPretrainingConfig:
     )
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """A share of something."""
+        """Yield a problem for a share of replayed texts without texts, and for texts without a share."""
         if bool(self.replay) != bool(self.replay_sources):
             yield "replay", "give both the share and replay_sources, or neither"
 
@@ -104,7 +126,7 @@ class InstructionConfig:
     )
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """LoRA's keys with LoRA."""
+        """Yield a problem for keys of LoRA where no LoRA is trained."""
         if not self.lora_rank and (self.lora_alpha is not None or self.lora_dropout):
             yield "lora_rank", "is 0, so lora_alpha and lora_dropout cannot act; give a rank, or remove them"
 
@@ -132,6 +154,20 @@ class ClassifierConfig:
     metric: Literal["accuracy", "macro_f1", "pearson", "spearman"] | None = option(
         None, "What early_stopping_evals goes by: by default accuracy, for numbers pearson."
     )
+
+    def refuse_what_cannot_act(self, data: LabelledDataConfig, training: ClassifierTrainingConfig) -> None:
+        """Raise ConfigError for settings that contradict the task, or that it would pass over."""
+        problems, metrics = [], CLASSIFIER_METRICS[data.task]
+        if self.metric and self.metric not in metrics:
+            problems.append(f"metric: {data.task} has {' and '.join(metrics)}, not {self.metric}")
+        if self.metric and not training.early_stopping_evals:
+            problems.append("metric: acts with early_stopping_evals only; give that, or remove it")
+        if training.label_smoothing and data.task == "regression":
+            problems.append("label_smoothing: acts on classes only; remove it")
+        if self.keep_trunk_output and self.trainable == "all":
+            problems.append("keep_trunk_output: nothing is frozen with trainable: all; remove it")
+        if problems:
+            raise ConfigError(problems)
 
 
 # The classes of each recipe, by the name of its file: each instance holds the keys of one section of `--help`.

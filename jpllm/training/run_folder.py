@@ -1,4 +1,4 @@
-"""The folder of a run: what state it is in, and who may write to it.
+"""The folder of a run: what state it is in, who may write to it, and where the run was computed.
 
 A run folder is new, unfinished (the same command goes on with it) or finished (the same command has nothing to do).
 Whatever else a folder holds, it is left alone.
@@ -6,11 +6,13 @@ Whatever else a folder holds, it is left alone.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
+import platform
 import shutil
+import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,15 +20,16 @@ import yaml
 
 from jpllm import runtime
 from jpllm.config.settings import to_yaml, write_yaml
-from jpllm.data.blocks.dataset import BlockDataset
-from jpllm.data.corpus import EncodedText
 from jpllm.runtime import InputError
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME
-from jpllm.tracking.runs import CONFIG_NAME, HELD_OUT_NAME, LOCK_NAME, MODEL_NAME, RESULTS_NAME
+from jpllm.tracking.runs import CONFIG_NAME, ENVIRONMENT_NAME, HELD_OUT_NAME, LOCK_NAME, MODEL_NAME, RESULTS_NAME
+from jpllm.training import engine, machine
 from jpllm.training.checkpoint import PARTIAL_NAME, Facts
 
 CHECKPOINTS_NAME = "checkpoints"
 UNPROVED_NAME = "model.unproved"
+PREDICTIONS_NAME = "predictions.jsonl"  # of a classifier
+DIVERGED_NAME = "diverged.txt"  # of a classifier whose training diverged
 # Keys that do not change a loss, and those that name texts and tokenizer, which are compared by content.
 _FREE_KEYS = frozenset(
     [
@@ -42,26 +45,16 @@ _held_locks: dict[Path, object] = {}
 logger = logging.getLogger(__name__)
 
 
-def facts(
-    blocks: BlockDataset, held_out: Sequence[EncodedText], tokenizer_fingerprint: str, configuration: Iterable[object]
-) -> Facts:
-    """What decides the losses of a run, but for the processes that share it."""
-    digest = hashlib.sha256(blocks.fingerprint.encode())
-    for text in held_out:
-        digest.update(f"{text.name}\n".encode())
-        digest.update(text.token_ids.tobytes())
-    return facts_of(digest.hexdigest(), tokenizer_fingerprint, configuration)
-
-
-def facts_of(data_fingerprint: str, tokenizer_fingerprint: str, configuration: Iterable[object]) -> Facts:
-    """The same where the data is told apart by a fingerprint of its own."""
+def facts(data_fingerprint: str, tokenizer_fingerprint: str, configuration: Iterable[object]) -> Facts:
+    """Return what decides the losses of a run that this launcher starts, given fingerprints of data and tokenizer."""
     values = yaml.safe_load(to_yaml(configuration))
     deciding = {key: value for key, value in values.items() if key not in _FREE_KEYS}
-    return Facts(data_fingerprint, tokenizer_fingerprint, deciding)
+    wanted = engine.requested()
+    return Facts(data_fingerprint, tokenizer_fingerprint, deciding, wanted.num_processes, wanted.name)
 
 
 def is_finished(output_dir: Path, configuration: Sequence[object]) -> bool:
-    """Whether the run is there already; says so. False for a new run and for one that goes on.
+    """Return whether the run is there already, and say so. False for a new run and for one that goes on.
 
     Raises:
         InputError: the folder holds another run that is finished, or something that is no run.
@@ -121,7 +114,7 @@ def _claim(output_dir: Path) -> None:
 
 
 def log_files(output_dir: Path) -> dict[str, Path]:
-    """The files that a run appends rows to."""
+    """Return the files that a run appends rows to."""
     return {name: output_dir / name for name in (METRICS_NAME, SAMPLES_NAME)}
 
 
@@ -137,3 +130,38 @@ def cut_logs(output_dir: Path, sizes_bytes: Mapping[str, int]) -> None:
 def write_results(output_dir: Path, results: Mapping) -> None:
     """Write `results.json`, whole or not at all; it makes the run a finished one."""
     runtime.write_whole(output_dir / RESULTS_NAME, json.dumps(results, indent=2) + "\n")
+
+
+def add_session(output_dir: Path) -> None:
+    """Add this start of the run to `environment.json`: a run that goes on may do so on another machine."""
+    file = output_dir / ENVIRONMENT_NAME
+    content = {"sessions": [*_earlier_sessions(file), session()]}
+    runtime.write_whole(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+
+def session() -> dict:
+    """Return time, program, versions and hardware of this process: no path, user, host name or value that was typed."""
+    program, *arguments = sys.argv
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "program": Path(program).name,
+        "keys": [argument[2:].partition("=")[0] for argument in arguments if argument.startswith("--")],
+        "commit": runtime.commit(),
+        "versions": runtime.versions(),
+        "engine": str(engine.requested()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": machine.cpu_model(),
+        "cores": runtime.num_cores(),
+        "host_memory_bytes": machine.host_memory_bytes(),
+        "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_bytes} for gpu in machine.gpus()],
+    }
+
+
+def _earlier_sessions(file: Path) -> list:
+    if not file.exists():
+        return []
+    try:
+        return list(json.loads(file.read_text(encoding="utf-8"))["sessions"])
+    except (ValueError, KeyError, TypeError):
+        logger.warning("%s cannot be read and is begun anew", file)
+        return []

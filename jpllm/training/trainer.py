@@ -19,10 +19,10 @@ from jpllm.models.build import copy_weights, load_trained
 from jpllm.runtime import Diverged
 from jpllm.training import checkpoint, engine
 from jpllm.training import optimizer as optimizers
-from jpllm.training.arguments import TrainingConfig
 from jpllm.training.checkpoint import Checkpoint, Facts
+from jpllm.training.config import TrainingConfig
+from jpllm.training.engine import any_process
 from jpllm.training.run_folder import log_files
-from jpllm.training.stopping import any_process
 
 _BYTES_PER_PARAMETER = 12  # weights and AdamW's two moments in float32
 _SEED_STRIDE = 1_000_003  # between the steps of one seed; a prime, so that those of the next seed are others
@@ -30,19 +30,19 @@ logger = logging.getLogger(__name__)
 
 
 class BaseTrainer(Trainer):
-    """What the trainers of all objectives share: they differ in how they score held-out texts, and by what.
+    """Hugging Face Trainer as all objectives need it; they differ in how they score held-out texts, and by what.
 
     Its `args.output_dir` is where unfinished checkpoints are written; finished ones lie beside that folder.
 
     Attributes:
-        facts: what decides the losses, written into every checkpoint; to be set before training.
+        config: the training keys of the recipe.
+        facts: what decides the losses, written into every checkpoint.
         best_figure: of the figures of an evaluation the one by which models are compared.
         best_sign: −1 where the lowest figure is the best, 1 where the highest is.
         loss_unit: what a loss is measured in.
         num_parameters: of the model in training, frozen ones and LoRA's among them.
     """
 
-    facts: Facts
     best_figure = "loss"
     best_sign = -1
     loss_unit = "nats per token"
@@ -51,13 +51,14 @@ class BaseTrainer(Trainer):
         self,
         *,
         config: TrainingConfig,
+        facts: Facts,
         held_out: Sequence,
         embedding_warmup_steps: int = 0,
         **kwargs,
     ) -> None:
         super().__init__(eval_dataset=held_out, **kwargs)
         self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        self._config, self._embedding_warmup_steps = config, embedding_warmup_steps
+        self.config, self.facts, self._embedding_warmup_steps = config, facts, embedding_warmup_steps
         engine.keep_sums_in_float32(self.accelerator)
         if xla.is_launched():
             self.add_callback(_GraphPerStep())
@@ -71,9 +72,9 @@ class BaseTrainer(Trainer):
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """Build the optimizer of the settings, with the token embeddings apart where they learn first."""
-        build = optimizers.OPTIMIZERS[self._config.optimizer].build
+        build = optimizers.OPTIMIZERS[self.config.optimizer].build
         if self.optimizer is None and build:
-            self.optimizer = build(self.model, self._config, self.get_decay_parameter_names(self.model))
+            self.optimizer = build(self.model, self.config, self.get_decay_parameter_names(self.model))
         if self.optimizer is None and self._embedding_warmup_steps:
             usual = super().create_optimizer(model)
             usual.param_groups = optimizers.embeddings_apart(self.model, usual.param_groups)
@@ -83,7 +84,7 @@ class BaseTrainer(Trainer):
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
-        """Trainer's schedule; in the embedding warm-up everything but the token embeddings waits."""
+        """Return Trainer's schedule; in the embedding warm-up everything but the token embeddings waits."""
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         if self._embedding_warmup_steps:
             steps = self._embedding_warmup_steps
@@ -100,35 +101,35 @@ class BaseTrainer(Trainer):
         return row
 
     def compute_loss_context_manager(self) -> AbstractContextManager:
-        """Mixed precision of the forward pass, where accelerate is not to see to it."""
+        """Return the mixed-precision context of the forward pass, where accelerate does not see to it."""
         return autocast(self.args) if xla.is_launched() else super().compute_loss_context_manager()
 
     def plain_model(self) -> torch.nn.Module:
-        """The model without the wrappers of compilation and data parallelism."""
+        """Return the model without the wrappers of compilation and data parallelism."""
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
     @abstractmethod
     def score(self, model: torch.nn.Module) -> list:
-        """Scores of `model` on each of the held-out texts, in the arithmetic that the training uses."""
+        """Return the scores of `model` on each of the held-out texts, in the arithmetic that the training uses."""
 
     @abstractmethod
     def figures(self, scores: Sequence) -> dict[str, float]:
-        """`loss`, `best_figure` and what else is logged of an evaluation."""
+        """Return `loss`, `best_figure` and what else is logged of an evaluation."""
 
     def more_figures(self, model: torch.nn.Module) -> dict[str, float]:
-        """What else is logged of an evaluation, and is not needed to prove the saved model."""
+        """Return what else is logged of an evaluation, and is not needed to prove the saved model."""
         return {}
 
     @abstractmethod
     def closing_figures(self, final: dict[str, float]) -> dict[str, float]:
-        """What the results say beside the loss, of the evaluation that counts."""
+        """Return what the results say beside the loss, of the evaluation that counts."""
 
     @abstractmethod
     def closing_line(self, results: dict) -> str:
-        """The result in a line."""
+        """Return the result of the run in words."""
 
     def groups(self, scores: Sequence) -> dict[str, list]:
-        """The scores of the held-out texts of each group."""
+        """Return the scores of the held-out texts of each group."""
         pairs = list(zip(scores, self.eval_dataset, strict=True))
         names = dict.fromkeys(text.group for text in self.eval_dataset if text.group)
         return {name: [score for score, text in pairs if text.group == name] for name in names}
@@ -158,14 +159,10 @@ class BaseTrainer(Trainer):
         """Folder of the finished checkpoints."""
         return Path(self.args.output_dir).parent
 
-    def go_on_from(self, start: Checkpoint | None) -> None:
-        """Train from a checkpoint on, or from the beginning."""
-        if start is None:
-            self.train()
-            return
+    def go_on_from(self, start: Checkpoint) -> None:
+        """Have the next `train` log nothing twice when it resumes from this checkpoint, and leave no loss out."""
         self.args.eval_on_start = False  # the rows of that step are in the metrics already
         self.add_callback(_LossSinceLastLog(self, start.directory))
-        self.train(resume_from_checkpoint=str(start.directory))
 
     def _save_checkpoint(self, model, trial) -> None:
         """Write a checkpoint, if the model is worth one and the disk has room for it."""
@@ -187,7 +184,7 @@ class BaseTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        """Weights from a checkpoint, all of them: Trainer's own loading passes over names that it does not know."""
+        """Load all weights of a checkpoint: Trainer's own loading passes over names that it does not know."""
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
@@ -261,14 +258,14 @@ class _QuietProgress(ProgressCallback):
 
 
 def autocast(arguments: TrainingArguments) -> AbstractContextManager:
-    """The mixed-precision context of these arguments."""
+    """Return the mixed-precision context of these arguments."""
     if not (arguments.bf16 or arguments.fp16):
         return nullcontext()
     return torch.autocast(arguments.device.type, torch.bfloat16 if arguments.bf16 else torch.float16)
 
 
 def last_good(checkpoints_dir: Path) -> str:
-    """Where the newest checkpoint is, as part of a message."""
+    """Say where the newest checkpoint is, as part of a message."""
     found = checkpoint.newest_directory(checkpoints_dir)
     return f"the last good checkpoint is {found}" if found else "there is no checkpoint yet"
 

@@ -283,7 +283,7 @@ def test_calibration_trains_float32_weights_whatever_the_checkpoint_has(classifi
     from jpllm.models.trained_parts import TrainedParts
     from jpllm.planning import calibrate
     from jpllm.planning.setup import TrainingSetup
-    from jpllm.training.arguments import TrainingConfig
+    from jpllm.training.config import TrainingConfig
 
     class Stop(Exception):
         pass

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from jpllm.training import engine
-from jpllm.training.arguments import TrainingConfig, training_arguments
+from jpllm.training.arguments import training_arguments
+from jpllm.training.config import TrainingConfig
 from tests.configs.test_configs import ROOT, YAMLS, load_recipe, parse_only
 
 ACCELERATE = sorted((ROOT / "accelerate_configs").glob("*.yaml"))

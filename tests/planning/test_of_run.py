@@ -14,7 +14,7 @@ from jpllm.planning.rehearsal import rehearse
 from jpllm.planning.setup import TrainingSetup
 from jpllm.planning.size import model_size
 from jpllm.training import machine
-from jpllm.training.arguments import TrainingConfig
+from jpllm.training.config import TrainingConfig
 from jpllm.training.engine import Engine
 
 MODEL = GPT2Config(vocab_size=500, n_embd=32, n_layer=2, n_head=2, n_positions=128)

@@ -11,8 +11,7 @@ from jpllm.planning import hardware
 from jpllm.planning.hardware import Hardware, HardwareConfig, resolve
 from jpllm.planning.of_run import PlannedRun
 from jpllm.runtime import InputError
-from jpllm.training.arguments import TrainingConfig
-from jpllm.training.classifier_arguments import ClassifierTrainingConfig
+from jpllm.training.config import ClassifierTrainingConfig, TrainingConfig
 from jpllm.training.engine import Engine
 from tests.models.test_build import tiny_model
 

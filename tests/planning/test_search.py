@@ -15,7 +15,7 @@ from jpllm.planning.setup import TrainingSetup, arithmetic, changes, is_possible
 from jpllm.planning.size import VocabularyOnly, model_size
 from jpllm.runtime import InputError
 from jpllm.training import machine
-from jpllm.training.arguments import TrainingConfig
+from jpllm.training.config import TrainingConfig
 from jpllm.training.machine import LocalGpu
 
 RTX3060 = Hardware("rtx3060", True, 12 * GIB, 25.5, True, 1, 32 * GIB, False)

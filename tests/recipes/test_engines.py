@@ -112,9 +112,9 @@ def assert_model_gives_its_loss(run, monkeypatch, tmp_path):
 def operators_are_compiled():
     """DeepSpeed compiles for minutes on first use: `make ops` does that ahead of the tests."""
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
-    from jpllm.training import operators
+    from jpllm.training import engine
 
-    if len(list(operators.folder().glob("*/*.so"))) < 2:
+    if len(list(engine.operators_dir().glob("*/*.so"))) < 2:
         pytest.skip("DeepSpeed's operators are not compiled: make ops")
 
 

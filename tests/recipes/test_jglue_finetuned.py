@@ -13,7 +13,7 @@ from jpllm.models.build import build_from_scratch
 from jpllm.models.presets import ModelConfig
 from jpllm.runtime import InputError
 from jpllm.tokenizer.load import load, save
-from jpllm.training import recipe_process
+from jpllm.training import jglue_finetuning
 from tests.configs.test_configs import ROOT
 from tests.evaluation.jglue.jglue_files import write_jglue
 from tests.recipes.test_pretrain_scratch import call_recipe
@@ -52,9 +52,9 @@ def commands(monkeypatch):
         found.append(command)
         with monkeypatch.context() as patch:
             if call_recipe(patch, ROOT / "recipes" / "classify.py", command[2:]):
-                raise InputError("what recipe_process.run raises")
+                raise InputError("what jglue_finetuning.run_recipe raises")
 
-    monkeypatch.setattr(recipe_process, "run", in_this_process)
+    monkeypatch.setattr(jglue_finetuning, "run_recipe", in_this_process)
     return found
 
 

@@ -5,7 +5,8 @@ from transformers import TrainingArguments
 from jpllm import xla
 from jpllm.runtime import InputError
 from jpllm.training import arguments as arguments_module
-from jpllm.training.arguments import TrainingConfig, choose_precision, num_steps, training_arguments
+from jpllm.training.arguments import choose_precision, num_steps, training_arguments
+from jpllm.training.config import TrainingConfig
 from jpllm.training.engine import Engine
 
 
@@ -83,7 +84,7 @@ def test_precision_for_the_hardware(monkeypatch, capability, amx, expected):
 )
 def test_fp16_on_a_cpu_is_deepspeeds(monkeypatch, engine, has_fp16, problem):
     """accelerate alone would compute in float32 there without a word."""
-    monkeypatch.setattr("jpllm.training.operators.has_fp16", lambda: has_fp16)
+    monkeypatch.setattr("jpllm.training.engine.has_fp16", lambda: has_fp16)
     monkeypatch.setattr("jpllm.training.engine.requested", lambda: Engine(1, engine))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     if problem is None:

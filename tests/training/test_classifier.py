@@ -1,6 +1,7 @@
 """Training a classifier on Trainer: the right mean, kept layers that change nothing, and a run that can be trusted."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +13,19 @@ from jpllm.config.parse import ConfigError, parse
 from jpllm.data.labels.encoding import EncodedChoices, EncodedRow, EncodedSplits, sequences_of
 from jpllm.data.labels.rows import LabelledDataConfig, LabelledRow
 from jpllm.models.classifier import build_classifier, choose_trainable
-from jpllm.planning.of_run import of_labelled_rows
+from jpllm.planning import of_run
 from jpllm.runtime import Diverged, InputError
 from jpllm.tracking.metrics import read_rows
 from jpllm.training import classifier, engine, run
-from jpllm.training.classifier import train_classifier
-from jpllm.training.classifier_arguments import ClassifierTrainingConfig
+from jpllm.training.config import ClassifierTrainingConfig
 from tests.models.test_build import tiny_model
 from tests.training.test_resume import Interrupt, result_of
 
 PAD, NAMES = 1, ["few", "many"]
 
 
-class Tokenizer:
-    """What is left to do for a tokenizer once the rows are encoded."""
-
-    pad_token_id = PAD
-
-    def save_pretrained(self, folder: Path) -> None:
-        (folder / "tokenizer.json").write_text("{}")
+def save_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}")
 
 
 def make_rows(count: int, first: int = 0, is_number: bool = False) -> list[EncodedRow]:
@@ -88,23 +83,27 @@ def train(
     model = build_classifier(folder / preset, None if is_number else names, seed=0)
     model.config.pad_token_id = PAD
     frozen = choose_trainable(model, trainable)
-    splits = splits_of(is_number, has_choices)
-    data = LabelledDataConfig(train_file=Path("rows.jsonl"), choice_columns=list("abc") if has_choices else None)
-    plan = of_labelled_rows(
-        model.config, data, training, splits, 8, trainable, keeps and bool(frozen), engine.requested()
-    )
-    return train_classifier(
-        model,
-        Tokenizer(),
-        "fingerprint",
-        splits,
-        training,
-        [training],
-        plan,
+    splits, kept = splits_of(is_number, has_choices), frozen if keeps else []
+    data = LabelledDataConfig(train_file=Path("x.csv"), choice_columns=["a", "b", "c"] if has_choices else None)
+    plan = of_run.of_labelled_rows(model.config, data, training, splits, 8, trainable, bool(kept), engine.requested())
+    make_trainer = partial(
+        classifier.ClassifierTrainer,
+        model=model,
+        splits=splits,
         metric=metric or ("pearson" if is_number else "accuracy"),
+        pad_token_id=PAD,
         pads_to_longest=pads_to_longest,
-        frozen_layers=frozen if keeps else [],
+        frozen_layers=kept,
     )
+    with classifier.divergence_noted(training.output_dir):
+        return run.train(
+            make_trainer,
+            classifier.run_data(splits, training),
+            [training],
+            tokenizer_fingerprint="fingerprint",
+            save_tokenizer=save_tokenizer,
+            plan=plan,
+        )
 
 
 def rows_of(folder: Path, key: str) -> list[float]:

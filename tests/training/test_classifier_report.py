@@ -3,7 +3,7 @@
 import numpy as np
 
 from jpllm.evaluation.classification import ClassScore
-from jpllm.training.classifier_report import closing_text
+from jpllm.training.classifier import closing_text
 
 
 def closing_line(*predicted):

@@ -9,7 +9,7 @@ import torch
 
 from jpllm import xla
 from jpllm.runtime import InputError
-from jpllm.training import engine, operators
+from jpllm.training import engine
 from jpllm.training.engine import Engine
 
 TWO = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "RANK": "0"}
@@ -158,7 +158,7 @@ def test_engine_that_could_not_save_the_model_is_refused(launcher):
 def loaded(monkeypatch):
     """The operators that `prepare` asks for, on a machine without a GPU unless a test says otherwise."""
     names = []
-    monkeypatch.setattr(operators, "load_operators", lambda *wanted: names.extend(wanted))
+    monkeypatch.setattr(engine, "load_operators", lambda *wanted: names.extend(wanted))
     monkeypatch.setattr(engine, "device", lambda: torch.device("cpu"))
     return names
 
@@ -170,13 +170,13 @@ def test_prepare_loads_what_deepspeed_will_need(launcher, loaded, monkeypatch):
     variables = {**TWO, "ACCELERATE_USE_DEEPSPEED": "true"}
     launcher(variables, {"stage": 2})
     engine.prepare()
-    assert loaded == [operators.PROCESSES]
+    assert loaded == [engine.PROCESSES]
     assert os.environ["DS_ACCELERATOR"] == "cpu"
     loaded.clear()
     monkeypatch.setattr(engine, "device", lambda: torch.device("cuda"))
     launcher(variables, {"stage": 2, "offload_optimizer": OFFLOAD})
     engine.prepare()
-    assert loaded == [operators.ADAM]
+    assert loaded == [engine.ADAM]
     assert "DS_ACCELERATOR" not in os.environ
 
 
@@ -208,15 +208,15 @@ def test_lock_of_a_killed_build_is_removed(launcher, monkeypatch, tmp_path, capl
     lock.touch()
     seen = []
     builder = SimpleNamespace(name="cpu_adam", load=lambda verbose: seen.append(lock.exists()))
-    monkeypatch.setattr(operators, "_builders", lambda names: [builder])
-    operators.load_operators(operators.ADAM)
+    monkeypatch.setattr(engine, "_builders", lambda names: [builder])
+    engine.load_operators(engine.ADAM)
     assert seen == [False]
     assert "cpu_adam/lock: a build that was killed left this lock; removed" in caplog.text
 
 
 def test_operators_have_a_folder_for_each_python_and_torch(launcher, tmp_path):
     launcher({})
-    folder = operators.folder()
+    folder = engine.operators_dir()
     assert folder == tmp_path / "jpllm" / "torch_extensions" / folder.name
     assert folder.name.startswith("py3")
     assert folder.name.endswith(f"-torch{torch.__version__}")
@@ -226,9 +226,9 @@ def test_operators_have_a_folder_for_each_python_and_torch(launcher, tmp_path):
 def test_without_a_compiler_there_is_one_message(launcher, monkeypatch):
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
     launcher({})
-    monkeypatch.setattr(operators.shutil, "which", lambda name: None)
+    monkeypatch.setattr(engine.shutil, "which", lambda name: None)
     with pytest.raises(InputError, match=r"there is no g\+\+ here"):
-        operators.load_operators(operators.PROCESSES)
+        engine.load_operators(engine.PROCESSES)
 
 
 @pytest.fixture

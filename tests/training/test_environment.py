@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from jpllm import runtime
-from jpllm.training import environment, machine
+from jpllm.training import machine, run_folder
 
 
 def sessions(folder):
@@ -19,9 +19,9 @@ def test_each_start_is_added(tmp_path, monkeypatch):
     monkeypatch.setattr(
         sys, "argv", ["/home/cat/recipes/cpt.py", "--config", "/home/cat/c.yaml", "--token=canary", "x"]
     )
-    environment.add_session(tmp_path)
+    run_folder.add_session(tmp_path)
     monkeypatch.setattr(sys, "argv", ["cpt.py"])
-    environment.add_session(tmp_path)
+    run_folder.add_session(tmp_path)
     first, second = sessions(tmp_path)
     assert (first["program"], first["keys"]) == ("cpt.py", ["config", "token"])
     assert second["keys"] == []
@@ -34,7 +34,7 @@ def test_each_start_is_added(tmp_path, monkeypatch):
 
 def test_the_commit_is_that_of_the_checkout(tmp_path):
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=runtime.__file__.rpartition("/")[0], capture_output=True)
-    environment.add_session(tmp_path)
+    run_folder.add_session(tmp_path)
     (session,) = sessions(tmp_path)
     if head.returncode == 0:
         assert session["commit"].removesuffix("-dirty") == head.stdout.decode().strip()
@@ -67,14 +67,14 @@ def test_a_git_that_hangs(tmp_path, monkeypatch):
 
 def test_a_broken_file_is_begun_anew(tmp_path, caplog):
     (tmp_path / "environment.json").write_text('{"sessions": [{}')
-    environment.add_session(tmp_path)
+    run_folder.add_session(tmp_path)
     assert len(sessions(tmp_path)) == 1
     assert "cannot be read and is begun anew" in caplog.text
 
 
 def test_gpus_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "gpus", lambda: [machine.LocalGpu("Tesla T4", (7, 5), 15 << 30)])
-    environment.add_session(tmp_path)
+    run_folder.add_session(tmp_path)
     assert sessions(tmp_path)[0]["gpus"] == [{"name": "Tesla T4", "memory_bytes": 15 << 30}]
 
 

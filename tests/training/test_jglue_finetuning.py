@@ -7,7 +7,7 @@ import yaml
 
 from jpllm.config.parse import ConfigError, parse
 from jpllm.runtime import InputError, StoppedEarly
-from jpllm.training import jglue_finetuning, recipe_process
+from jpllm.training import jglue_finetuning
 from jpllm.training.jglue_finetuning import FinetuneConfig
 from tests.evaluation.jglue.jglue_files import write_jglue
 
@@ -53,7 +53,7 @@ def done(monkeypatch):
                     file.write(json.dumps(row) + "\n")
         (run_dir / "results.json").write_text('{"num_cut": {"train": 4, "test": 3}}')
 
-    monkeypatch.setattr(recipe_process, "run", leave)
+    monkeypatch.setattr(jglue_finetuning, "run_recipe", leave)
     return commands
 
 
@@ -130,7 +130,7 @@ def test_another_failure_ends_it(jglue_dir, tmp_path, monkeypatch):
     def fail(command, run_dir):
         raise InputError("classify.py ended with exit code 2")
 
-    monkeypatch.setattr(recipe_process, "run", fail)
+    monkeypatch.setattr(jglue_finetuning, "run_recipe", fail)
     with pytest.raises(InputError, match="exit code 2"):
         evaluate(jglue_dir, tmp_path / "out", finetune_seeds=[0])
 
@@ -265,7 +265,7 @@ def test_a_task_without_a_training_file(jglue_dir, tmp_path, done, capsys):
 
 def test_stopped_between_two_runs(jglue_dir, tmp_path, done, monkeypatch):
     """What is finished stays; the same command does the rest."""
-    leave = recipe_process.run
+    leave = jglue_finetuning.run_recipe
 
     def stop_at_the_second(command, run_dir):
         if len(done) == 1:
@@ -273,7 +273,7 @@ def test_stopped_between_two_runs(jglue_dir, tmp_path, done, monkeypatch):
         leave(command, run_dir)
 
     with monkeypatch.context() as patch:
-        patch.setattr(recipe_process, "run", stop_at_the_second)
+        patch.setattr(jglue_finetuning, "run_recipe", stop_at_the_second)
         with pytest.raises(StoppedEarly):
             evaluate(jglue_dir, tmp_path / "out", finetune_seeds=[0])
     evaluate(jglue_dir, tmp_path / "out", finetune_seeds=[0])

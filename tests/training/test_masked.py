@@ -12,9 +12,12 @@ from jpllm.data.blocks.dataset import IGNORED_LABEL
 from jpllm.data.blocks.masking import MaskedBlocks, Masking
 from jpllm.data.corpus import EncodedText, write_documents
 from jpllm.training import run_folder
-from jpllm.training.arguments import TrainingConfig, training_arguments
-from jpllm.training.callbacks import Clock, MetricsRecorder
+from jpllm.training.arguments import training_arguments
+from jpllm.training.callbacks import MetricsRecorder
+from jpllm.training.checkpoint import Facts
+from jpllm.training.config import TrainingConfig
 from jpllm.training.masked import MaskedLMTrainer
+from jpllm.training.run_data import Clock
 from tests.models.test_build import tiny_model
 from tests.training.test_resume import Interrupt, result_of
 from tests.training.test_run import LENGTH, Blocks, rows_of, train_and_prove
@@ -36,6 +39,7 @@ def make_trainer(output_dir: Path, num_steps: int, dropout: float = 0.0, **setti
     run_folder.prepare(output_dir, [config], partial(write_documents, held_out))
     return MaskedLMTrainer(
         config=config,
+        facts=Facts("data", "tokenizer", {"learning_rate": 1e-2}),
         model=model,
         args=training_arguments(config, num_steps, "fp32"),
         train_dataset=blocks,

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from jpllm.runtime import InputError
-from jpllm.training.arguments import TrainingConfig
-from jpllm.training.classifier_arguments import ClassifierTrainingConfig
+from jpllm.training.config import ClassifierTrainingConfig, TrainingConfig
 from jpllm.training.optimizer import OPTIMIZERS, build_muon, refuse_impossible, trainer_name
 from tests.models.test_build import tiny_model
 from tests.training.test_resume import Interrupt, result_of

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jpllm.training.overfitting import OverfittingWarning
+from jpllm.training.callbacks import OverfittingWarning
 
 
 def warnings(caplog, pairs):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jpllm.runtime import InputError, StoppedEarly
-from jpllm.training import recipe_process
+from jpllm.training import jglue_finetuning
 
 LISTENER = """
 import signal, sys, time
@@ -33,17 +33,17 @@ def script(folder: Path, text: str) -> list[str]:
 
 
 def test_ends(tmp_path):
-    recipe_process.run(script(tmp_path, "pass"), tmp_path)
+    jglue_finetuning.run_recipe(script(tmp_path, "pass"), tmp_path)
     with pytest.raises(InputError, match=r"recipe\.py ended with exit code 2; it says above why"):
-        recipe_process.run(script(tmp_path, "raise SystemExit(2)"), tmp_path)
+        jglue_finetuning.run_recipe(script(tmp_path, "raise SystemExit(2)"), tmp_path)
     with pytest.raises(StoppedEarly, match="stopped; the same command goes on with it"):
-        recipe_process.run(script(tmp_path, "raise SystemExit(75)"), tmp_path)
+        jglue_finetuning.run_recipe(script(tmp_path, "raise SystemExit(75)"), tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        recipe_process.run(script(tmp_path, "raise SystemExit(130)"), tmp_path)
+        jglue_finetuning.run_recipe(script(tmp_path, "raise SystemExit(130)"), tmp_path)
 
 
 def test_what_it_prints_goes_to_stderr(tmp_path, capfd):
-    recipe_process.run(script(tmp_path, "print('figures')"), tmp_path)
+    jglue_finetuning.run_recipe(script(tmp_path, "print('figures')"), tmp_path)
     assert capfd.readouterr() == ("", "figures\n")
 
 
@@ -55,7 +55,7 @@ def test_what_a_launcher_set_is_kept_from_it(tmp_path, monkeypatch, capfd):
     for name in names:
         monkeypatch.setenv(name, "1")
     lines = f"import os\nprint(*(name for name in {names} if name in os.environ))"
-    recipe_process.run(script(tmp_path, lines), tmp_path)
+    jglue_finetuning.run_recipe(script(tmp_path, lines), tmp_path)
     assert capfd.readouterr().err.split() == ["ACCELERATE_USE_CPU", "MY_RANK"]
 
 
@@ -70,7 +70,7 @@ def test_a_signal_is_handed_on_once(tmp_path, number):
     sender.start()
     before = signal.getsignal(number)
     with pytest.raises(StoppedEarly):
-        recipe_process.run(script(tmp_path, LISTENER), tmp_path)
+        jglue_finetuning.run_recipe(script(tmp_path, LISTENER), tmp_path)
     sender.join()
     assert (tmp_path / "received").read_text() == str(int(number))
     assert signal.getsignal(number) is before

@@ -145,8 +145,8 @@ def test_another_run_is_refused_or_gone_on_with_on_request(tmp_path, uninterrupt
     preset, _ = uninterrupted
     with pytest.raises(RuntimeError, match="interrupted"):
         train_and_prove(trainer_of(tmp_path, preset, Interrupt(4, "on_step_end")))
-    changed = trainer_of(tmp_path, preset)
     monkeypatch.setattr("tests.training.test_run.DATA", "other data")
+    changed = trainer_of(tmp_path, preset)
     with pytest.raises(
         InputError, match=r"(?s)checkpoint-3: this is another run now:.*data: another one.*resume_changed"
     ):

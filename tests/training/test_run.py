@@ -2,23 +2,29 @@
 
 import json
 import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from jpllm.data.blocks.dataset import BlockDataset
-from jpllm.data.corpus import EncodedText, write_documents
+from jpllm.data.corpus import DataConfig, EncodedText, write_documents
 from jpllm.runtime import InputError
 from jpllm.tracking.metrics import read_rows
-from jpllm.training import run, run_folder
+from jpllm.training import causal, run, run_folder
 from jpllm.training import trainer as training_trainer
-from jpllm.training.arguments import TrainingConfig, training_arguments
-from jpllm.training.callbacks import Clock, MetricsRecorder
+from jpllm.training.arguments import training_arguments
+from jpllm.training.callbacks import MetricsRecorder
 from jpllm.training.causal import CausalLMTrainer
 from jpllm.training.checkpoint import Facts
+from jpllm.training.config import TrainingConfig
+from jpllm.training.run_data import Clock
 from tests.models.test_build import tiny_model
 
 LENGTH = 16
@@ -42,6 +48,7 @@ def make_trainer(
     num_steps: int = 2,
     dropout: float = 0,
     embedding_warmup_steps: int = 0,
+    callbacks: Sequence[TrainerCallback] = (),
     **settings,
 ) -> CausalLMTrainer:
     defaults = {"tokens": 1, "learning_rate": 1e-2, "logging_steps": 1, "precision": "fp32", "warmup_steps": 0}
@@ -53,6 +60,7 @@ def make_trainer(
     run_folder.prepare(output_dir, [config], partial(write_documents, held_out))
     return CausalLMTrainer(
         config=config,
+        facts=Facts(DATA, "tokenizer", {"learning_rate": 1e-2}),
         model=tiny_model(preset, dropout=dropout),
         args=training_arguments(config, num_steps, config.precision),
         train_dataset=blocks,
@@ -60,7 +68,7 @@ def make_trainer(
         eos_token_id=0,
         context_length=LENGTH,
         embedding_warmup_steps=embedding_warmup_steps,
-        callbacks=[MetricsRecorder(output_dir, clock)],
+        callbacks=[*callbacks, MetricsRecorder(output_dir, clock)],
     )
 
 
@@ -121,10 +129,8 @@ def test_metrics_rows(tmp_path):
 
 
 def train_and_prove(trainer: CausalLMTrainer, **settings) -> dict:
-    output_dir = trainer.checkpoints_dir.parent
-    config = TrainingConfig(output_dir=output_dir, tokens=1, **settings)
-    facts = Facts(DATA, "tokenizer", {"learning_rate": 1e-2})
-    return run.train_and_prove(trainer, config, facts, Clock(8 * LENGTH, 16 * LENGTH), save_tokenizer)
+    trainer.config = replace(trainer.config, **settings)
+    return run.train_and_prove(trainer, Clock(8 * LENGTH, 16 * LENGTH), save_tokenizer)
 
 
 def save_tokenizer(folder: Path) -> None:
@@ -165,9 +171,54 @@ def test_divergence_stops_the_run(tmp_path):
 
 
 def test_a_run_stops_before_a_source_repeats(caplog):
-    assert run.stop_before_repeats(10, 12) == 10
+    assert causal.stop_before_repeats(10, 12) == 10
     assert caplog.text == ""
-    assert run.stop_before_repeats(10, 7) == 7
+    assert causal.stop_before_repeats(10, 7) == 7
     assert "runs out after 7 of 10 steps" in caplog.text
     with pytest.raises(InputError, match="runs out in the first step"):
-        run.stop_before_repeats(10, 0)
+        causal.stop_before_repeats(10, 0)
+
+
+def test_a_script_of_somebodys_own_passes_callbacks(tmp_path):
+    """They hear each event before the row of it is written, in the order in which they are passed."""
+    heard = []
+
+    class Listener(TrainerCallback):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def on_log(self, args, state, control, **kwargs) -> None:
+            num_rows = len(read_rows(tmp_path / "metrics.jsonl")) if state.global_step else 0
+            heard.append((self.name, state.global_step, num_rows))
+
+    class Plan:
+        written = None
+
+        def write(self, *given) -> None:
+            self.written = given
+
+        def explained(self):
+            return nullcontext()
+
+    config = TrainingConfig(
+        output_dir=tmp_path, tokens=2 * 8 * LENGTH, logging_steps=1, precision="fp32", save_steps=0, eval_steps=2
+    )
+    data = DataConfig(sources=[], sequence_length=LENGTH)
+    held_out = [EncodedText("text", ["あ" * 20], np.random.default_rng(1).integers(1, 50, 40))]
+    run_data = causal.run_data(BlockDataset([Blocks()], LENGTH), held_out, data, config)
+    plan = Plan()
+    results = run.train(
+        partial(CausalLMTrainer, model=tiny_model("gpt2-tiny"), eos_token_id=0, context_length=LENGTH),
+        run_data,
+        [config, data],
+        tokenizer_fingerprint="tokenizer",
+        save_tokenizer=save_tokenizer,
+        plan=plan,
+        callbacks=[Listener("first"), Listener("second")],
+    )
+    assert heard == [
+        *(("first", 0, 0), ("second", 0, 0), ("first", 1, 1), ("second", 1, 1)),
+        *(("first", 2, 2), ("second", 2, 2), ("first", 2, 3), ("second", 2, 3)),
+    ]
+    assert plan.written == (run_data.mixture, 2 * 8 * LENGTH, None, data.shards_dir)
+    assert (results["step"], results["tokens"]) == (2, 2 * 8 * LENGTH)

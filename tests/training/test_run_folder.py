@@ -9,7 +9,7 @@ import pytest
 from jpllm.config.settings import write_yaml
 from jpllm.runtime import InputError
 from jpllm.training import run_folder
-from jpllm.training.arguments import TrainingConfig
+from jpllm.training.config import TrainingConfig
 
 
 def training(output_dir, **settings) -> list:

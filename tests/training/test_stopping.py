@@ -3,7 +3,7 @@
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
-from jpllm.training.stopping import StopInTime
+from jpllm.training.callbacks import StopInTime
 
 
 def test_in_a_thread_the_handlers_stay_as_they_are():

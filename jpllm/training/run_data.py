@@ -1,0 +1,99 @@
+"""The data of a run, cut into optimizer steps: what is learned and evaluated, and how steps convert to tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jpllm.data.blocks.blend import SourceUse
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Converts steps to tokens and epochs, where all steps have equally many tokens.
+
+    Attributes:
+        tokens_per_step: over all processes.
+        tokens_per_epoch: of the training texts.
+    """
+
+    tokens_per_step: int
+    tokens_per_epoch: int
+
+    def tokens(self, step: int) -> int:
+        """Return how many tokens were trained on up to the end of a step."""
+        return step * self.tokens_per_step
+
+    def epoch(self, step: int) -> float:
+        """Return how many passes over the training texts these steps are."""
+        return self.tokens(step) / self.tokens_per_epoch
+
+    def position(self, step: int) -> dict[str, float]:
+        """Return the columns that place a row of the metrics file."""
+        return {"step": step, "epoch": round(self.epoch(step), 6), "tokens": self.tokens(step)}
+
+
+@dataclass(frozen=True)
+class RowClock(Clock):
+    """Converts steps to tokens and epochs where rows differ in length; tokens per step and per epoch are means.
+
+    Attributes:
+        tokens_until: (number of steps + 1,) tokens before each step.
+    """
+
+    rows_per_step: int
+    rows_per_epoch: int
+    tokens_until: Sequence[int]
+
+    def tokens(self, step: int) -> int:
+        """Return how many tokens were trained on up to the end of a step."""
+        return int(self.tokens_until[step])
+
+    def epoch(self, step: int) -> float:
+        """Return how many passes over the training rows these steps are."""
+        return step * self.rows_per_step / self.rows_per_epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that one pass over the rows takes, rounded up."""
+        return -(-self.rows_per_epoch // self.rows_per_step)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run learns from and is evaluated on, and in how many steps; each objective makes its own.
+
+    Attributes:
+        train_dataset: as many positions as the steps need, in the order in which they are learned.
+        held_out: what every evaluation scores, as the trainer of the objective takes it.
+        fingerprint: of the training data and its order, and of what is held out where that is no part of it.
+        clock: converts steps to tokens and epochs.
+        max_steps: optimizer steps that spend the budget.
+        write_held_out: writes what is held out to the file that it is given.
+        mixture: what each source gives; empty where the sources have no names.
+        shards_dir: folder of the token shards that are read; None without shards.
+    """
+
+    train_dataset: Dataset
+    held_out: Sequence
+    fingerprint: str
+    clock: Clock
+    max_steps: int
+    write_held_out: Callable[[Path], None]
+    mixture: Sequence[SourceUse] = ()
+    shards_dir: Path | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all steps."""
+        return self.clock.tokens(self.max_steps)
+
+    def uses(self) -> Sequence[SourceUse]:
+        """Return what each source gives; rows without named sources count as one."""
+        epochs = self.num_tokens / self.clock.tokens_per_epoch
+        return self.mixture or [SourceUse("training rows", 1.0, 1.0, self.num_tokens, epochs, 0)]

@@ -34,6 +34,8 @@ DATA = "data"
 class Blocks:
     """A stand-in for token shards: random ids below 50."""
 
+    label, directory = "random ids", Path("shards")
+
     def __init__(self, num_tokens: int = 16 * LENGTH) -> None:
         self.ids = np.random.default_rng(0).integers(1, 50, num_tokens)
         self.size = type("Size", (), {"num_tokens": num_tokens})
@@ -219,6 +221,7 @@ def test_a_script_of_somebodys_own_passes_callbacks(tmp_path):
     assert heard == [
         *(("first", 0, 0), ("second", 0, 0), ("first", 1, 1), ("second", 1, 1)),
         *(("first", 2, 2), ("second", 2, 2), ("first", 2, 3), ("second", 2, 3)),
+        *(("first", 2, 4), ("second", 2, 4)),  # Trainer's times, which are no row
     ]
     assert plan.written == (run_data.mixture, 2 * 8 * LENGTH, None, data.shards_dir)
     assert (results["step"], results["tokens"]) == (2, 2 * 8 * LENGTH)

@@ -191,8 +191,9 @@ class BaseTrainer(Trainer):
             copy_weights(resume_from_checkpoint, self.model)
 
     def _refuse_not_finite(self) -> None:
-        parameters = [parameter.detach() for parameter in self.model.parameters()]
-        are_finite = torch.stack([tensor.isfinite().all() for tensor in (self._tr_loss, *parameters)])
+        weights = (parameter.detach() for parameter in self.model.parameters())
+        own = [share.to_local() if hasattr(share, "to_local") else share for share in weights]  # FSDP2 cuts them up
+        are_finite = torch.stack([tensor.isfinite().all() for tensor in (self._tr_loss, *own)])  # one value for XLA
         if any_process(not bool(are_finite.all()), self.args):
             raise Diverged(
                 f"step {self.state.global_step}: the loss or a weight is not finite, and no checkpoint was written of "

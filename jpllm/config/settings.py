@@ -86,14 +86,14 @@ def help_text(classes: Sequence[type], *, prog: str, description: str, positiona
     """Return the page that `--help` prints, as wide as the terminal; `positional` is the key that needs no `--key`."""
     width = max(shutil.get_terminal_size().columns, 40)
     items = f" [{positional.upper()} ...]" if positional else ""
-    parts = [f"usage: {prog}{items} [--config FILE.yaml] [--key value ...]", description.strip()]
-    parts.append(textwrap.fill(_HOW_TO_SET, width))
+    blocks = [f"usage: {prog}{items} [--config FILE.yaml] [--key value ...]", description.strip()]
+    blocks.append(textwrap.fill(_HOW_TO_SET, width))
     for cls in classes:
-        parts.append(_group(cls, _title(cls), "--", width))
+        blocks.append(_group(cls, _title(cls), "--", width))
         for name, key in keys_of(cls).items():
             for entry in _entry_classes(key.hint):
-                parts.append(_group(entry, f"Each entry of {name}: {_title(entry)}", "", width))
-    return "\n\n".join(part for part in parts if part)
+                blocks.append(_group(entry, f"Each entry of {name}: {_title(entry)}", "", width))
+    return "\n\n".join(block for block in blocks if block)
 
 
 def _title(cls: type) -> str:

@@ -16,8 +16,6 @@ from jpllm.training.config import TrainingConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from jpllm.training.config import TrainingConfig
-
 _MUON_MOMENTUM = 0.95
 
 

@@ -81,10 +81,10 @@ def assert_learned_as_in_float32(run, float32, drift_nats):
     assert rows(run, "loss")[-1] < rows(run, "loss")[0] - 0.3
 
 
-def assert_saved_in(run, dtype):
+def assert_saved_in(run, dtype, reloaded_drift_nats=1e-4):
     with safe_open(run / "model" / "model.safetensors", "pt") as weights:
         assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {dtype}  # noqa: SIM118 — no dict
-    assert results(run)["reloaded_loss"] == pytest.approx(results(run)["loss"], abs=1e-4)
+    assert results(run)["reloaded_loss"] == pytest.approx(results(run)["loss"], abs=reloaded_drift_nats)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,10 @@ def test_fp16_gives_the_losses_of_float32(train, float32, engine, num_processes)
 def test_bf16_gives_the_losses_of_float32(train, float32, engine, num_processes):
     run = train(engine, num_processes, "bf16")
     assert_learned_as_in_float32(run, float32, BF16_DRIFT_NATS)
-    assert_saved_in(run, "F32" if engine == "fsdp2" else "BF16")
+    if engine == "fsdp2":  # float32 weights, which are computed with in bf16 in another order when they are read back
+        assert_saved_in(run, "F32", reloaded_drift_nats=1e-3)
+    else:
+        assert_saved_in(run, "BF16")
 
 
 @pytest.mark.slow

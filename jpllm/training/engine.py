@@ -175,8 +175,8 @@ def repeat_adam_decays(trainer: Trainer) -> None:
         return
     group, nothing = optimizer.param_groups[0], torch.zeros(0)
     num_steps = max((int(state["step"]) for state in optimizer.state.values()), default=0)
+    settings = (group["lr"], *group["betas"], group["eps"], group["weight_decay"], group["bias_correction"])
     for step in range(1, num_steps + 1):
-        settings = (group["lr"], *group["betas"], group["eps"], group["weight_decay"], group["bias_correction"])
         optimizer.ds_opt_adam.adam_update(optimizer.opt_id, step, *settings, nothing, nothing, nothing, nothing)
 
 

@@ -112,7 +112,7 @@ def head_pass(is_chunked: bool, vocabulary: int, batch_size: int, length: int):
     from torch.nn.functional import linear
     from transformers.loss.loss_utils import ForCausalLMLoss
 
-    from jpllm.models.chunked_loss import causal_loss
+    from jpllm.models.losses import causal_loss
 
     device = runtime.device()
     weight = torch.randn(vocabulary, HIDDEN_SIZE, device=device).mul_(0.02).requires_grad_()
@@ -135,7 +135,7 @@ def step_pass(is_chunked: bool, vocabulary: int, batch_size: int, length: int):
     import torch
     from transformers import AutoModelForCausalLM, GPT2Config
 
-    from jpllm.models.chunked_loss import use_chunked_loss
+    from jpllm.models.losses import use_chunked_loss
 
     no_dropout = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), 0.0)
     config = GPT2Config(vocab_size=vocabulary, n_positions=length, bos_token_id=0, eos_token_id=0, **no_dropout)

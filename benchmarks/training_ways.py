@@ -134,7 +134,7 @@ def run_clm(model, size: Size, folder: Path, step_ended, **settings) -> float:
 def ours(model, size: Size, folder: Path, step_ended, **settings) -> float:
     """The trainer of the recipes with their callbacks."""
     from jpllm.data.blocks.dataset import BlockDataset
-    from jpllm.models.chunked_loss import use_chunked_loss
+    from jpllm.models.losses import use_chunked_loss
     from jpllm.training.arguments import training_arguments
     from jpllm.training.callbacks import LossScaleGuard, MetricsRecorder, SampleWriter, StopInTime
     from jpllm.training.causal import CausalLMTrainer
@@ -178,7 +178,7 @@ def bare(model, size: Size, folder: Path, step_ended) -> float:
     from transformers.utils.import_utils import enable_tf32
 
     from jpllm.data.blocks.dataset import BlockDataset
-    from jpllm.models.chunked_loss import use_chunked_loss
+    from jpllm.models.losses import use_chunked_loss
 
     config, num_steps = our_settings(size, folder), NUM_WARM_UP_STEPS + size.num_steps
     use_chunked_loss(model)

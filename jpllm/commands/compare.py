@@ -18,7 +18,7 @@ from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
     from jpllm.evaluation.comparison import ModelAnswers
-    from jpllm.tracking.compare.contents import Comparison
+    from jpllm.tracking.compare.comparison import Comparison
     from jpllm.tracking.compare.samples import Prompt
     from jpllm.tracking.runs import Run
 
@@ -82,7 +82,7 @@ def compare(argv: Sequence[str]) -> None:
     if settings.leaderboard:
         return show_leaderboard(settings.leaderboard, settings.output)
     from jpllm.tracking import runs as run_folders
-    from jpllm.tracking.compare import contents
+    from jpllm.tracking.compare import comparison
 
     runs, refused = run_folders.read_all(settings.runs, hub_names=bool(settings.prompts))
     if not runs:
@@ -93,7 +93,7 @@ def compare(argv: Sequence[str]) -> None:
     keep_own(runs)
     asked = ask(runs, settings, sampling) if settings.prompts else []
     note = described(settings, sampling) if settings.prompts else ""
-    show(contents.compare(runs, refused, asked, note), settings.output)
+    show(comparison.compare(runs, refused, asked, note), settings.output)
     if settings.wandb:
         report_to_wandb(runs, settings.wandb, settings.wandb_dry_run)
 
@@ -112,8 +112,8 @@ def report_to_wandb(runs: Sequence[Run], target: str, dry_run: Path | None) -> N
 
 def show(found: Comparison, output: Path | None) -> None:
     """Write the report, or print its summary."""
+    from jpllm.tracking.compare.comparison import to_markdown, to_terminal
     from jpllm.tracking.compare.page import to_html
-    from jpllm.tracking.compare.text import to_markdown, to_terminal
 
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from jpllm.config.settings import REQUIRED, option
 from jpllm.data.documents import read_documents
 from jpllm.data.read.sources import SourceConfig
 from jpllm.runtime import InputError
-from jpllm.tokenizer.extend.text import ExtendConfig
+from jpllm.tokenizer.extend.merges import ExtendConfig
 from jpllm.tokenizer.train import TokenizerConfig, train_and_export
 
 _MAX_SCORED_LENGTH, _SCORED_BATCH_SIZE = 2048, 8  # logits of a batch take a few hundred MB

@@ -11,11 +11,11 @@ from functools import partial
 
 from jpllm.data.clean.pipeline import Cleaned, clean
 from jpllm.data.dedup.drop_list import excluded_documents
-from jpllm.data.parallel import map_in_order
 from jpllm.data.read.formats import ReadProgress
 from jpllm.data.read.quarantine import BadRow, Quarantine
 from jpllm.data.read.sources import SourceConfig
 from jpllm.data.read.texts import read_texts
+from jpllm.runtime import map_in_order
 
 BATCH_CHARACTERS = 1 << 20
 BATCH_ROWS = 1 << 14

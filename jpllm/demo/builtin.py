@@ -9,10 +9,9 @@ import random
 from collections.abc import Callable, Iterator
 
 from jpllm.demo.arithmetic import arithmetic, calculations
-from jpllm.demo.descriptions import description, questions
 from jpllm.demo.instructions import instruction
 from jpllm.demo.scene import between, choose, new_scene
-from jpllm.demo.stories import story
+from jpllm.demo.stories import description, questions, story
 from jpllm.demo.tables import review_table
 
 MIN_CHARACTERS = 80

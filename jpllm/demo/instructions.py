@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 from jpllm.demo.arithmetic import calculation, problem
-from jpllm.demo.descriptions import question
 from jpllm.demo.inflection import inflect
 from jpllm.demo.scene import between, choose, new_scene
+from jpllm.demo.stories import question
 from jpllm.demo.tables import word_table
 
 _REWRITINGS = (  # instruction, form given, form wanted

@@ -118,8 +118,7 @@ def _train(
 def _language_model_trainer(
     config: PretrainedConfig, training: TrainingConfig, setup: TrainingSetup, **kwargs
 ) -> CausalLMTrainer:
-    from jpllm.models.chunked_loss import use_chunked_loss
-    from jpllm.models.masked_loss import use_masked_loss
+    from jpllm.models.losses import use_chunked_loss, use_masked_loss
     from jpllm.training.causal import CausalLMTrainer
 
     is_masked = setup.masked_share > 0

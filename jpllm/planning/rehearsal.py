@@ -275,7 +275,7 @@ def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
 @contextmanager
 def _loss_of(model: PreTrainedModel, step: Rehearsal) -> Iterator[None]:
     """Give the model the loss that it is trained with; what depends on data is replaced."""
-    from jpllm.models import chunked_loss, masked_loss
+    from jpllm.models import losses
 
     num_labels = int(step.masked_share * step.batch_size * step.sequence_length)
 
@@ -286,12 +286,12 @@ def _loss_of(model: PreTrainedModel, step: Rehearsal) -> Iterator[None]:
         yield
         return
     if step.masked_share:
-        masked_loss.use_masked_loss(model, everywhere=not step.chunked_loss)
+        losses.use_masked_loss(model, everywhere=not step.chunked_loss)
     elif step.chunked_loss:
-        with _replaced(chunked_loss, "_refuse_other_losses", lambda *_: None):
-            chunked_loss.use_chunked_loss(model)
-    few_counted = _replaced(chunked_loss, "_few_counted", lambda targets: None)
-    with few_counted, _replaced(masked_loss, "_at_labels", first_labels):
+        with _replaced(losses, "_refuse_other_losses", lambda *_: None):
+            losses.use_chunked_loss(model)
+    few_counted = _replaced(losses, "_few_counted", lambda targets: None)
+    with few_counted, _replaced(losses, "_at_labels", first_labels):
         yield
 
 
@@ -316,7 +316,7 @@ def _gpu_arithmetic() -> Iterator[None]:
 
     Attention is fused, the pieces of the loss are a GPU's, and autocast computes powers in float32 (in GPT-2's GELU).
     """
-    from jpllm.models import chunked_loss
+    from jpllm.models import losses
 
     power = torch.pow
 
@@ -326,7 +326,7 @@ def _gpu_arithmetic() -> Iterator[None]:
     with (
         _replaced(torch, "pow", float32_power),
         _replaced(torch.nn.functional, "scaled_dot_product_attention", _fused_attention),
-        _replaced(chunked_loss, "CHUNK_LOGITS_CPU", chunked_loss.CHUNK_LOGITS_GPU),
+        _replaced(losses, "CHUNK_LOGITS_CPU", losses.CHUNK_LOGITS_GPU),
     ):
         yield
 

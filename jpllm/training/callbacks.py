@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 from jpllm import runtime, xla
 from jpllm.models.build import host_copy
 from jpllm.runtime import Diverged
-from jpllm.tracking import alarms
+from jpllm.tracking import metrics
 from jpllm.tracking.energy import EnergyMeter
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, append_row, read_rows
 from jpllm.tracking.wandb.mirror import WandbMirror
@@ -82,7 +82,7 @@ class MetricsRecorder(TrainerCallback):
         self._mark = time.monotonic()
         self._training_seconds = self._logged_seconds = 0.0
         self._logged_step = 0
-        self._losses: deque[float] = deque(maxlen=alarms.NUM_SPIKE_LOSSES)
+        self._losses: deque[float] = deque(maxlen=metrics.NUM_SPIKE_LOSSES)
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         self._mark = time.monotonic()
@@ -138,7 +138,7 @@ class MetricsRecorder(TrainerCallback):
                 service.stop()
 
     def _warn_of_spike(self, row: dict) -> None:
-        if words := alarms.spike(row["loss"], self._losses):
+        if words := metrics.spike(row["loss"], self._losses):
             logger.warning(
                 "step %d: %s; if that happens again, lower learning_rate or max_grad_norm", *(row["step"], words)
             )
@@ -253,8 +253,8 @@ class OverfittingWarning(TrainerCallback):
         held_out, training = (
             [(row["step"], row[key]) for row in state.log_history if key in row] for key in ("eval_loss", "loss")
         )
-        found = alarms.overfitting(held_out, training)
-        if state.is_world_process_zero and found and found.num_worse == alarms.NUM_WORSE:
+        found = metrics.overfitting(held_out, training)
+        if state.is_world_process_zero and found and found.num_worse == metrics.NUM_WORSE:
             logger.warning(
                 "step %d: %s; early_stopping_evals keeps the best one, and a lower learning_rate, fewer epochs, "
                 "dropout or more text put it off",

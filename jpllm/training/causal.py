@@ -17,8 +17,8 @@ from jpllm.data.blocks.dataset import BlockDataset
 from jpllm.data.corpus import DataConfig, EncodedText, write_documents
 from jpllm.evaluation import perplexity
 from jpllm.evaluation.generate import SamplingConfig, generate
-from jpllm.models.chunked_loss import use_chunked_loss
 from jpllm.models.isolation import isolate_documents
+from jpllm.models.losses import use_chunked_loss
 from jpllm.runtime import InputError
 from jpllm.tracking.metrics import GROUP_PREFIX
 from jpllm.training.arguments import choose_precision, num_steps

@@ -24,9 +24,9 @@ from jpllm.evaluation import perplexity, token_scores
 from jpllm.evaluation.generate import SamplingConfig, answer
 from jpllm.evaluation.perplexity import TextScore
 from jpllm.evaluation.token_scores import TokenScore
-from jpllm.models.chunked_loss import use_chunked_loss
 from jpllm.models.isolation import isolate_documents
 from jpllm.models.lora import has_lora, load_adapter, merged
+from jpllm.models.losses import use_chunked_loss
 from jpllm.tokenizer.chat_template import encode_chat_prompt
 from jpllm.tokenizer.encoder import corpus_encoder
 from jpllm.tracking.metrics import GROUP_PREFIX, SAMPLES_NAME, append_row

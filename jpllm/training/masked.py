@@ -11,7 +11,7 @@ from jpllm.data.corpus import DataConfig
 from jpllm.evaluation import fill_mask
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.evaluation.token_scores import TokenScore
-from jpllm.models.masked_loss import use_masked_loss
+from jpllm.models.losses import use_masked_loss
 from jpllm.training.causal import CausalLMTrainer
 from jpllm.training.config import TrainingConfig
 from jpllm.training.trainer import autocast

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from jpllm.models import chunked_loss
-from jpllm.models.chunked_loss import causal_loss
+from jpllm.models import losses
+from jpllm.models.losses import causal_loss
 from jpllm.runtime import InputError
 from tests.models import test_chunked_loss
 from tests.training.test_resume import NUM_STEPS, SETTINGS, Interrupt, result_of
@@ -72,7 +72,7 @@ def test_8bit_adam_learns(tmp_path, precision):
     ],
 )
 def test_chunked_loss_is_the_whole_one(monkeypatch, precision, loss_tolerance, gradient_tolerance):
-    monkeypatch.setattr(chunked_loss, "CHUNK_LOGITS_GPU", 3 * test_chunked_loss.VOCABULARY)
+    monkeypatch.setattr(losses, "CHUNK_LOGITS_GPU", 3 * test_chunked_loss.VOCABULARY)
     monkeypatch.setattr(torch.backends, "fp32_precision", "ieee")  # Trainer may have switched TF32 on
     hidden, weight, labels = test_chunked_loss.inputs()
     on_gpu = [tensor.detach().cuda().requires_grad_() for tensor in (hidden, weight)]

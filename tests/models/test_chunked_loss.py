@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from jpllm.models import chunked_loss
-from jpllm.models.chunked_loss import causal_loss, use_chunked_loss
+from jpllm.models import losses
+from jpllm.models.losses import causal_loss, use_chunked_loss
 from jpllm.runtime import InputError
 from tests.models.test_build import tiny_model
 
@@ -15,7 +15,7 @@ VOCABULARY, WIDTH = 37, 12
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Three rows to a chunk, so that the last chunk is not full."""
-    monkeypatch.setattr(chunked_loss, "CHUNK_LOGITS_CPU", 3 * VOCABULARY)
+    monkeypatch.setattr(losses, "CHUNK_LOGITS_CPU", 3 * VOCABULARY)
 
 
 def inputs(dtype=torch.float32, spread: float = 1.0):

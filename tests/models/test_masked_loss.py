@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from jpllm.models.build import load_trained
-from jpllm.models.masked_loss import IGNORED_LABEL, use_masked_loss
+from jpllm.models.losses import IGNORED_LABEL, use_masked_loss
 from jpllm.models.presets import ModelConfig
 from jpllm.runtime import InputError
 from tests.models.test_build import tiny_model

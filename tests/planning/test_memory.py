@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from jpllm.models.build import transformers_config
-from jpllm.models.chunked_loss import use_chunked_loss
+from jpllm.models.losses import use_chunked_loss
 from jpllm.models.presets import ModelConfig
 from jpllm.planning import rehearsal
 from jpllm.planning.hardware import GIB

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from jpllm.models.chunked_loss import use_chunked_loss
 from jpllm.models.classifier import build_classifier, choose_trainable, is_encoder
 from jpllm.models.lora import add_lora
+from jpllm.models.losses import use_chunked_loss
 from jpllm.models.trained_parts import ALL_PARTS, TrainedParts, meta_model
 from jpllm.models.trunk import Trunk
 from jpllm.planning.memory import checkpoint_bytes, estimate, evaluation_of, rehearsal_of, states

@@ -14,9 +14,8 @@ from typing import ClassVar
 from jpllm.config.settings import REQUIRED, option
 from jpllm.config.types import suggest
 from jpllm.data.clean.aozora import aozora
-from jpllm.data.clean.characters import control_characters, nfkc, whitespace
+from jpllm.data.clean.characters import control_characters, nfkc, symbols, whitespace
 from jpllm.data.clean.quality import Drop, japanese_share, length, repetition
-from jpllm.data.clean.symbols import symbols
 from jpllm.data.clean.webtext import web_lines
 from jpllm.data.clean.wikitext.plain_text import wikipedia
 

@@ -44,8 +44,7 @@ from jpllm.data.dedup.minhash import (
     minhash_signatures,
     ngram_hashes,
 )
-from jpllm.data.parallel import map_in_order
-from jpllm.runtime import InputError
+from jpllm.runtime import InputError, map_in_order
 
 NEAR_SETTINGS = ("near_threshold", "ngram_characters", "num_permutations")
 BATCH_CHARACTERS = 1 << 19

@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from jpllm.runtime import InputError
-from jpllm.tokenizer.extend.merges import learn_merges
-from jpllm.tokenizer.extend.text import ExtendConfig, refuse_too_few
+from jpllm.tokenizer.extend.merges import ExtendConfig, learn_merges, refuse_too_few
 from jpllm.tokenizer.pieces import CHARACTER_OF_BYTE, LETTERS, first_new_id, is_japanese, piece_bytes
 
 if typing.TYPE_CHECKING:

@@ -15,8 +15,8 @@ from pathlib import Path
 from jpllm import runtime
 from jpllm.runtime import InputError
 from jpllm.tokenizer.extend.byte_level import with_new_merges
+from jpllm.tokenizer.extend.merges import ExtendConfig, japanese_lines
 from jpllm.tokenizer.extend.sentencepiece_model import with_new_pieces
-from jpllm.tokenizer.extend.text import ExtendConfig, japanese_lines
 from jpllm.tokenizer.load import MODEL_FILE_NAME, load, sentencepiece_file
 from jpllm.tokenizer.pieces import JAPANESE, first_new_id, is_byte_level
 from jpllm.tokenizer.proof import NASTY_STRINGS

@@ -20,8 +20,7 @@ from pathlib import Path
 from jpllm import runtime
 from jpllm.runtime import InputError
 from jpllm.tokenizer.convert import convert
-from jpllm.tokenizer.extend.merges import learn_merges
-from jpllm.tokenizer.extend.text import ExtendConfig, refuse_too_few
+from jpllm.tokenizer.extend.merges import ExtendConfig, learn_merges, refuse_too_few
 from jpllm.tokenizer.model_file import BPE, NORMAL, SentencePieceModel, read_model, with_pieces
 from jpllm.tokenizer.pieces import JAPANESE, LETTERS, first_new_id
 from jpllm.tokenizer.proof import first_difference

@@ -13,7 +13,7 @@ from importlib import resources
 import numpy as np
 
 from jpllm import __version__
-from jpllm.tracking.compare.contents import Comparison
+from jpllm.tracking.compare.comparison import Comparison
 from jpllm.tracking.compare.summary import loss_unit
 from jpllm.tracking.compare.tables import Table
 from jpllm.tracking.metrics import EVAL_GROUP_PREFIX, PLACES, Clock, Curve

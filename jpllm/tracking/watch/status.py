@@ -12,7 +12,7 @@ from typing import Literal
 
 import yaml
 
-from jpllm.tracking import alarms
+from jpllm.tracking import metrics
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, GrowingRows
 from jpllm.tracking.runs import CONFIG_NAME, PLAN_NAME, RESULTS_NAME, is_held, number
 
@@ -141,7 +141,7 @@ class RunStatus:
     def warnings(self) -> list[str]:
         """Return sentences on what a person should look at."""
         found = [words for words in (_spike(self.points("loss")), _divergence(self.columns), _silence(self)) if words]
-        if overfitting := alarms.overfitting(self.columns.losses["eval_loss"], self.columns.losses["loss"]):
+        if overfitting := metrics.overfitting(self.columns.losses["eval_loss"], self.columns.losses["loss"]):
             found.append(overfitting.words)
         return found
 
@@ -214,8 +214,8 @@ def _silent_seconds(folder: Path) -> float:
 def _spike(losses: list[tuple[float, float]]) -> str | None:
     """Return a sentence on the latest leap of the loss, if there was one lately."""
     for index in range(len(losses) - 1, max(len(losses) - _NUM_SPIKE_ROWS, 0), -1):
-        earlier = [loss for _, loss in losses[max(index - alarms.NUM_SPIKE_LOSSES, 0) : index]]
-        if words := alarms.spike(losses[index][1], earlier):
+        earlier = [loss for _, loss in losses[max(index - metrics.NUM_SPIKE_LOSSES, 0) : index]]
+        if words := metrics.spike(losses[index][1], earlier):
             return f"step {losses[index][0]:,}: {words}"
     return None
 

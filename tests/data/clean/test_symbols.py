@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jpllm.data.clean.symbols import is_formula, symbols
+from jpllm.data.clean.characters import is_formula, symbols
 
 PROSE = "これは長い文章で、記号の割合はとても小さい。" * 30
 

@@ -13,8 +13,7 @@ from jpllm.data.dedup import duplicates
 from jpllm.data.dedup.drop_list import Duplicate, SourceDuplicates, read_drop_list, write_drop_list
 from jpllm.data.dedup.duplicates import DedupConfig, find_duplicates
 from jpllm.data.dedup.minhash import choose_bands, comparable, minhash_signatures, ngram_hashes
-from jpllm.data.parallel import map_in_order
-from jpllm.runtime import InputError
+from jpllm.runtime import InputError, map_in_order
 
 ONE = DedupConfig(processes=1)
 

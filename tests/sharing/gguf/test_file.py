@@ -16,7 +16,7 @@ from jpllm.sharing.export_proof import proof_texts
 from jpllm.sharing.gguf import file as gguf_file
 from jpllm.tokenizer.convert import convert
 from jpllm.tokenizer.extend.extend import extend
-from jpllm.tokenizer.extend.text import ExtendConfig
+from jpllm.tokenizer.extend.merges import ExtendConfig
 from jpllm.tokenizer.load import load
 from jpllm.tokenizer.train import RESERVED_LITERALS, TokenizerConfig, train_and_export
 from tests.tokenizer.byte_level import byte_level_tokenizer

@@ -18,7 +18,7 @@ from jpllm.runtime import InputError
 from jpllm.tokenizer.convert import convert
 from jpllm.tokenizer.extend import extend as extend_module
 from jpllm.tokenizer.extend.extend import extend
-from jpllm.tokenizer.extend.text import ExtendConfig
+from jpllm.tokenizer.extend.merges import ExtendConfig
 from jpllm.tokenizer.load import load
 from jpllm.tokenizer.pieces import (
     CHARACTER_OF_BYTE,

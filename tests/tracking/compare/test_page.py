@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jpllm.tracking.compare import page as module
-from jpllm.tracking.compare.contents import compare
+from jpllm.tracking.compare.comparison import compare
 from jpllm.tracking.compare.page import (
     differences,
     drawn,

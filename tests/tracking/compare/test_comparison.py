@@ -2,9 +2,8 @@ import io
 
 from rich.console import Console
 
-from jpllm.tracking.compare.contents import compare
+from jpllm.tracking.compare.comparison import compare, to_markdown, to_terminal
 from jpllm.tracking.compare.samples import Prompt, Sample
-from jpllm.tracking.compare.text import to_markdown, to_terminal
 from jpllm.tracking.runs import Refused, read_run
 from tests.tracking.run_folders import PROMPT, RESULTS, place, samples, write_run
 

@@ -1,9 +1,13 @@
-"""Cross-entropy of a causal language model without holding the logits of a whole batch.
+"""Cross-entropy of a language model without holding the logits of a whole batch.
 
 The logits of a batch, tokens × vocabulary, are the largest tensor of a small model: transformers keeps them in float32
 with their softmax and their gradient. Here a chunk of tokens at a time goes through the output layer, its loss and its
 gradients are computed together, and its logits are dropped, so the backward pass has nothing left to recompute (the
 order of work of Hsu et al. 2024, "Liger Kernel").
+
+A masked language model needs no logits but those of the positions to predict, 15 % of them; and transformers'
+BertForMaskedLM takes the mean over each micro-batch, whatever Trainer says the divisor is, so that with gradient
+accumulation the loss would be that of the micro-batches added up.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from jpllm.models.evaluating import evaluating
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import BertForMaskedLM, PreTrainedModel
 
 IGNORED_LABEL = -100
 # Logits of one chunk: 8 MiB of float32 stay in a CPU's cache, 128 MiB keep a GPU busy.
@@ -171,3 +175,47 @@ def _refuse_other_losses(model: PreTrainedModel, chunked_forward) -> None:
             f"chunked_loss: the loss in chunks is {chunked:.4f} where {type(model).__name__} computes {whole:.4f}: "
             "its logits are more than the product with the output embedding; set chunked_loss: false"
         )
+
+
+IGNORED_LABEL = -100
+
+
+def use_masked_loss(model: BertForMaskedLM, label_smoothing: float = 0.0, everywhere: bool = False) -> None:
+    """Make `model(…, labels=…)` return the mean loss in nats alone; without labels nothing changes.
+
+    `num_items_in_batch` divides the sum, or the number of labels that count. `label_smoothing` is the share of the
+    target's probability that is spread over the vocabulary, in training. `everywhere` computes all logits, as
+    transformers does: the same loss in several times the memory.
+    """
+    whole_forward = model.forward
+
+    @functools.wraps(whole_forward)  # Trainer reads the signature
+    def forward(self, *args, labels=None, num_items_in_batch=None, **kwargs):
+        if labels is None:
+            return whole_forward(*args, **kwargs)
+        from transformers.modeling_outputs import MaskedLMOutput
+
+        kwargs["return_dict"] = True
+        hidden = self.base_model(*args, **kwargs).last_hidden_state
+        if not everywhere:
+            hidden, labels = _at_labels(hidden, labels)
+        if num_items_in_batch is None:
+            num_items_in_batch = (labels != IGNORED_LABEL).sum()
+        total = torch.nn.functional.cross_entropy(
+            self.cls(hidden).flatten(0, -2).float(),
+            labels.flatten(),
+            ignore_index=IGNORED_LABEL,
+            reduction="sum",
+            label_smoothing=label_smoothing if self.training else 0.0,
+        )
+        divisor = torch.as_tensor(num_items_in_batch, device=total.device).clamp(min=1)  # short blocks may have none
+        return MaskedLMOutput(loss=total / divisor, logits=None)
+
+    model.forward = MethodType(forward, model)
+
+
+@torch.compiler.disable  # how many there are differs from batch to batch
+def _at_labels(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states (labels, width) and labels (labels,) of the positions that have one."""
+    chosen = labels != IGNORED_LABEL
+    return hidden[chosen], labels[chosen]

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -179,7 +179,7 @@ def write_whole(file: Path, text: str) -> None:
 
 
 @contextmanager
-def new_folder(folder: Path, key: str = "output_dir") -> Iterator[Path]:
+def new_folder(folder: Path, key: str = "output_dir") -> Generator[Path]:
     """Make a folder that appears whole or not at all: yield a hidden one beside it, which is renamed at the end.
 
     After a failure nothing is left.
@@ -233,7 +233,7 @@ def use_all_cores() -> None:
 
 
 @contextmanager
-def progress_bar(description: str, *units: str) -> Iterator[Callable[..., None]]:
+def progress_bar(description: str, *units: str) -> Generator[Callable[..., None]]:
     """Show the progress of long work: a bar with counts, rate and time left on a terminal, one last line in a log.
 
     Yields `update(done, total, **counts)`: `done` of `total` (None when unknown) drives the bar, `counts` adds to the

@@ -71,13 +71,14 @@ def main() -> None:
         blocks = BlockDataset(shards, data.sequence_length, **order)
 
     trainer_class = MaskedLMTrainer if is_masked else CausalLMTrainer
+    scoring = {} if is_masked else {"eos_token_id": tokenizer.eos_token_id, "context_length": data.sequence_length}
     refuse_impossible(training, engine.requested().name)
     trainer_class.prepare(model, data, training)
     runtime.announce(describe(model))
     run_data = causal.run_data(blocks, held_out, data, training)
     answer = partial(trainer_class.answer, tokenizer=tokenizer, sampling=sampling, seed=training.seed)
     run.train(
-        partial(trainer_class, model=model, eos_token_id=tokenizer.eos_token_id, context_length=data.sequence_length),
+        partial(trainer_class, model=model, **scoring),
         run_data,
         configuration,
         tokenizer_fingerprint=encoder.fingerprint,

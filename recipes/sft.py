@@ -13,7 +13,7 @@ the training did. Before the first step one row is shown in colour.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from jpllm import runtime
 from jpllm.config.parse import parse
@@ -105,7 +105,8 @@ def conversations(data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast) 
     else:
         held_out, rows = held_out_and_rest(rows, min(data.held_out_rows, len(rows) // 10))
     runtime.announce("\n".join(lines))
-    runtime.announce(preview(rows[0], tokenizer.decode))
+    # annotated as if the ids of one text could give several
+    runtime.announce(preview(rows[0], lambda ids: cast("str", tokenizer.decode([*ids]))))
     return rows, held_out
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from jpllm import xla
 from jpllm.models.presets import ModelConfig
 from jpllm.runtime import InputError, device
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _DROPOUTS = {  # keys in the configurations of architectures, and of their kin
@@ -21,6 +22,19 @@ _DROPOUTS = {  # keys in the configurations of architectures, and of their kin
 }
 _OWN_NAMES = {"gpt2": {"intermediate_size": "n_inner", "hidden_act": "activation_function"}}
 TRAINED_LENGTH_KEY = "trained_sequence_length"
+
+
+class Vocabulary(Protocol):
+    """What the configuration of a model needs of a tokenizer."""
+
+    def __len__(self) -> int: ...
+    def get_vocab(self) -> dict[str, int]: ...
+    @property
+    def bos_token_id(self) -> int | None: ...
+    @property
+    def eos_token_id(self) -> int | None: ...
+    @property
+    def pad_token_id(self) -> int | None: ...
 
 
 def build_from_scratch(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
@@ -41,7 +55,7 @@ def build_from_scratch(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, 
     return model
 
 
-def transformers_config(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+def transformers_config(config: ModelConfig, tokenizer: Vocabulary) -> PretrainedConfig:
     """The transformers configuration: sizes from the preset, vocabulary and special ids from the tokenizer."""
     num_ids = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)  # ids may have gaps
     vocab_size = config.vocab_size or num_ids
@@ -111,9 +125,10 @@ def _load(
             config.update(dict.fromkeys(probabilities, dropout))
         if model_class is None and any("ForMaskedLM" in name for name in config.architectures or ()):
             raise InputError(f"{name_or_path}: a masked language model, which cannot predict the next token")
-        model, info = (model_class or AutoModelForCausalLM).from_pretrained(
+        loaded: Any = (model_class or AutoModelForCausalLM).from_pretrained(  # annotated as the model alone
             name_or_path, config=config, dtype=torch.float32, output_loading_info=True
         )
+        model, info = loaded
     except InputError:
         raise
     except (OSError, ValueError, SafetensorError) as error:
@@ -167,12 +182,17 @@ def load_to_continue(
 def describe(model: PreTrainedModel) -> str:
     """Architecture, sizes and the true parameter count in one line."""
     config = model.config
-    embedding = model.get_input_embeddings().weight.numel()
+    embedding = input_embedding(model).weight.numel()
     return (
         f"{config.model_type}: {model.num_parameters():,} parameters ({embedding:,} in the input embedding), "
         f"vocabulary {config.vocab_size:,}, {config.num_hidden_layers} layers × {config.hidden_size}, "
         f"{config.num_attention_heads} heads, {config.max_position_embeddings:,} positions"
     )
+
+
+def input_embedding(model: PreTrainedModel) -> torch.nn.Embedding:
+    """Return the table of token embeddings; transformers calls it any module."""
+    return cast("torch.nn.Embedding", model.get_input_embeddings())
 
 
 def context_length(model: PreTrainedModel) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from jpllm.models.build import load_trained
 from jpllm.runtime import InputError
@@ -72,7 +72,9 @@ def load_any_kind(name_or_path: str | Path) -> PreTrainedModel:
         InputError: see `build_classifier`.
     """
     classifier = build_classifier(name_or_path, None, seed=0)
-    return classifier.base_model if sees_ahead(classifier) else load_trained(name_or_path)
+    if sees_ahead(classifier):
+        return cast("PreTrainedModel", classifier.base_model)  # transformers calls it any module
+    return load_trained(name_or_path)
 
 
 def sees_ahead(model: PreTrainedModel) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
 
 @contextmanager
-def evaluating(model: torch.nn.Module, autocast: AbstractContextManager | None = None) -> Iterator[None]:
+def evaluating(model: torch.nn.Module, autocast: AbstractContextManager | None = None) -> Generator[None]:
     """No dropout and no gradients; afterwards the model is in the mode that it was in."""
     was_training = model.training
     model.eval()

@@ -35,7 +35,11 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float, dropout: float, se
 
     targets, are_transposed = _targets(model)
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, fan_in_fan_out=are_transposed
+        r=rank,
+        lora_alpha=alpha,  # ty: ignore[invalid-argument-type]  # peft divides it by the rank, and takes fractions too
+        lora_dropout=dropout,
+        target_modules=targets,
+        fan_in_fan_out=are_transposed,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

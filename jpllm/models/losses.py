@@ -22,7 +22,7 @@ from jpllm.models.evaluating import evaluating
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
-    from transformers import BertForMaskedLM, PreTrainedModel
+    from transformers import PreTrainedModel
 
 IGNORED_LABEL = -100
 # Logits of one chunk: 8 MiB of float32 stay in a CPU's cache, 128 MiB keep a GPU busy.
@@ -156,11 +156,11 @@ def _sum_and_gradients(hidden, weight, targets, product_dtype, smoothing: float,
         if hidden.device.type == "xla" or not counts.all():  # XLA would have to stop and tell
             probabilities.mul_(counts)
         logits_gradient = probabilities.to(product_dtype)
-        if for_hidden:
+        if hidden_gradient is not None:
             hidden_gradient[start : start + rows] = logits_gradient @ product_weight
-        if for_weight and product_dtype == weight.dtype:
+        if weight_gradient is not None and product_dtype == weight.dtype:
             weight_gradient.addmm_(logits_gradient.t(), piece)
-        elif for_weight:
+        elif weight_gradient is not None:
             weight_gradient += logits_gradient.t() @ piece
     return loss, hidden_gradient, weight_gradient
 
@@ -180,8 +180,10 @@ def _refuse_other_losses(model: PreTrainedModel, chunked_forward) -> None:
 IGNORED_LABEL = -100
 
 
-def use_masked_loss(model: BertForMaskedLM, label_smoothing: float = 0.0, everywhere: bool = False) -> None:
-    """Make `model(…, labels=…)` return the mean loss in nats alone; without labels nothing changes.
+def use_masked_loss(model: PreTrainedModel, label_smoothing: float = 0.0, everywhere: bool = False) -> None:
+    """Make `model(…, labels=…)` of a BertForMaskedLM return the mean loss in nats alone.
+
+    Without labels nothing changes.
 
     `num_items_in_batch` divides the sum, or the number of labels that count. `label_smoothing` is the share of the
     target's probability that is spread over the vocabulary, in training. `everywhere` computes all logits, as

@@ -6,6 +6,7 @@ import typing
 from collections.abc import Sequence
 from typing import Literal
 
+from jpllm.models.build import input_embedding
 from jpllm.runtime import InputError
 
 if typing.TYPE_CHECKING:
@@ -36,7 +37,7 @@ def grow_embeddings(
     """
     import torch
 
-    num_rows = model.get_input_embeddings().weight.shape[0]
+    num_rows = input_embedding(model).weight.shape[0]
     if num_rows < first_new_id:
         raise InputError(
             f"the model has {num_rows:,} embedding rows, the tokenizer {first_new_id:,} ids: "
@@ -64,16 +65,16 @@ def add_pad_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
 
     It is the mean of all rows, so the model will hardly ever write it.
     """
-    num_rows = model.get_input_embeddings().weight.shape[0]
+    num_rows = input_embedding(model).weight.shape[0]
     first_new_id = tokenizer.pad_token_id
     grow_embeddings(model, [range(min(num_rows, first_new_id))], first_new_id=first_new_id)
     model.config.pad_token_id = tokenizer.pad_token_id
 
 
-def _weights(model: PreTrainedModel) -> list[torch.nn.Parameter]:
+def _weights(model: PreTrainedModel) -> list[torch.Tensor]:
     """Input embedding, and output embedding and bias where the model has its own."""
     output = model.get_output_embeddings()
-    found = [model.get_input_embeddings().weight]
+    found = [input_embedding(model).weight]
     if output is not None and output.weight is not found[0]:
         found.append(output.weight)
     if output is not None and output.bias is not None:

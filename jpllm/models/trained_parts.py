@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from jpllm.models.lora import add_lora
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def meta_model(
 
 
 @contextmanager
-def _whole_models() -> Iterator[None]:
+def _whole_models() -> Generator[None]:
     """Models are made by this process alone, also where ZeRO-3 trains: transformers would have all of them share it."""
     from transformers.integrations import deepspeed
 
@@ -70,7 +71,7 @@ def _whole_models() -> Iterator[None]:
         deepspeed._hf_deepspeed_config_weak_ref = asked
 
 
-def model_class(is_masked: bool, trained_parts: TrainedParts) -> type:
+def model_class(is_masked: bool, trained_parts: TrainedParts) -> type[_BaseAutoModelClass]:
     """The class of transformers that makes the model of a configuration."""
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 

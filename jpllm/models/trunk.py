@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import MethodType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,8 +31,10 @@ class Trunk:
     """
 
     def __init__(self, model: PreTrainedModel, layers: Sequence[torch.nn.Module]) -> None:
-        self._model, self._given = model, None
-        self._is_watched, self._seen = False, None
+        self._model = model
+        self._given: torch.Tensor | None = None
+        self._is_watched = False
+        self._seen: Any = None  # what the last layer returned, of which not every architecture makes a tensor alone
         for layer in layers:
             layer.forward = self._passed_over(layer.forward, is_last=layer is layers[-1])
         whole_forward = model.forward

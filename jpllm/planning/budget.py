@@ -71,18 +71,19 @@ def text_budget(
 ) -> Budget:
     """Return how many tokens a run on texts takes, and from where; without weights sources share by size."""
     sizes = [source.num_tokens for source in available]
-    per_epoch = None if None in sizes else sum(sizes)
-    wanted = weights or (sizes if per_epoch else None)
-    shares = [weight / sum(wanted) for weight in wanted] if wanted else [None] * len(sizes)
+    known = [size for size in sizes if size is not None]
+    per_epoch = sum(known) if len(known) == len(sizes) else None
+    wanted = weights or (known if per_epoch else None)
+    shares = [weight / sum(wanted) for weight in wanted] if wanted else []
     num_tokens = num_run_steps = None
     if training.tokens or per_epoch:
         num_run_steps = num_steps(training, setup.tokens_per_step, per_epoch or 0)
         if stops_when_exhausted and per_epoch:
-            limit = min(size / share for size, share in zip(sizes, shares, strict=True))
+            limit = min(size / share for size, share in zip(known, shares, strict=True))
             num_run_steps = min(num_run_steps, int(limit // setup.tokens_per_step))
         num_tokens = num_run_steps * setup.tokens_per_step
     parts = []
-    for source, share in zip(available, shares, strict=True):
+    for source, share in zip(available, shares or [None] * len(sizes), strict=True):
         used = None if num_tokens is None or share is None else round(num_tokens * share)
         epochs = used / source.num_tokens if used is not None and source.num_tokens else None
         parts.append(SourceShare(source, share, used, epochs))
@@ -173,7 +174,8 @@ def disk_needs(
     """
     missing = [part.source.num_tokens for part in spends.sources if not part.source.is_exact]
     token_bytes = token_dtype(size.vocab_size).itemsize
-    shards = None if None in missing else sum(missing) * token_bytes
+    known = [num_tokens for num_tokens in missing if num_tokens is not None]
+    shards = sum(known) * token_bytes if len(known) == len(missing) else None
     num_checkpoints = 0
     if training.save_steps:
         most = training.save_total_limit + 1

@@ -69,9 +69,8 @@ def _measure_here(config: PretrainedConfig, training: TrainingConfig, setup: Tra
 
     runtime.use_all_cores()
     on_gpu = runtime.device().type == "cuda"
-    tiny = GPT2Config(
-        vocab_size=64, n_embd=32, n_layer=2, n_head=1, bos_token_id=0, eos_token_id=0, pad_token_id=0, num_labels=2
-    )
+    tiny = GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=1, bos_token_id=0, eos_token_id=0, pad_token_id=0)
+    tiny.num_labels = 2
     small = replace(setup, sequence_length=8, isolates=False, masked_share=0.0)
     _train(tiny, training, small, lambda: None)  # loads what is loaded at first use
     meta_model(config, is_masked=setup.masked_share > 0, trained_parts=setup.trained_parts)
@@ -200,7 +199,7 @@ def _rows(config: PretrainedConfig, setup: TrainingSetup) -> list[AnyRow]:
     ]
     each = setup.sequences_per_row
     if each == 1:
-        return sequences
+        return [*sequences]
     return [EncodedChoices(row, sequences[at : at + each], 0) for at in range(0, len(sequences), each)]
 
 

@@ -222,9 +222,10 @@ def deepspeed() -> Finding:
 def _pci_ids(folder: Path) -> tuple[str, str]:
     """Vendor and device of a PCI device."""
     try:
-        return tuple((folder / name).read_text(encoding="ascii").strip() for name in ("vendor", "device"))
+        vendor, device = ((folder / name).read_text(encoding="ascii").strip() for name in ("vendor", "device"))
     except OSError:
         return "", ""
+    return vendor, device
 
 
 def extension_folders() -> list[Path]:

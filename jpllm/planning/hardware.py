@@ -144,18 +144,19 @@ def resolve(config: HardwareConfig) -> Hardware:
     on_gpu = bool(local or config.gpu_memory_gib or config.gpu in GPUS)
     is_here = not on_gpu or bool(local and config.gpu in (None, local_name))
     host = int(config.host_memory_gib * GIB) if config.host_memory_gib else None
-    if host is None and is_here:
-        host = machine.host_memory_bytes()
     if not on_gpu:
         if config.engine not in (None, "single") or config.num_gpus > 1:
             raise InputError("engine and num_gpus are for GPUs, and there is none here; name one with gpu")
+        host = machine.host_memory_bytes() if host is None else host
         return Hardware("CPU", False, host, None, False, 1, host, True)
+    if host is None and is_here:
+        host = machine.host_memory_bytes()
     known = GPUS.get(config.gpu or local_name)
     num_tpu_cores = known.num_tpu_cores if known else 0
     if config.gpu_memory_gib:
         memory = int(config.gpu_memory_gib * GIB)
-    else:
-        memory = local[0].total_bytes if is_here else int(known.memory_gib * GIB)
+    else:  # without gpu_memory_gib only a GPU of the table can be planned for elsewhere
+        memory = local[0].total_bytes if is_here or known is None else int(known.memory_gib * GIB)
     return Hardware(
         name=config.gpu or (local[0].name if local else "a GPU"),
         on_gpu=True,

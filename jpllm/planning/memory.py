@@ -206,7 +206,7 @@ def rehearsal_of(setup: TrainingSetup) -> Rehearsal:
     """The forward and backward pass of the setup."""
     # Trainer reads the batches of an optimizer step ahead; accelerate reads one more, which is no GPU's yet.
     batches_ahead = setup.accumulation + (0 if setup.on_gpu else 1)
-    products = setup.arithmetic.removeprefix("pure_")
+    products = "bf16" if setup.arithmetic == "pure_bf16" else setup.arithmetic
     return Rehearsal(
         on_gpu=setup.on_gpu,
         weights="fp32" if setup.weight_bytes == 4 else products,

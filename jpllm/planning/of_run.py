@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from jpllm.planning import budget, hardware
 from jpllm.planning.hardware import DEFAULT_MFU, Hardware, HardwareConfig
 from jpllm.planning.report import Report, accelerate_config, changed_keys, memory_size
 from jpllm.planning.search import Search
-from jpllm.planning.setup import TrainingSetup, setup_of
+from jpllm.planning.setup import SetupDetails, TrainingSetup, setup_of
 from jpllm.runtime import InputError
 from jpllm.tracking.runs import PLAN_NAME
 
@@ -59,7 +59,14 @@ class PlannedRun:
     training: TrainingConfig
     sequence_length: int
     engine: Engine | None = None
-    details: Mapping[str, object] = field(default_factory=dict)
+    details: SetupDetails = field(default_factory=SetupDetails)
+
+    @property
+    def launched(self) -> Engine:
+        """The engine of a run that was launched. Raises ValueError where it is still to be chosen."""
+        if self.engine is None:
+            raise ValueError("the engine of this run is still to be chosen")
+        return self.engine
 
     def size(self) -> ModelSize:
         """Return the counts of the model as it is trained."""
@@ -73,9 +80,15 @@ class PlannedRun:
         return setup_of(self.training, self.sequence_length, where, engine, **self.details)
 
     def search(self) -> tuple[Search, TrainingSetup]:
-        """Return a search for setups that fit this machine, and the setup of the run; its engine has to be known."""
-        where = replace(hardware.resolve(HardwareConfig()), num_gpus=self.engine.num_processes)
-        return Search(self.model, self.size(), where), self.setup(where, self.engine.planned_as)
+        """Return a search for setups that fit this machine, and the setup of the run.
+
+        Raises ValueError where its engine is still to be chosen, or one whose memory is not estimated.
+        """
+        engine = self.launched.planned_as
+        if engine is None:
+            raise ValueError(f"the memory that {self.launched.name} takes is not estimated")
+        where = replace(hardware.resolve(HardwareConfig()), num_gpus=self.launched.num_processes)
+        return Search(self.model, self.size(), where), self.setup(where, engine)
 
     def write(
         self,
@@ -93,8 +106,8 @@ class PlannedRun:
         files = [output_dir / name for name in (PLAN_NAME, TEXT_NAME)]
         for file in files:  # of an earlier start
             file.unlink(missing_ok=True)
-        if self.engine.planned_as is None:
-            logger.info("no plan of this run: the memory that %s takes is not estimated", self.engine.name)
+        if self.launched.planned_as is None:
+            logger.info("no plan of this run: the memory that %s takes is not estimated", self.launched.name)
             return
         try:
             report = self._report(mixture, num_tokens, num_steps, shards_dir)
@@ -107,7 +120,7 @@ class PlannedRun:
             runtime.write_whole(file, content)
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def explained(self) -> Generator[None]:
         """Make an error of memory that runs out in the body one that says which keys need less, and how much.
 
         Raises:
@@ -123,7 +136,7 @@ class PlannedRun:
                 raise
             reason = str(error).splitlines()[0]
             advice = _USUAL
-            if self.engine.planned_as is not None:
+            if self.launched.planned_as is not None:
                 with suppress(Exception):  # a prediction that fails is not what ended the run
                     advice = self._advice()
             raise InputError(f"out of memory: {reason}\n{advice}") from error
@@ -177,7 +190,7 @@ def of_texts(
     engine: Engine | None = None,
 ) -> PlannedRun:
     """Plan to learn from blocks of text; `masked_share` of each block is filled in, 0 where the next token is."""
-    details = {"isolates": data.isolate_documents, "masked_share": masked_share}
+    details: SetupDetails = {"isolates": data.isolate_documents, "masked_share": masked_share}
     return PlannedRun(model, training, data.sequence_length, engine, details)
 
 
@@ -197,7 +210,8 @@ def of_conversations(
     if items is not None and not is_packed:
         longest = max(map(items.num_tokens, range(items.num_items)))
     rank, dropout = lora
-    details = {"isolates": is_packed, "trained_parts": TrainedParts(lora_rank=rank, lora_dropout=dropout)}
+    parts = TrainedParts(lora_rank=rank, lora_dropout=dropout)
+    details: SetupDetails = {"isolates": is_packed, "trained_parts": parts}
     return PlannedRun(model, training, longest, engine, details)
 
 
@@ -221,7 +235,7 @@ def of_labelled_rows(
     if splits is not None:
         longest = max(map(len, sequences_of([*splits.train, *splits.validation, *splits.test])))
         num_kept_tokens = sum(map(len, sequences_of([*splits.train, *splits.validation])))
-    details = {
+    details: SetupDetails = {
         "trained_parts": TrainedParts(classifier=trainable),
         "sequences_per_row": len(data.choice_columns) if data.choice_columns else 1,
         "keeps_trunk": keeps_trunk,
@@ -234,7 +248,8 @@ def of_labelled_rows(
 def _text(report: Report) -> str:
     from rich.console import Console
 
-    console = Console(file=io.StringIO(), width=_TEXT_WIDTH)
+    written = io.StringIO()
+    console = Console(file=written, width=_TEXT_WIDTH)
     for part in report.parts():
         console.print(part, highlight=False, soft_wrap=isinstance(part, str))
-    return "\n".join(line.rstrip() for line in console.file.getvalue().strip().splitlines())
+    return "\n".join(line.rstrip() for line in written.getvalue().strip().splitlines())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jpllm.config.types import suggest
 from jpllm.models.presets import PRESETS, ModelConfig
@@ -53,7 +53,7 @@ class RecipeRun:
     shards_dir: Path | None = None
 
 
-def run_of(recipe: str, configuration: Sequence[object], shape: ModelConfig) -> RecipeRun:
+def run_of(recipe: str, configuration: Sequence[Any], shape: ModelConfig) -> RecipeRun:
     """Return the run of a recipe with these instances of its classes (`jpllm.training.recipe_configs.RECIPES`).
 
     `shape` is that of a new model, or of one that stands in for the trained model; of a trained model it holds the
@@ -93,8 +93,9 @@ def _texts(
     sizes, num_new, weights = [source.num_tokens for source in available], len(data.sources), data.weights
     if replay:  # sources share by size where that of one is not known
         weights = None
-        if None not in sizes:
-            weights = weights_with_replay(sizes[:num_new], data.weights, sizes[num_new:], replay)
+        known = [size for size in sizes if size is not None]
+        if len(known) == len(sizes):
+            weights = weights_with_replay(known[:num_new], data.weights, known[num_new:], replay)
 
     def spends(setup: TrainingSetup) -> Budget:
         return text_budget(training, available, weights, setup, data.when_exhausted == "stop")
@@ -141,7 +142,7 @@ def _labelled_rows(
     splits = _encoded_splits(data, tokenizer, sees_ahead, longest)
     model.num_labels = 1
     if data.task == "classification":
-        model.num_labels = len(splits.class_names) if splits else _UNKNOWN_CLASSES
+        model.num_labels = len(splits.class_names) if splits and splits.class_names else _UNKNOWN_CLASSES
     trainable = recipe.trainable or ("all" if sees_ahead else "last_block")
     keeps_trunk = trainable != "all" and recipe.keep_trunk_output is not False
     planned = of_run.of_labelled_rows(model, data, training, splits, longest, trainable, keeps_trunk)
@@ -178,7 +179,7 @@ def transformers_config(
     from jpllm.planning.size import VocabularyOnly
 
     if shape.model in PRESETS:
-        found = build.transformers_config(shape, tokenizer or VocabularyOnly(shape.vocab_size))
+        found = build.transformers_config(shape, tokenizer or VocabularyOnly(shape.vocab_size or 0))
     else:
         try:
             found = AutoConfig.from_pretrained(shape.model)
@@ -216,9 +217,11 @@ def _encoded_conversations(
     from jpllm.data.read.sources import find_files
     from jpllm.tokenizer.chat_template import encode_conversation, set_template, special_token_in
 
+    if tokenizer is None:
+        return None
     try:
         for source in data.sources:
-            if tokenizer is None or source.is_hub:
+            if source.is_hub:
                 return None
             find_files(source.path)
     except InputError:

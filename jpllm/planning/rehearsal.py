@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -187,11 +187,11 @@ class MemoryTracker(TorchDispatchMode):
             weight.register_post_accumulate_grad_hook(self._note_lower_half)
         model.base_model.register_forward_hook(self._note_kept)
 
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        if operator is torch.ops.aten._local_scalar_dense.default:
+    def __torch_dispatch__(self, func, types, args: tuple = (), kwargs=None):
+        if func is torch.ops.aten._local_scalar_dense.default:
             return True
-        result = operator(*args, **(kwargs or {}))
-        is_cast = operator is torch.ops.aten._to_copy.default and id(args[0]) in self._weights
+        result = func(*args, **(kwargs or {}))
+        is_cast = func is torch.ops.aten._to_copy.default and id(args[0]) in self._weights
         for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, torch.Tensor):
                 self._add(tensor.untyped_storage(), "autocast" if is_cast else "other")
@@ -215,6 +215,8 @@ class MemoryTracker(TorchDispatchMode):
         self._alive[holder[0]] -= num_bytes
 
     def _claim_gradient(self, weight: torch.Tensor) -> None:
+        if weight.grad is None:  # it is called when the gradient is there
+            return
         storage = weight.grad.untyped_storage()
         holder, num_bytes = self._kind_of[storage], storage.nbytes()
         self._alive[holder[0]] -= num_bytes
@@ -262,7 +264,7 @@ def _learns(module: torch.nn.Module) -> bool:
 
 
 @contextmanager
-def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
+def _replaced(owner: object, name: str, value: object) -> Generator[None]:
     """Give an attribute of a module another value for the time of the body."""
     original = getattr(owner, name)
     setattr(owner, name, value)
@@ -273,7 +275,7 @@ def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
 
 
 @contextmanager
-def _loss_of(model: PreTrainedModel, step: Rehearsal) -> Iterator[None]:
+def _loss_of(model: PreTrainedModel, step: Rehearsal) -> Generator[None]:
     """Give the model the loss that it is trained with; what depends on data is replaced."""
     from jpllm.models import losses
 
@@ -299,7 +301,8 @@ def _fill_with_fakes(model: PreTrainedModel) -> None:
     """Put fake tensors in the place of a meta model's parameters and buffers; shared ones stay shared."""
     moved: dict[int, torch.Tensor] = {}
     for module in model.modules():
-        for tensors in (module._parameters, module._buffers):
+        stores: Any = (module._parameters, module._buffers)  # parameters stay parameters
+        for tensors in stores:
             for name, tensor in tensors.items():
                 if tensor is None:
                     continue
@@ -311,7 +314,7 @@ def _fill_with_fakes(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def _gpu_arithmetic() -> Iterator[None]:
+def _gpu_arithmetic() -> Generator[None]:
     """Compute, on the CPU's fake tensors, what a GPU would: PyTorch may be built without CUDA.
 
     Attention is fused, the pieces of the loss are a GPU's, and autocast computes powers in float32 (in GPT-2's GELU).

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import log2
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jpllm.planning.hardware import FP32_SLOWDOWN, FP32_SLOWDOWN_WITH_TF32, Hardware
 from jpllm.planning.memory import (
@@ -101,8 +101,7 @@ class Search:
 
     def candidate(self, setup: TrainingSetup, asked: TrainingSetup) -> Candidate:
         """The setup with its memory and what it changes of `asked`."""
-        forward, evaluation = (self._bytes_of(step) for step in (rehearsal_of(setup), evaluation_of(setup)))
-        memory = estimate(self.size, setup, forward, evaluation)
+        memory = estimate(self.size, setup, self._bytes_of(rehearsal_of(setup)), self._bytes_of_evaluation(setup))
         return Candidate(setup, memory, changes(asked, setup), time_factor(setup, asked.micro_batch))
 
     def best(self, asked: TrainingSetup) -> Candidate:
@@ -151,7 +150,12 @@ class Search:
         half = {"micro_batch": asked.micro_batch // 2, "accumulation": asked.accumulation * 2}
         if asked.micro_batch % 2:
             half = {"micro_batch": 1, "accumulation": asked.accumulation * asked.micro_batch}
-        ways = [half, {"activation_checkpointing": True}, {"chunked_loss": True}, {"eval_batch": 1}]
+        ways: list[dict[str, Any]] = [
+            half,
+            {"activation_checkpointing": True},
+            {"chunked_loss": True},
+            {"eval_batch": 1},
+        ]
         if self.hardware.on_gpu:
             ways += [
                 *({"optimizer": name} for name in ADAMW_OPTIMIZERS if name != "adamw"),
@@ -187,17 +191,22 @@ class Search:
             if setup != asked and is_possible(setup):
                 yield setup
 
-    def _bytes_of(self, step: Rehearsal | None) -> StepBytes | None:
+    def _bytes_of(self, step: Rehearsal) -> StepBytes:
         """What a rehearsal counts; each is made once."""
         from jpllm.planning.rehearsal import rehearse
 
-        if step is not None and step not in self._rehearsed:
+        if step not in self._rehearsed:
             self._rehearsed[step] = rehearse(self.config, step)
-        return self._rehearsed.get(step)
+        return self._rehearsed[step]
+
+    def _bytes_of_evaluation(self, setup: TrainingSetup) -> StepBytes | None:
+        """What a rehearsal of the setup's evaluation counts; None where its logits say all."""
+        step = evaluation_of(setup)
+        return None if step is None else self._bytes_of(step)
 
     def _evaluation_fits(self, setup: TrainingSetup) -> bool:
         lasting = states(self.size, setup).lasting
-        evaluation = evaluation_bytes(self.size, setup, self._bytes_of(evaluation_of(setup)))
+        evaluation = evaluation_bytes(self.size, setup, self._bytes_of_evaluation(setup))
         needed = lasting + evaluation + GPU_OVERHEAD_BYTES
         return needed <= COMFORTABLE * self.hardware.memory
 

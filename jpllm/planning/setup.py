@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from jpllm.models.trained_parts import ALL_PARTS, TrainedParts
 from jpllm.planning.hardware import Hardware
@@ -13,9 +13,23 @@ from jpllm.training.config import TrainingConfig
 from jpllm.training.engine import PlannedEngine
 from jpllm.training.optimizer import OPTIMIZERS, Conditions
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 WHOLE_MODEL: tuple[PlannedEngine, ...] = ("single", "ddp", "xla")  # each process has all of it, with float32 weights
 Arithmetic = Literal["fp32", "fp16", "bf16", "pure_bf16"]
 _ENGINE_NAMES = {"single": "", "ddp": "DDP", "fsdp2": "FSDP2", "xla": "XLA"}  # see jpllm.training.engine.Engine
+
+
+class SetupDetails(TypedDict, total=False):
+    """The attributes of a `TrainingSetup` that the training configuration does not decide."""
+
+    isolates: bool
+    masked_share: float
+    trained_parts: TrainedParts
+    sequences_per_row: int
+    keeps_trunk: bool
+    kept_bytes: int
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,7 @@ class TrainingSetup:
     @property
     def zero_stage(self) -> int:
         """0 without DeepSpeed."""
-        return int(self.engine[4]) if self.engine.startswith("zero") else 0
+        return int(self.engine[4:5]) if self.engine.startswith("zero") else 0
 
     @property
     def offloads(self) -> bool:
@@ -106,7 +120,11 @@ def arithmetic(training: TrainingConfig, where: Hardware, engine: PlannedEngine 
 
 
 def setup_of(
-    training: TrainingConfig, sequence_length: int, where: Hardware, engine: PlannedEngine, **details: object
+    training: TrainingConfig,
+    sequence_length: int,
+    where: Hardware,
+    engine: PlannedEngine,
+    **details: Unpack[SetupDetails],
 ) -> TrainingSetup:
     """Return the setup of a configuration, changing nothing; `details` are the attributes that it does not decide."""
     return TrainingSetup(

@@ -78,6 +78,7 @@ def model_size(config: PretrainedConfig, is_masked: bool = False, trained_parts:
     """Exact counts, of the model built without memory; `is_masked` for one that fills in gaps."""
     import torch
 
+    from jpllm.models.build import input_embedding
     from jpllm.models.trained_parts import meta_model
     from jpllm.planning.rehearsal import layers_of
 
@@ -105,7 +106,7 @@ def model_size(config: PretrainedConfig, is_masked: bool = False, trained_parts:
         num_frozen_products=_of(p for p in products if id(p) in in_frozen),
         num_layers=text_config.num_hidden_layers,
         attention_width=heads * (getattr(text_config, "head_dim", None) or text_config.hidden_size // heads),
-        vocab_size=(output or model.get_input_embeddings()).weight.shape[0],
+        vocab_size=(output or input_embedding(model)).weight.shape[0],
     )
 
 

@@ -71,7 +71,7 @@ def num_steps(config: TrainingConfig, tokens_per_step: float, tokens_per_epoch: 
 
     Tokens may be means, so that whole epochs in whole steps are a little more or less than a whole number of them.
     """
-    budget_tokens = config.tokens or config.epochs * tokens_per_epoch
+    budget_tokens = config.tokens or (config.epochs or 0.0) * tokens_per_epoch
     return max(1, math.ceil(budget_tokens / tokens_per_step - _ROUNDING_STEPS))
 
 

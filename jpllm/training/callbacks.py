@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
@@ -152,7 +152,7 @@ class SampleWriter(TrainerCallback):
         """`answer`: (model, prompts) → one continuation per prompt."""
         self._file, self._clock, self._prompts, self._answer = output_dir / SAMPLES_NAME, clock, prompts, answer
 
-    def on_evaluate(self, args, state, control, model=None, **kwargs) -> None:
+    def on_evaluate(self, args, state, control, model: Any = None, **kwargs) -> None:
         if not self._prompts:
             return
         if xla.is_launched():  # each token would be a graph of its own there, to be compiled
@@ -180,7 +180,7 @@ class StopInTime(TrainerCallback):
     def __init__(self, max_hours: float | None) -> None:
         self.reason: str | None = None
         self._max_hours, self._found = max_hours, None
-        self._handlers: dict[int, object] = {}
+        self._handlers: dict[int, Any] = {}
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -236,7 +236,7 @@ class LossScaleGuard(TrainerCallback):
                 "has diverged; lower learning_rate, lengthen warmup_steps, or use precision: bf16 where the GPU has it"
             )
 
-    def on_train_end(self, args, state, control, lr_scheduler=None, **kwargs) -> None:
+    def on_train_end(self, args, state, control, lr_scheduler: Any = None, **kwargs) -> None:
         num_skipped = state.global_step - lr_scheduler.state_dict()["last_epoch"] if args.fp16 else 0
         if num_skipped:
             logger.info(
@@ -281,7 +281,7 @@ class EarlyStopping(TrainerCallback):
             if self._key in row:
                 self._note(row["step"], row[self._key])
 
-    def on_evaluate(self, args, state, control, metrics=None, **kwargs) -> None:
+    def on_evaluate(self, args, state, control, metrics: Any = None, **kwargs) -> None:
         earlier = self.best_step
         if self._note(state.global_step, metrics[self._key]):
             unfinished = self._output_dir / "best.unfinished"

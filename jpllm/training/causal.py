@@ -7,7 +7,6 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from jpllm import runtime
@@ -17,6 +16,7 @@ from jpllm.data.blocks.dataset import BlockDataset
 from jpllm.data.corpus import DataConfig, EncodedText, write_documents
 from jpllm.evaluation import perplexity
 from jpllm.evaluation.generate import SamplingConfig, generate
+from jpllm.evaluation.perplexity import TextScore
 from jpllm.models.isolation import isolate_documents
 from jpllm.models.losses import use_chunked_loss
 from jpllm.runtime import InputError
@@ -86,14 +86,15 @@ def _summary(
     return line if len(mixture) == 1 else f"{line}\n{mix.table(mixture)}"
 
 
-class CausalLMTrainer(BaseTrainer):
+class CausalLMTrainer(BaseTrainer[list[TextScore]]):
     """Trainer that evaluates bits per byte, each token of each held-out text exactly once."""
 
+    eval_dataset: Sequence[EncodedText]
     best_figure = "bits_per_byte"
 
     def __init__(self, *, eos_token_id: int, context_length: int, **kwargs) -> None:
         super().__init__(**kwargs)
-        self._score_arguments = {"eos_token_id": eos_token_id, "context_length": context_length}
+        self._eos_token_id, self._context_length = eos_token_id, context_length
 
     @staticmethod
     def prepare(model: PreTrainedModel, data: DataConfig, training: TrainingConfig) -> None:
@@ -114,19 +115,20 @@ class CausalLMTrainer(BaseTrainer):
         """Return what the model makes of the prompts, one text for each."""
         return generate(model, tokenizer, prompts, sampling, seed)
 
-    def score(self, model: torch.nn.Module) -> list[perplexity.TextScore]:
+    def score(self, model: PreTrainedModel) -> list[TextScore]:
         """Return the scores of `model` on the held-out texts, in the arithmetic that the training uses."""
         return perplexity.score(
             model,
             self.eval_dataset,
-            **self._score_arguments,
+            eos_token_id=self._eos_token_id,
+            context_length=self._context_length,
             batch_size=self.args.per_device_eval_batch_size,
             autocast=autocast(self.args),
             rank=self.args.process_index,
             num_ranks=self.args.world_size,
         )
 
-    def figures(self, scores: Sequence[perplexity.TextScore]) -> dict[str, float]:
+    def figures(self, scores: list[TextScore]) -> dict[str, float]:
         """Return loss and bits per byte over all texts; where there are several, those of each, and of each group."""
         total = perplexity.total(scores)
         figures = {"loss": total.loss, "bits_per_byte": total.bits_per_byte}

@@ -163,7 +163,7 @@ def newest_directory(checkpoints_dir: Path) -> Path | None:
 def size_bytes(checkpoints_dir: Path) -> int | None:
     """Bytes of the newest checkpoint; None where there is none."""
     directory = newest_directory(checkpoints_dir)
-    return directory and sum(file.stat().st_size for file in _files(directory).values())
+    return None if directory is None else sum(file.stat().st_size for file in _files(directory).values())
 
 
 def _directories(checkpoints_dir: Path) -> list[Path]:

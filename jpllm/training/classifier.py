@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,15 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from jpllm import runtime
-from jpllm.data.labels.encoding import AnyRow, EncodedSplits, LabelledDataset, batches_by_length, padded, sequences_of
+from jpllm.data.labels.encoding import (
+    AnyRow,
+    EncodedRow,
+    EncodedSplits,
+    LabelledDataset,
+    batches_by_length,
+    padded,
+    sequences_of,
+)
 from jpllm.data.labels.rows import LabelledRow
 from jpllm.data.read.jsonl import write_jsonl
 from jpllm.evaluation.classification import ChoiceScore, ClassScore, RegressionScore, predict, probabilities
@@ -82,7 +90,7 @@ def layers_to_keep(
 
 
 @contextmanager
-def divergence_noted(output_dir: Path) -> Iterator[None]:
+def divergence_noted(output_dir: Path) -> Generator[None]:
     """Leave a file in the run folder if the body diverges, for who trains many; remove it when the body ends well."""
     file = output_dir / DIVERGED_NAME
     try:
@@ -95,13 +103,14 @@ def divergence_noted(output_dir: Path) -> Iterator[None]:
         file.unlink(missing_ok=True)  # of an earlier try
 
 
-class ClassifierTrainer(BaseTrainer):
+class ClassifierTrainer(BaseTrainer[list[ClassScore | RegressionScore]]):
     """Trainer on labelled rows that evaluates accuracy and macro-F1, or the correlations of predicted numbers.
 
     Of a question with choices all are in the same batch; their outputs together are the row's logits.
     With `frozen_layers` their output is kept for all rows that are trained or validated on, before the first step.
     """
 
+    eval_dataset: Sequence[AnyRow]
     best_sign = 1
     loss_is_scaled_for_ga = False  # a mean over the micro-batch; all have equally many rows
 
@@ -121,7 +130,7 @@ class ClassifierTrainer(BaseTrainer):
         self._train_length = max(map(len, sequences_of(splits.train))) if pads_to_longest else None
         self._kept: KeptStates | None = None
         self._latest: list[ClassScore | RegressionScore] = []
-        self._reloaded: PreTrainedModel | None = None
+        self._reloaded: list[PreTrainedModel] = []  # the one of `load_final`, until it has seen the test rows
         self._num_trainable = num_trainable(self.model)
         if frozen_layers:
             self._keep_trunk_output(frozen_layers)
@@ -137,28 +146,28 @@ class ClassifierTrainer(BaseTrainer):
             loss = torch.nn.functional.cross_entropy(logits, targets, label_smoothing=self.config.label_smoothing)
         return (loss, outputs) if return_outputs else loss
 
-    def score(self, model: torch.nn.Module) -> list[ClassScore | RegressionScore]:
+    def score(self, model: PreTrainedModel) -> list[ClassScore | RegressionScore]:
         """Return the score of the validation rows, in the arithmetic that the training uses."""
         ranks = {"rank": self.args.process_index, "num_ranks": self.args.world_size}
         self._latest = [self._scored(model, self.eval_dataset, model is self.plain_model(), **ranks)]
         return self._latest
 
-    def figures(self, scores: Sequence[ClassScore | RegressionScore]) -> dict[str, float]:
+    def figures(self, scores: list[ClassScore | RegressionScore]) -> dict[str, float]:
         """Return loss, accuracy and (of classes) macro-F1, or loss and correlations."""
         return scores[0].figures
 
     def load_final(self, directory: Path) -> PreTrainedModel:
         """Read back the saved model, which the test rows are for."""
-        self._reloaded = super().load_final(directory)
-        return self._reloaded
+        self._reloaded = [super().load_final(directory)]
+        return self._reloaded[0]
 
     def closing_figures(self, final: dict[str, float]) -> dict:
         """Return reports on validation and test rows by the model that was read back; write predictions and a plot."""
         named = {"validation": self.splits.validation, "test": self.splits.test}
         scores = {"validation": self._latest[0]}  # of the proof, by the same model
         if self.splits.test:
-            scores["test"] = self._scored(self._reloaded, self.splits.test, False)
-        self._reloaded = None
+            scores["test"] = self._scored(self._reloaded[0], self.splits.test, False)
+        self._reloaded.clear()
         first = next(row for row in self.state.log_history if "eval_loss" in row)
         names = self.splits.class_names
         rows = (row for name in scores for row in prediction_rows(name, named[name], scores[name], names))
@@ -186,9 +195,10 @@ class ClassifierTrainer(BaseTrainer):
             autocast=autocast(self.args),
             **ranks,
         )
+        if self.splits.class_names is None:
+            return RegressionScore(outputs, [row.target for row in rows])
         kind = ChoiceScore if self.splits.has_choices else ClassScore
-        kind = RegressionScore if self.splits.class_names is None else kind
-        return kind(outputs, [row.target for row in rows])
+        return kind(outputs, [int(row.target) for row in rows])
 
     def _training_batch(self, rows: Sequence[AnyRow]) -> dict[str, torch.Tensor]:
         kind = torch.float32 if self.splits.class_names is None else torch.int64
@@ -224,7 +234,7 @@ class ClassifierTrainer(BaseTrainer):
         logger.info("kept the output of %d frozen layers, %.1f MB", len(layers), kept.num_bytes / 1e6)
         self._kept = kept
 
-    def _fill(self, kept: KeptStates, rows: Sequence[AnyRow], trunk: Trunk) -> None:
+    def _fill(self, kept: KeptStates, rows: Sequence[EncodedRow], trunk: Trunk) -> None:
         """Compute the output of the frozen layers for this process's part of the rows."""
         own = batches_by_length(rows, self.args.per_device_eval_batch_size)
         own = own[self.args.process_index :: self.args.world_size]
@@ -244,7 +254,7 @@ class ClassifierTrainer(BaseTrainer):
 
 def _report(score: ClassScore | RegressionScore, class_names: Sequence[str] | None) -> dict:
     """Return all figures of a split."""
-    return score.report() if class_names is None else score.report(class_names)
+    return score.report() if isinstance(score, RegressionScore) else score.report(class_names or ())
 
 
 def _columns(row: LabelledRow) -> dict[str, object]:

@@ -128,13 +128,15 @@ class ClassifierTrainingConfig(TrainingConfig):
         "chunked_loss": "the output of a classifier is small; remove it",
     }
     # Keys of language models: they have one value here, and cannot be set.
-    tokens: ClassVar[None] = None
-    chunked_loss: ClassVar[bool] = True
+    tokens: ClassVar[None] = None  # ty: ignore[incompatible-attribute-override]  # no field, so no key
+    chunked_loss: ClassVar[bool] = True  # ty: ignore[incompatible-attribute-override]  # no field, so no key
 
-    epochs: float = option(3.0, "Passes over the training rows.", above=0)
+    epochs: float = option(  # ty: ignore[incompatible-mutable-override]  # the one budget here, and nobody writes to it
+        3.0, "Passes over the training rows.", above=0
+    )
     per_device_train_batch_size: int = option(8, "Rows per device and forward pass.", minimum=1)
     per_device_eval_batch_size: int = option(32, "Rows per device and forward pass in evaluation.", minimum=1)
-    optimizer: Literal["adamw", "adamw_8bit"] = option(
+    optimizer: Literal["adamw", "adamw_8bit"] = option(  # ty: ignore[incompatible-mutable-override]  # nobody writes to it
         "adamw", "adamw_8bit keeps AdamW's moments in a quarter of the memory (GPU)."
     )
     learning_rate: float = option(5e-5, "Peak learning rate.", above=0)
@@ -146,7 +148,9 @@ class ClassifierTrainingConfig(TrainingConfig):
     early_stopping_evals: int = option(
         0, "Stop when this many evaluations in a row bring no better metric, and keep the best; 0 is off.", minimum=0
     )
-    eval_steps: int | None = option(None, "Optimizer steps between evaluations; by default one epoch.", minimum=1)
+    eval_steps: int | None = option(  # ty: ignore[incompatible-attribute-override]  # None is what a pass takes
+        None, "Optimizer steps between evaluations; by default one epoch.", minimum=1
+    )
     dataloader_num_workers: int = option(0, "Processes that make batches ahead, per device.", minimum=0)
     seed: int = option(0, "Seed of the head, the order of the rows and dropout.", minimum=0)
 

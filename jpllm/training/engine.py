@@ -19,14 +19,16 @@ import warnings
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from jpllm import xla
 from jpllm.runtime import InputError, device, is_main_process, num_processes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from transformers import Trainer, TrainingArguments
+    from transformers import TrainingArguments
+
+    from jpllm.training.trainer import BaseTrainer
 
 FOLDER_VARIABLE = "TORCH_EXTENSIONS_DIR"  # of PyTorch; where it is set, it is obeyed
 PROCESSES = "ShareMemCommBuilder"  # collectives between processes on CPUs; every DeepSpeed run without a GPU loads it
@@ -50,11 +52,12 @@ class Engine:
     @property
     def planned_as(self) -> PlannedEngine | None:
         """Its name in plans; None where its memory is not estimated."""
+        name = None
         if self.name in ("", "DDP", "FSDP2", "XLA"):
-            return self.name.lower() or "single"
-        stage = re.fullmatch(r"DeepSpeed ZeRO-(\d)( with .*offload)?", self.name)
-        name = f"zero{stage[1]}{'_offload' if stage[2] else ''}" if stage else None
-        return name if name in get_args(PlannedEngine) else None
+            name = self.name.lower() or "single"
+        elif stage := re.fullmatch(r"DeepSpeed ZeRO-(\d)( with .*offload)?", self.name):
+            name = f"zero{stage[1]}{'_offload' if stage[2] else ''}"
+        return next((planned for planned in get_args(PlannedEngine) if planned == name), None)
 
 
 def prepare(has_fixed_shapes: bool = False) -> None:
@@ -113,7 +116,8 @@ def requested() -> Engine:
 
 def running(accelerator: Accelerator) -> Engine:
     """Return the engine that Trainer's accelerator has set up."""
-    state, kind = accelerator.state, accelerator.distributed_type.value
+    state: Any = accelerator.state  # plugins that are not asked for are None in it
+    kind = accelerator.distributed_type.value
     if kind == "DEEPSPEED":
         name = _zero_name(state.deepspeed_plugin.deepspeed_config["zero_optimization"])
     elif kind == "FSDP":
@@ -134,12 +138,13 @@ def confirm(accelerator: Accelerator) -> Engine:
         InputError: it is not what the launcher asked for, or its settings would not let the whole model be saved.
     """
     asked, runs = requested(), running(accelerator)
+    state: Any = accelerator.state
     if asked != runs:
         raise InputError(f"the launcher asked for {asked}, but what would train is {runs}; see accelerate_configs/")
-    if runs.name.startswith("FSDP") and "FULL" not in str(accelerator.state.fsdp_plugin.state_dict_type):
+    if runs.name.startswith("FSDP") and "FULL" not in str(state.fsdp_plugin.state_dict_type):
         raise InputError("fsdp_state_dict_type: write FULL_STATE_DICT; with others no model can be saved at the end")
     if runs.name.startswith("DeepSpeed ZeRO-3"):
-        zero = accelerator.state.deepspeed_plugin.deepspeed_config["zero_optimization"]
+        zero = state.deepspeed_plugin.deepspeed_config["zero_optimization"]
         key = "stage3_gather_16bit_weights_on_model_save"
         if not zero.get(key):
             raise InputError(f"{key}: write true in DeepSpeed's file; without it no model can be saved at the end")
@@ -161,7 +166,7 @@ def keep_sums_in_float32(accelerator: Accelerator) -> None:
         )
 
 
-def repeat_adam_decays(trainer: Trainer) -> None:
+def repeat_adam_decays(trainer: BaseTrainer) -> None:
     """Bring DeepSpeed's AdamW for host memory to the state that it had when the checkpoint was written.
 
     It multiplies its powers of the betas step by step, and takes `pow` after a checkpoint was loaded; in float32 the
@@ -170,7 +175,7 @@ def repeat_adam_decays(trainer: Trainer) -> None:
     """
     import torch
 
-    optimizer = getattr(getattr(trainer.deepspeed, "optimizer", None), "optimizer", None)
+    optimizer: Any = getattr(getattr(trainer.deepspeed, "optimizer", None), "optimizer", None)
     if type(optimizer).__name__ != "DeepSpeedCPUAdam":
         return
     group, nothing = optimizer.param_groups[0], torch.zeros(0)
@@ -180,7 +185,7 @@ def repeat_adam_decays(trainer: Trainer) -> None:
         optimizer.ds_opt_adam.adam_update(optimizer.opt_id, step, *settings, nothing, nothing, nothing, nothing)
 
 
-def release(trainer: Trainer) -> None:
+def release(trainer: BaseTrainer) -> None:
     """Give back the memory of optimizer and engine when training is over; below DeepSpeed the model's weights too.
 
     Without this the proof of a 0.778 B model needs 3 GB more host memory than its training, for the model that is read

@@ -66,13 +66,13 @@ def run_data(
     max_steps = num_steps(training, tokens_per_step, tokens_per_epoch)
     dataset.num_positions = max_steps * items_per_step
     tokens_until = dataset.tokens_until(items_per_step)
-    clock = RowClock(tokens_per_step, tokens_per_epoch, items_per_step, dataset.items_per_epoch, tokens_until)
+    clock = RowClock(round(tokens_per_step), tokens_per_epoch, items_per_step, dataset.items_per_epoch, tokens_until)
     runtime.announce(
         f"{tokens_until[-1]:,} tokens in {max_steps:,} steps of {items_per_step:,} "
         f"{'blocks' if data.batching == 'packed' else 'rows'}: {clock.epoch(max_steps):.2f} epochs; "
         f"evaluation on {len(held_out):,} rows{''.join(f', {text.name}' for text in texts)}"
     )
-    replayed = data.replay and replay_blocks.fingerprint
+    replayed = replay_blocks.fingerprint if data.replay and replay_blocks is not None else data.replay
     return RunData(
         train_dataset=dataset,
         held_out=held_out,
@@ -154,9 +154,10 @@ class Questions:
         return {"answers_ended": sum(ended) / len(ended), "answers_right": sum(right) / len(right)}
 
 
-class InstructTrainer(BaseTrainer):
+class InstructTrainer(BaseTrainer[tuple[TokenScore, list[TextScore]]]):
     """Trainer on conversations that evaluates the loss of held-out answers, and bits per byte of plain texts."""
 
+    eval_dataset: Sequence[Row]
     loss_unit = "nats per answer token"
 
     def __init__(
@@ -174,27 +175,32 @@ class InstructTrainer(BaseTrainer):
         self._tokenizer, self._questions, self._texts = tokenizer, questions, texts
         self._context_length = context_length
 
-    def score(self, model: torch.nn.Module) -> list[TokenScore | TextScore]:
-        """Return scores of the held-out rows and then of each plain text, in the arithmetic that the training uses."""
-        common = {
-            "batch_size": self.args.per_device_eval_batch_size,
-            "autocast": autocast(self.args),
-            "rank": self.args.process_index,
-            "num_ranks": self.args.world_size,
-        }
-        rows = token_scores.score_rows(model, self.eval_dataset, pad_token_id=self._tokenizer.pad_token_id, **common)
+    def score(self, model: PreTrainedModel) -> tuple[TokenScore, list[TextScore]]:
+        """Return the score of the held-out rows and those of the plain texts, in the arithmetic of the training."""
+        rows = token_scores.score_rows(
+            model,
+            self.eval_dataset,
+            pad_token_id=self._tokenizer.pad_token_id,
+            batch_size=self.args.per_device_eval_batch_size,
+            autocast=autocast(self.args),
+            rank=self.args.process_index,
+            num_ranks=self.args.world_size,
+        )
         texts = perplexity.score(
             model,
             self._texts,
             eos_token_id=self._tokenizer.eos_token_id,
             context_length=self._context_length,
-            **common | {"autocast": autocast(self.args)},
+            batch_size=self.args.per_device_eval_batch_size,
+            autocast=autocast(self.args),
+            rank=self.args.process_index,
+            num_ranks=self.args.world_size,
         )
-        return [rows, *texts]
+        return rows, texts
 
-    def figures(self, scores: Sequence[TokenScore | TextScore]) -> dict[str, float]:
+    def figures(self, scores: tuple[TokenScore, list[TextScore]]) -> dict[str, float]:
         """Return loss and accuracy per learned token; bits per byte of each plain text, and of each group."""
-        rows, *texts = scores
+        rows, texts = scores
         figures = {"loss": rows.loss, "token_accuracy": rows.accuracy}
         figures |= {f"bits_per_byte/{text.name}": text.bits_per_byte for text in texts}
         names = dict.fromkeys(text.group for text in self._texts if text.group)
@@ -203,11 +209,11 @@ class InstructTrainer(BaseTrainer):
             figures[f"{GROUP_PREFIX}{name}"] = perplexity.total(members).bits_per_byte
         return figures
 
-    def more_figures(self, model: torch.nn.Module) -> dict[str, float]:
+    def more_figures(self, model: PreTrainedModel) -> dict[str, float]:
         """Return the shares of the held-out questions whose answer ends by itself, and is right."""
         return self._questions.ask(model, self._tokenizer, self.state.global_step)
 
-    def closing_figures(self, final: dict[str, float]) -> dict[str, float]:
+    def closing_figures(self, final: dict[str, float]) -> dict:
         """Return the token accuracy, and the shares of good answers before and after."""
         first = next(row for row in self.state.log_history if "eval_loss" in row)
         keys = [key for key in ("eval_answers_ended", "eval_answers_right") if key in final]

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -283,7 +283,7 @@ class TaskRuns:
 def run_recipe(command: Sequence[str], run_dir: Path) -> None:
     """Wait for a command that works in `run_dir`; what it prints goes to stderr.
 
-    SIGTERM and Ctrl-C are handed on to it. It is in a process group of its own, so that the terminal does not send it
+    SIGTERM and Ctrl-C are handed on to it. It is in a session of its own, so that the terminal does not send it
     Ctrl-C a second time, which would end it at once. It is no process of the launcher (torchrun) that started this one,
     whose meeting point it would else take for its own.
 
@@ -293,7 +293,9 @@ def run_recipe(command: Sequence[str], run_dir: Path) -> None:
         InputError: it failed.
     """
     environment = {name: value for name, value in os.environ.items() if not _OF_A_LAUNCHER.fullmatch(name)}
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, process_group=0, env=environment) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True, env=environment
+    ) as process:
 
         def hand_on(number: int, frame: object) -> None:
             process.send_signal(number)
@@ -361,7 +363,7 @@ def _is_done(run_dir: Path) -> bool:
     return (run_dir / RESULTS_NAME).is_file() or (run_dir / DIVERGED_NAME).is_file()
 
 
-def _deciding(settings: Mapping[str, object]) -> dict[str, object]:
+def _deciding(settings: Mapping[str, Any]) -> dict[str, object]:
     """Return the settings that decide the figures of a finished run.
 
     These are no paths (the subject says what the run is of), and not how the batch is divided to fit the memory.

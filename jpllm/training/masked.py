@@ -4,36 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from transformers import BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from jpllm.data.corpus import DataConfig
+from jpllm.data.blocks.masking import MaskedBlocks
+from jpllm.data.corpus import DataConfig, EncodedText
 from jpllm.evaluation import fill_mask
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.evaluation.token_scores import TokenScore
 from jpllm.models.losses import use_masked_loss
-from jpllm.training.causal import CausalLMTrainer
 from jpllm.training.config import TrainingConfig
-from jpllm.training.trainer import autocast
+from jpllm.training.trainer import BaseTrainer, autocast
 
 
-class MaskedLMTrainer(CausalLMTrainer):
+class MaskedLMTrainer(BaseTrainer[list[TokenScore]]):
     """Trainer on `MaskedBlocks` that evaluates how well hidden words of the held-out texts are filled in.
 
     Each evaluation hides the same words. There are no bits per byte: no text has a probability here.
     """
 
-    best_figure = "loss"
+    eval_dataset: Sequence[EncodedText]
+    train_dataset: MaskedBlocks
     loss_unit = "nats per masked token"
 
     @staticmethod
-    def prepare(model: BertForMaskedLM, data: DataConfig, training: TrainingConfig) -> None:
+    def prepare(model: PreTrainedModel, data: DataConfig, training: TrainingConfig) -> None:
         """Give the model the loss that the settings ask for."""
         use_masked_loss(model, training.label_smoothing, everywhere=not training.chunked_loss)
 
     @staticmethod
     def answer(
-        model: BertForMaskedLM,
+        model: PreTrainedModel,
         prompts: Sequence[str],
         tokenizer: PreTrainedTokenizerFast,
         sampling: SamplingConfig,
@@ -42,7 +42,7 @@ class MaskedLMTrainer(CausalLMTrainer):
         """Return the prompts with their gaps filled in by the model; nothing is drawn by chance."""
         return fill_mask.fill_mask(model, tokenizer, prompts)
 
-    def score(self, model: torch.nn.Module) -> list[TokenScore]:
+    def score(self, model: PreTrainedModel) -> list[TokenScore]:
         """Return the scores of `model` on the held-out texts, in the arithmetic that the training uses."""
         return fill_mask.score(
             model,
@@ -55,7 +55,7 @@ class MaskedLMTrainer(CausalLMTrainer):
             num_ranks=self.args.world_size,
         )
 
-    def figures(self, scores: Sequence[TokenScore]) -> dict[str, float]:
+    def figures(self, scores: list[TokenScore]) -> dict[str, float]:
         """Return loss and accuracy over all texts; where there are several, the loss of each, and of each group."""
         total = fill_mask.total(scores)
         figures = {"loss": total.loss, "masked_accuracy": total.accuracy}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from jpllm.runtime import InputError, device
 from jpllm.training.config import TrainingConfig
@@ -160,7 +160,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self._parts = (muon, adamw)
         super().__init__([group for part in self._parts for group in part.param_groups], {})
 
-    def step(self, closure: Callable | None = None) -> None:
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Make the step of both; what a scheduler wrote into `param_groups` holds for both."""
         for part in self._parts:
             part.step()
@@ -225,11 +225,17 @@ def embeddings_apart(model: PreTrainedModel, groups: Sequence[dict]) -> list[dic
     return split
 
 
-def delayed_for_the_rest(optimizer: torch.optim.Optimizer, scheduler: LambdaLR, num_steps: int) -> LambdaLR:
-    """The scheduler with a learning rate of 0 for all but token embeddings in the first `num_steps` steps."""
+def delayed_for_the_rest(scheduler: LRScheduler, num_steps: int) -> LambdaLR:
+    """The scheduler with a learning rate of 0 for all but token embeddings in the first `num_steps` steps.
+
+    Raises TypeError for a schedule that is no function of the step, as all are that `lr_scheduler_type` can name.
+    """
+    if not isinstance(scheduler, LambdaLR):
+        raise TypeError(f"{type(scheduler).__name__} is no LambdaLR")
     usual = scheduler.lr_lambdas[0]
 
     def later(step: int) -> float:
         return usual(step) if step >= num_steps else 0.0
 
+    optimizer = scheduler.optimizer
     return LambdaLR(optimizer, [usual if group["are_tables"] else later for group in optimizer.param_groups])

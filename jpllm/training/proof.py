@@ -33,7 +33,7 @@ def prove(
     trainer: BaseTrainer,
     output_dir: Path,
     clock: Clock,
-    save_tokenizer: Callable[[Path], None],
+    save_tokenizer: Callable[[Path], object],
     mixture: Sequence[SourceUse],
     best: EarlyStopping | None,
 ) -> dict:
@@ -46,7 +46,7 @@ def prove(
     """
     trainer.accelerator.wait_for_everyone()  # Trainer looks into that folder at its end
     if runtime.is_main_process():
-        shutil.rmtree(trainer.args.output_dir, ignore_errors=True)  # where checkpoints were written
+        shutil.rmtree(trainer.partial_dir, ignore_errors=True)  # where checkpoints were written
         with suppress(OSError):  # not empty: there are checkpoints
             trainer.checkpoints_dir.rmdir()
     if not any(row["step"] == trainer.state.global_step and "eval_loss" in row for row in trainer.state.log_history):
@@ -74,7 +74,7 @@ def prove(
 
 
 def _save(
-    trainer: BaseTrainer, directory: Path, save_tokenizer: Callable[[Path], None], best: EarlyStopping | None
+    trainer: BaseTrainer, directory: Path, save_tokenizer: Callable[[Path], object], best: EarlyStopping | None
 ) -> None:
     """Write the trained model, or move the best one, to `directory`, and the tokenizer beside it."""
     trainer.model.config.use_cache = True  # Trainer switches the cache off; who loads the model generates with it

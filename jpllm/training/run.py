@@ -49,7 +49,7 @@ def train(
     configuration: Sequence[object],
     *,
     tokenizer_fingerprint: str,
-    save_tokenizer: Callable[[Path], None],
+    save_tokenizer: Callable[[Path], object],
     plan: Plan,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict:
@@ -95,7 +95,7 @@ def train(
 def train_and_prove(
     trainer: BaseTrainer,
     clock: Clock,
-    save_tokenizer: Callable[[Path], None],
+    save_tokenizer: Callable[[Path], object],
     mixture: Sequence[SourceUse] = (),
 ) -> dict:
     """Train, from the newest checkpoint on where there is one, and prove the saved model; return `results.json`.
@@ -152,7 +152,7 @@ def _starting_point(trainer: BaseTrainer, output_dir: Path, resume_changed: bool
         try:
             start = checkpoint.newest(trainer.checkpoints_dir)
             changes = trainer.facts.changes(start.manifest["facts"]) if start else []
-            if changes and not resume_changed:
+            if start and changes and not resume_changed:
                 raise InputError(
                     f"{start.directory}: this is another run now:\n  " + "\n  ".join(changes) + "\nname a new "
                     "output_dir, set it back, or go on with resume_changed: true (the losses are then others)"

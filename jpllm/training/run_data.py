@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from jpllm.data.blocks.blend import SourceUse
 
 if TYPE_CHECKING:
-    from torch.utils.data import Dataset
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Clock:
     """
 
     tokens_per_step: int
-    tokens_per_epoch: int
+    tokens_per_epoch: float
 
     def tokens(self, step: int) -> int:
         """Return how many tokens were trained on up to the end of a step."""
@@ -48,7 +48,7 @@ class RowClock(Clock):
 
     rows_per_step: int
     rows_per_epoch: int
-    tokens_until: Sequence[int]
+    tokens_until: Sequence[int] | np.ndarray
 
     def tokens(self, step: int) -> int:
         """Return how many tokens were trained on up to the end of a step."""
@@ -62,6 +62,13 @@ class RowClock(Clock):
     def steps_per_epoch(self) -> int:
         """Steps that one pass over the rows takes, rounded up."""
         return -(-self.rows_per_epoch // self.rows_per_step)
+
+
+class Items(Protocol):
+    """Items by position, which is all that PyTorch's DataLoader asks of a dataset."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, position: int, /) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class RunData:
         shards_dir: folder of the token shards that are read; None without shards.
     """
 
-    train_dataset: Dataset
+    train_dataset: Items
     held_out: Sequence
     fingerprint: str
     clock: Clock

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -25,6 +26,9 @@ from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME
 from jpllm.tracking.runs import CONFIG_NAME, ENVIRONMENT_NAME, HELD_OUT_NAME, LOCK_NAME, MODEL_NAME, RESULTS_NAME
 from jpllm.training import engine, machine
 from jpllm.training.checkpoint import PARTIAL_NAME, Facts
+
+if TYPE_CHECKING:
+    import filelock
 
 CHECKPOINTS_NAME = "checkpoints"
 UNPROVED_NAME = "model.unproved"
@@ -41,7 +45,7 @@ _FREE_KEYS = frozenset(
     ]
 )
 _LOCK_SECONDS = 1  # `jpllm watch` takes the lock for a moment
-_held_locks: dict[Path, object] = {}
+_held_locks: dict[Path, filelock.BaseFileLock] = {}
 logger = logging.getLogger(__name__)
 
 

@@ -7,8 +7,9 @@ import logging
 import shutil
 from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
@@ -28,8 +29,11 @@ _BYTES_PER_PARAMETER = 12  # weights and AdamW's two moments in float32
 _SEED_STRIDE = 1_000_003  # between the steps of one seed; a prime, so that those of the next seed are others
 logger = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
+Scores = TypeVar("Scores")  # what an objective makes of the held-out texts
 
-class BaseTrainer(Trainer):
+
+class BaseTrainer(Trainer, Generic[Scores]):
     """Hugging Face Trainer as all objectives need it; they differ in how they score held-out texts, and by what.
 
     Its `args.output_dir` is where unfinished checkpoints are written; finished ones lie beside that folder.
@@ -42,6 +46,11 @@ class BaseTrainer(Trainer):
         loss_unit: what a loss is measured in.
         num_parameters: of the model in training, frozen ones and LoRA's among them.
     """
+
+    # Trainer annotates them for all that it can be given, and DeepSpeed's engine not at all.
+    model: PreTrainedModel
+    eval_dataset: Sequence
+    deepspeed: Any
 
     best_figure = "loss"
     best_sign = -1
@@ -56,7 +65,10 @@ class BaseTrainer(Trainer):
         embedding_warmup_steps: int = 0,
         **kwargs,
     ) -> None:
-        super().__init__(eval_dataset=held_out, **kwargs)
+        super().__init__(
+            eval_dataset=held_out,  # ty: ignore[invalid-argument-type]  # only methods replaced here read it
+            **kwargs,
+        )
         self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.config, self.facts, self._embedding_warmup_steps = config, facts, embedding_warmup_steps
         engine.keep_sums_in_float32(self.accelerator)
@@ -88,7 +100,7 @@ class BaseTrainer(Trainer):
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         if self._embedding_warmup_steps:
             steps = self._embedding_warmup_steps
-            self.lr_scheduler = optimizers.delayed_for_the_rest(optimizer or self.optimizer, scheduler, steps)
+            self.lr_scheduler = optimizers.delayed_for_the_rest(scheduler, steps)
         return self.lr_scheduler
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
@@ -100,35 +112,39 @@ class BaseTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, row)
         return row
 
-    def compute_loss_context_manager(self) -> AbstractContextManager:
+    def compute_loss_context_manager(self) -> ExitStack:
         """Return the mixed-precision context of the forward pass, where accelerate does not see to it."""
-        return autocast(self.args) if xla.is_launched() else super().compute_loss_context_manager()
+        if not xla.is_launched():
+            return super().compute_loss_context_manager()
+        stack = ExitStack()
+        stack.enter_context(autocast(self.args))
+        return stack
 
-    def plain_model(self) -> torch.nn.Module:
+    def plain_model(self) -> PreTrainedModel:
         """Return the model without the wrappers of compilation and data parallelism."""
-        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        return cast(PreTrainedModel, self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
 
     @abstractmethod
-    def score(self, model: torch.nn.Module) -> list:
+    def score(self, model: PreTrainedModel) -> Scores:
         """Return the scores of `model` on each of the held-out texts, in the arithmetic that the training uses."""
 
     @abstractmethod
-    def figures(self, scores: Sequence) -> dict[str, float]:
+    def figures(self, scores: Scores) -> dict[str, float]:
         """Return `loss`, `best_figure` and what else is logged of an evaluation."""
 
-    def more_figures(self, model: torch.nn.Module) -> dict[str, float]:
+    def more_figures(self, model: PreTrainedModel) -> dict[str, float]:
         """Return what else is logged of an evaluation, and is not needed to prove the saved model."""
         return {}
 
     @abstractmethod
-    def closing_figures(self, final: dict[str, float]) -> dict[str, float]:
+    def closing_figures(self, final: dict[str, float]) -> dict:
         """Return what the results say beside the loss, of the evaluation that counts."""
 
     @abstractmethod
     def closing_line(self, results: dict) -> str:
         """Return the result of the run in words."""
 
-    def groups(self, scores: Sequence) -> dict[str, list]:
+    def groups(self, scores: Sequence[Item]) -> dict[str, list[Item]]:
         """Return the scores of the held-out texts of each group."""
         pairs = list(zip(scores, self.eval_dataset, strict=True))
         names = dict.fromkeys(text.group for text in self.eval_dataset if text.group)
@@ -155,9 +171,14 @@ class BaseTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     @property
+    def partial_dir(self) -> Path:
+        """Folder where checkpoints are written."""
+        return Path(str(self.args.output_dir))  # TrainingArguments fills it in where it is None
+
+    @property
     def checkpoints_dir(self) -> Path:
         """Folder of the finished checkpoints."""
-        return Path(self.args.output_dir).parent
+        return self.partial_dir.parent
 
     def go_on_from(self, start: Checkpoint) -> None:
         """Have the next `train` log nothing twice when it resumes from this checkpoint, and leave no loss out."""
@@ -172,7 +193,7 @@ class BaseTrainer(Trainer):
             return
         step, name = self.state.global_step, f"checkpoint-{self.state.global_step}"
         super()._save_checkpoint(model, trial)
-        partial = Path(self.args.output_dir) / name
+        partial = self.partial_dir / name
         since_log = {"loss_sum": self._tr_loss.item(), "logged_step": self._globalstep_last_logged}
         _since_log_file(partial, self.args.process_index).write_text(json.dumps(since_log), encoding="utf-8")
         self.accelerator.wait_for_everyone()
@@ -180,7 +201,7 @@ class BaseTrainer(Trainer):
             (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle with tokens and paths of this machine
             logs = log_files(self.checkpoints_dir.parent)
             checkpoint.finish(partial, self.checkpoints_dir / name, step, self.facts, logs)
-            checkpoint.rotate(self.checkpoints_dir, self.args.save_total_limit)
+            checkpoint.rotate(self.checkpoints_dir, self.config.save_total_limit)
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
@@ -191,8 +212,7 @@ class BaseTrainer(Trainer):
             copy_weights(resume_from_checkpoint, self.model)
 
     def _refuse_not_finite(self) -> None:
-        weights = (parameter.detach() for parameter in self.model.parameters())
-        own = [share.to_local() if hasattr(share, "to_local") else share for share in weights]  # FSDP2 cuts them up
+        own = [_own_share(parameter.detach()) for parameter in self.model.parameters()]
         are_finite = torch.stack([tensor.isfinite().all() for tensor in (self._tr_loss, *own)])  # one value for XLA
         if any_process(not bool(are_finite.all()), self.args):
             raise Diverged(
@@ -269,6 +289,11 @@ def last_good(checkpoints_dir: Path) -> str:
     """Say where the newest checkpoint is, as part of a message."""
     found = checkpoint.newest_directory(checkpoints_dir)
     return f"the last good checkpoint is {found}" if found else "there is no checkpoint yet"
+
+
+def _own_share(weight: Any) -> torch.Tensor:
+    """Return what this process has of a weight: FSDP2 cuts them up."""
+    return weight.to_local() if hasattr(weight, "to_local") else weight
 
 
 def _since_log_file(directory: Path, process_index: int) -> Path:

@@ -44,8 +44,6 @@ def make_trainer(output_dir: Path, num_steps: int, dropout: float = 0.0, **setti
         args=training_arguments(config, num_steps, "fp32"),
         train_dataset=blocks,
         held_out=held_out,
-        eos_token_id=0,
-        context_length=LENGTH,
         callbacks=[MetricsRecorder(output_dir, Clock(blocks_per_step * LENGTH, blocks.num_blocks * LENGTH))],
     )
 

@@ -146,7 +146,7 @@ def refuse_what_cannot_act(settings: CompareConfig, sampling: SamplingConfig) ->
     """Raise ConfigError for settings of answers where none are asked for."""
     if settings.prompts:
         return
-    names = [("seed", settings, 0), ("template", settings, "auto")]
+    names: list[tuple[str, object, object]] = [("seed", settings, 0), ("template", settings, "auto")]
     names += [(field.name, sampling, field.default) for field in fields(sampling)]
     changed = [name for name, of, default in names if getattr(of, name) != default]
     if changed:

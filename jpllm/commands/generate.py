@@ -91,11 +91,12 @@ def _prompts_of(file: Path) -> Iterator[str]:
     for place, row in read_rows(SourceConfig(str(file), document="line"), [key], ReadProgress()):
         if isinstance(row, BadRow):
             raise InputError(f"{place}: {row.reason}: {row.detail}")
-        if not isinstance(row.get(key), str):
+        text = row.get(key)
+        if not isinstance(text, str):
             raise InputError(f"{place}: no text under the key {key!r}; it has {', '.join(row) or 'none'}")
-        if key == "prompt" or row[key].strip():
+        if key == "prompt" or text.strip():
             num_prompts += 1
-            yield row[key]
+            yield text
     if not num_prompts:
         raise InputError(f"prompt_file: {file} holds no prompt")
 

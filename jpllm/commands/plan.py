@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
@@ -44,10 +44,12 @@ class PlanConfig:
 class PlannedPretrainingConfig(PretrainingConfig):
     """Recipe"""
 
-    tokenizer: str | None = option(None, "Tokenizer folder, or name on the Hub; before there is one, give vocab_size.")
+    tokenizer: str | None = option(  # ty: ignore[incompatible-attribute-override]  # a plan can do without, a run cannot
+        None, "Tokenizer folder, or name on the Hub; before there is one, give vocab_size."
+    )
 
 
-def _shape_config() -> type:
+def _shape_config() -> type[Any]:
     """Return a class with the keys of `ModelConfig` that a recipe without them lacks: those of a shape."""
     keys = [(name, key) for name, key in keys_of(ModelConfig).items() if name not in ("model", "dropout")]
     declared = [(name, key.hint, copy.copy(key.field)) for name, key in keys]
@@ -123,7 +125,7 @@ def recipe_of(given: Mapping[str, list[str]]) -> str:
     return "pretrain_scratch" if model is None or model in PRESETS else "cpt"
 
 
-def _with_shape(configuration: Sequence[object]) -> tuple[Sequence[object], ModelConfig]:
+def _with_shape(configuration: Sequence[Any]) -> tuple[Sequence[Any], ModelConfig]:
     """Return the instances of the recipe's classes, and the shape of its model or of what stands in for it.
 
     Raises:

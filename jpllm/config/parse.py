@@ -26,12 +26,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
+from yaml.reader import ReaderError
 
 from jpllm.config.settings import help_text
 from jpllm.config.types import (
     TEXT_TAG,
     PlainLoader,
     argument_node,
+    is_entry_class,
     keys_of,
     means_none,
     scalar_value,
@@ -48,7 +50,7 @@ def parse(
     argv: Sequence[str] | None = None,
     *,
     prog: str,
-    description: str,
+    description: str | None,
     positional: str | None = None,
 ) -> tuple:
     """Return one instance per class, from the arguments `argv` (`sys.argv[1:]`) and the file that `--config` names.
@@ -119,7 +121,7 @@ def _split_arguments(
             free.append(argument)
         else:
             problems.append(f"{argument}: unexpected argument; write --key value, or --config FILE.yaml")
-    if free and texts_of.setdefault(positional, free) is not free:
+    if positional and free and texts_of.setdefault(positional, free) is not free:
         problems.append(f"{free[0]}: unexpected argument; --{positional} is given too")
     return texts_of, problems
 
@@ -138,12 +140,13 @@ def _load(config: list[str], problems: list[str]) -> yaml.MappingNode | None:
         return problems.append(f"--config: cannot read {config[0]}: {error.strerror}")
     except UnicodeDecodeError as error:
         line, message = content.count(b"\n", 0, error.start) + 1, "not UTF-8; save the file as UTF-8"
-    except yaml.reader.ReaderError as error:
+    except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         message = f"remove the control character U+{error.character:04X}"
     except yaml.MarkedYAMLError as error:
         begin = f" {error.context} (line {error.context_mark.line + 1}):" if error.context_mark else ""
-        line, message = error.problem_mark.line + 1, f"not valid YAML:{begin} {error.problem}"
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        message = f"not valid YAML:{begin} {error.problem}"
     else:
         if isinstance(root, yaml.MappingNode):
             return root
@@ -185,7 +188,7 @@ def _convert(node: yaml.Node, hint: object, field: dataclasses.Field, place: _Pl
         return [_convert(item, arguments[0], field, child) for item, child in children]
     if origin is dict and isinstance(node, yaml.MappingNode):
         return {name: _convert(value, arguments[1], field, at) for name, value, at in _entries(node, place)}
-    if dataclasses.is_dataclass(kind) and isinstance(node, yaml.MappingNode):
+    if is_entry_class(kind) and isinstance(node, yaml.MappingNode):
         entry = _Reader([kind])
         if preset := _preset(node, kind, place):
             entry.read(preset, place)

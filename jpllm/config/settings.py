@@ -20,7 +20,7 @@ from pathlib import Path, PurePath
 
 import yaml
 
-from jpllm.config.types import TEXT_TAG, Key, describe, keys_of, limits_of, needs_quotes, without_none
+from jpllm.config.types import TEXT_TAG, Key, describe, is_entry_class, keys_of, limits_of, needs_quotes, without_none
 from jpllm.runtime import write_whole
 
 REQUIRED = dataclasses.MISSING
@@ -53,13 +53,13 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def to_yaml(instances: Iterable[object]) -> str:
+def to_yaml(instances: Iterable[typing.Any]) -> str:
     """Return YAML with every key of the instances, in their order; `--config` reads it back into equal instances."""
     values = {name: value for instance in instances for name, value in dataclasses.asdict(instance).items()}
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
-def shareable_values(instances: Iterable[object], names: Sequence[str] = ()) -> dict[str, object]:
+def shareable_values(instances: Iterable[typing.Any], names: Sequence[str] = ()) -> dict[str, object]:
     """Return the values that tell nothing about a machine or its user: numbers, switches and choices, no typed text.
 
     The keys in `names` hold a name or a path; of these the last component is returned too.
@@ -75,18 +75,18 @@ def shareable_values(instances: Iterable[object], names: Sequence[str] = ()) -> 
     return found
 
 
-def write_yaml(instances: Iterable[object], path: str | os.PathLike[str]) -> None:
+def write_yaml(instances: Iterable[typing.Any], path: str | os.PathLike[str]) -> None:
     """Write the instances as YAML to `path`, making its folder if need be; no reader ever sees half a file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, to_yaml(instances))
 
 
-def help_text(classes: Sequence[type], *, prog: str, description: str, positional: str | None = None) -> str:
+def help_text(classes: Sequence[type], *, prog: str, description: str | None, positional: str | None = None) -> str:
     """Return the page that `--help` prints, as wide as the terminal; `positional` is the key that needs no `--key`."""
     width = max(shutil.get_terminal_size().columns, 40)
     items = f" [{positional.upper()} ...]" if positional else ""
-    blocks = [f"usage: {prog}{items} [--config FILE.yaml] [--key value ...]", description.strip()]
+    blocks = [f"usage: {prog}{items} [--config FILE.yaml] [--key value ...]", (description or "").strip()]
     blocks.append(textwrap.fill(_HOW_TO_SET, width))
     for cls in classes:
         blocks.append(_group(cls, _title(cls), "--", width))
@@ -97,7 +97,7 @@ def help_text(classes: Sequence[type], *, prog: str, description: str, positiona
 
 
 def _title(cls: type) -> str:
-    return inspect.getdoc(cls).partition("\n")[0]
+    return (inspect.getdoc(cls) or "").partition("\n")[0]
 
 
 def _group(cls: type, title: str, prefix: str, width: int) -> str:
@@ -126,12 +126,12 @@ def _default(key: Key) -> str:
 
 
 def _plain(value: object) -> object:
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else str(value)
+    return str(value) if isinstance(value, type) or not dataclasses.is_dataclass(value) else dataclasses.asdict(value)
 
 
 def _entry_classes(hint: object) -> Iterator[type]:
     kind, _ = without_none(hint)
-    if dataclasses.is_dataclass(kind):
+    if is_entry_class(kind):
         yield kind
     for argument in typing.get_args(kind):
         yield from _entry_classes(argument)

@@ -19,13 +19,16 @@ from pathlib import Path
 
 import yaml
 
+if typing.TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 TEXT_TAG = "tag:yaml.org,2002:str"
 _INTEGER = re.compile(r"[-+]?[0-9]+(_[0-9]+)*|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _MAX_DIGITS = 200  # an integer with more digits is read as a float; with fewer it always has one
 _MAX_EXACT_INTEGER = 2**53  # above it a float is no longer one integer
 _PYTHON_NONE = ("None", "none")  # YAML reads text, but the writer of an optional key means null
-_NAME_OF_TYPE = {
+_NAME_OF_TYPE: dict[object, str] = {
     int: "an integer",
     float: "a number",
     str: "text",
@@ -36,10 +39,15 @@ _NAME_OF_TYPE = {
 _LIMITS = {"minimum": ("at least", operator.ge), "above": ("above", operator.gt), "maximum": ("at most", operator.le)}
 
 
-def keys_of(cls: type) -> dict[str, Key]:
+def keys_of(cls: type[typing.Any]) -> dict[str, Key]:
     """Return the keys that a configuration class declares, in order."""
     hints = typing.get_type_hints(cls)
     return {field.name: Key(hints[field.name], field) for field in dataclasses.fields(cls)}
+
+
+def is_entry_class(kind: object) -> typing.TypeGuard[type[DataclassInstance]]:
+    """Return whether the type is a dataclass: that of the entries of a list, or of a mapping with keys of its own."""
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
 
 
 def without_none(hint: object) -> tuple[object, bool]:
@@ -56,7 +64,7 @@ def describe(hint: object) -> str:
     kind, optional = without_none(hint)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if optional:
-        comma = "," if origin in (list, dict) or dataclasses.is_dataclass(kind) else ""
+        comma = "," if origin in (list, dict) or is_entry_class(kind) else ""
         return f"{describe(kind)}{comma} or null"
     if origin is typing.Literal:
         return f"one of {', '.join(str(choice) for choice in arguments)}"
@@ -64,7 +72,7 @@ def describe(hint: object) -> str:
         return f"a list, each item {describe(arguments[0])}"
     if origin is dict:
         return f"a mapping, each value {describe(arguments[1])}"
-    if dataclasses.is_dataclass(kind):
+    if is_entry_class(kind):
         shorthand = f"its {kind.shorthand}, or " if hasattr(kind, "shorthand") else ""
         return f"{shorthand}a mapping with {', '.join(keys_of(kind))}"
     assert kind in _NAME_OF_TYPE, f"{hint}: a type that configuration keys cannot have"
@@ -105,13 +113,14 @@ def needs_quotes(text: str) -> bool:
 class PlainLoader(yaml.SafeLoader):
     """Compose YAML nodes without resolving scalars: they stay as written, so that the declared type decides."""
 
-    yaml_implicit_resolvers: typing.ClassVar[dict] = {}
+
+PlainLoader.yaml_implicit_resolvers = {}
 
 
 def _text_node(text: str, kind: object) -> yaml.Node:
     """Return a scalar node, or a mapping where the type has keys and the text is `{key: value}`."""
     entry = next(iter(typing.get_args(kind)), kind)
-    if dataclasses.is_dataclass(entry) and text.startswith("{"):
+    if is_entry_class(entry) and text.startswith("{"):
         try:
             return _without_marks(yaml.compose(text, PlainLoader))
         except yaml.YAMLError:
@@ -145,10 +154,11 @@ def scalar_value(node: yaml.Node, hint: object, field: dataclasses.Field) -> obj
     """
     kind, optional = without_none(hint)
     value: object = node
+    is_python_none = False
     if isinstance(node, yaml.ScalarNode):
         is_text = kind in (str, Path) or node.value in typing.get_args(kind)
         value = node.value if node.style or (is_text and _is_argument(node)) else parse_scalar(node.value)
-    is_python_none = optional and kind in (str, Path) and value in _PYTHON_NONE and not node.style
+        is_python_none = optional and kind in (str, Path) and value in _PYTHON_NONE and not node.style
     if is_python_none or not _fits(value, kind):
         raise ValueError(f"write {describe(hint)}, not {_shown(node)}{_advice(node, kind)}")
     for words, limit, holds in limits_of(field):
@@ -168,14 +178,14 @@ def _is_argument(node: yaml.Node) -> bool:
     return node.start_mark is None
 
 
-def limits_of(field: dataclasses.Field) -> Iterator[tuple[str, float, Callable[[float, float], bool]]]:
+def limits_of(field: dataclasses.Field) -> Iterator[tuple[str, float, Callable[[typing.Any, float], bool]]]:
     """Yield words, value and test of each limit of a field, such as `("at least", 2, operator.ge)`."""
     for name, (words, holds) in _LIMITS.items():
         if field.metadata.get(name) is not None:
             yield words, field.metadata[name], holds
 
 
-def _fits(value: object, kind: object) -> bool:
+def _fits(value: typing.Any, kind: object) -> bool:
     if typing.get_origin(kind) is typing.Literal:
         return any(type(value) is type(choice) and value == choice for choice in typing.get_args(kind))
     if kind is float:
@@ -186,7 +196,7 @@ def _fits(value: object, kind: object) -> bool:
 def _shown(node: yaml.Node) -> str:
     if isinstance(node, yaml.SequenceNode):
         return f"{len(node.value)} values" if _is_argument(node) else "a list"
-    if isinstance(node, yaml.MappingNode):
+    if not isinstance(node, yaml.ScalarNode):
         return "a mapping"
     is_text = node.style or isinstance(parse_scalar(node.value), str)
     return repr(node.value) if is_text else node.value or "an empty value"
@@ -195,7 +205,7 @@ def _shown(node: yaml.Node) -> str:
 def _advice(node: yaml.Node, kind: object) -> str:
     """Return how to turn the node into a value that fits, where that is easy to say, or else an empty text."""
     origin = typing.get_origin(kind)
-    if origin is dict or dataclasses.is_dataclass(kind):
+    if origin is dict or is_entry_class(kind):
         return "; set it in the YAML file" if _is_argument(node) else ""
     if not isinstance(node, yaml.ScalarNode):
         return ""

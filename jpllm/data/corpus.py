@@ -72,8 +72,8 @@ class DataConfig:
     @property
     def weights(self) -> list[float] | None:
         """The weight of each source, or None where none has one."""
-        weights = [source.weight for source in self.sources]
-        return None if None in weights else weights
+        weights = [source.weight for source in self.sources if source.weight is not None]
+        return weights if len(weights) == len(self.sources) else None
 
     @property
     def effective_held_out_fraction(self) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ _INFLECTION = re.compile(r"\[([^\[\]/]+)/([^\[\]/]+)\]")
 Item = TypeVar("Item")
 
 
-def choose(rng: random.Random, items: list[Item] | tuple[Item, ...] | str) -> Item | str:
+def choose(rng: random.Random, items: Sequence[Item]) -> Item:
     """Return one of `items`; `rng.choice` may draw differently in another version of Python."""
     return items[int(rng.random() * len(items))]
 

@@ -106,8 +106,12 @@ def fact_table() -> list[list[str]]:
 @lru_cache(maxsize=1)
 def problem_table() -> list[tuple[str, str, str]]:
     """Return (operation, question, unit of the answer) of every arithmetic problem."""
-    rows = [line.split(" ", 1) for line in _lines("problems")]
-    return [(operation, *text.split("=")) for operation, text in rows]
+    rows = []
+    for line in _lines("problems"):
+        operation, text = line.split(" ", 1)
+        question, unit = text.split("=")
+        rows.append((operation, question, unit))
+    return rows
 
 
 @lru_cache(maxsize=1)

@@ -132,7 +132,7 @@ def special_token_in(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Mess
     for message in messages:
         ids = tokenizer(message["content"], add_special_tokens=False, verbose=False)["input_ids"]
         if hits := special.intersection(ids):
-            return tokenizer.convert_ids_to_tokens(min(hits))
+            return str(tokenizer.convert_ids_to_tokens(min(hits)))
     return None
 
 
@@ -152,8 +152,8 @@ def render(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], add_
     from jinja2 import TemplateError
 
     try:
-        return tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
+        return str(
+            tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
         )
     except TemplateError as error:
         raise InputError(f"template: it cannot write the roles {[m['role'] for m in messages]}: {error}") from error

@@ -26,18 +26,18 @@ def load(path: str | Path, needs_eos: bool = True) -> PreTrainedTokenizerFast:
         InputError: there is no tokenizer, it is a bare SentencePiece model (AutoTokenizer would give wrong ids), it has
             no fast backend, or it has no EOS token though `needs_eos`.
     """
-    from transformers import AutoTokenizer, GPT2TokenizerFast
+    from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 
     folder = Path(path)
     _refuse_missing_or_bare(folder)
     files = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     is_bare_gpt2 = {"vocab.json", "merges.txt"} <= files and files.isdisjoint(_DESCRIBING_FILES)
-    loader = GPT2TokenizerFast if is_bare_gpt2 else AutoTokenizer
+    loader = GPT2Tokenizer if is_bare_gpt2 else AutoTokenizer
     try:
         tokenizer = loader.from_pretrained(path, local_files_only=folder.is_dir())
     except Exception as error:  # tokenizers raises nothing narrower for a broken tokenizer.json
         raise InputError(f"{path}: no tokenizer can be loaded from it: {error}") from error
-    if not tokenizer.is_fast:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"{path}: the tokenizer has no fast backend (tokenizer.json), which jpllm needs")
     if needs_eos and tokenizer.eos_token_id is None:
         raise InputError(f"{path}: the tokenizer has no EOS token; set eos_token in tokenizer_config.json")

@@ -39,8 +39,8 @@ def read_model(model_file: Path) -> SentencePieceModel:
         raise InputError(f"{model_file}: not a SentencePiece model ({error})") from error
 
 
-def message_fields(message: bytes) -> Iterator[tuple[int, int | float | bytes]]:
-    """Yield (number, value) of each field of a protocol buffer message.
+def message_fields(message: bytes) -> Iterator[tuple[int, typing.Any]]:
+    """Yield (number, value) of each field of a protocol buffer message; the value is an integer, a float or bytes.
 
     Source: https://protobuf.dev/programming-guides/encoding/.
     """

@@ -94,8 +94,8 @@ def piece_bytes(tokenizer: PreTrainedTokenizerFast) -> dict[int, bytes]:
     special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     pieces = {index: piece for piece, index in tokenizer.get_vocab().items() if index not in special}
     if is_byte_level(tokenizer):
-        spelled = {index: [BYTE_OF_CHARACTER.get(one) for one in piece] for index, piece in pieces.items()}
-        return {index: bytes(content) for index, content in spelled.items() if None not in content}
+        spelled = {index: piece for index, piece in pieces.items() if BYTE_OF_CHARACTER.keys() >= set(piece)}
+        return {index: bytes(BYTE_OF_CHARACTER[one] for one in piece) for index, piece in spelled.items()}
     spells_bytes = b'"ByteFallback"' in _decoder_state(tokenizer)
     return {index: _sentencepiece_bytes(piece, spells_bytes) for index, piece in pieces.items()}
 

@@ -9,7 +9,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 
 from jpllm.runtime import InputError
-from jpllm.tokenizer.load import MODEL_FILE_NAME
+from jpllm.tokenizer.load import MODEL_FILE_NAME, load
 from jpllm.tokenizer.pieces import without_surrogates
 
 if typing.TYPE_CHECKING:
@@ -45,9 +45,8 @@ def verify(folder: Path, texts: Iterable[str]) -> int:
         InputError: the first text that differs, with both lists of ids.
     """
     from sentencepiece import SentencePieceProcessor
-    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = load(folder, needs_eos=False)
     reference = SentencePieceProcessor(model_file=str(folder / MODEL_FILE_NAME))
     remaining = map(without_surrogates, texts)
     num_texts = 0
@@ -64,7 +63,7 @@ def verify(folder: Path, texts: Iterable[str]) -> int:
 
 
 def first_difference(
-    reference: SentencePieceProcessor, texts: Sequence[str], encoded: Sequence[Sequence[int]]
+    reference: SentencePieceProcessor, texts: Sequence[str], encoded: Sequence[Iterable[int]]
 ) -> str | None:
     """Return the first text whose ids are not those of the reference, with both lists of ids; None if all are.
 

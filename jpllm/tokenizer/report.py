@@ -109,7 +109,7 @@ def _lengths(tokenizer: PreTrainedTokenizerFast, encoded: Sequence[np.ndarray], 
 
 
 def _round_trips(tokenizer: PreTrainedTokenizerFast, encoded: Sequence[np.ndarray], texts: Sequence[str]) -> dict:
-    decoded = [tokenizer.decode(ids) for ids in encoded]
+    decoded = [str(tokenizer.decode(ids)) for ids in encoded]
     pairs = list(zip(texts, decoded, strict=True))
     normalized = ([unicodedata.normalize("NFKC", one) for one in pair] for pair in pairs)
     num_documents = max(len(pairs), 1)

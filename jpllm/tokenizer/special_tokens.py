@@ -97,7 +97,7 @@ def _add_behind_all(key: str, token: str, name: str, tokenizer: PreTrainedTokeni
 
     last = max(tokenizer.get_vocab().values())
     tokenizer.add_special_tokens({key: AddedToken(token, special=True, normalized=False)})
-    new_id = tokenizer.convert_tokens_to_ids(token)
+    new_id = tokenizer.get_vocab()[token]
     if new_id <= last:
         raise InputError(
             f"tokenizer: its ids have gaps, and {token} would get the id {new_id:,} in between; "

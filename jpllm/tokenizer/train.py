@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jpllm import runtime
 from jpllm.config.settings import option
@@ -49,7 +49,7 @@ _PUBLISHED_SETTINGS = {
     "bos_id": 2,
     "eos_id": 3,
 }
-_PRESETS = {
+_PRESETS: dict[str, dict[str, Any]] = {
     "published": _PUBLISHED_SETTINGS,
     "default": _PUBLISHED_SETTINGS
     | {

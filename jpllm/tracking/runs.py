@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, cast, overload
 
 import yaml
 
@@ -201,6 +201,12 @@ def planned_peak(plan: dict, measured: str, on_gpu: bool) -> float | None:
     return number(memory.get(keys[measured]))
 
 
+@overload
+def shareable(value: str) -> str: ...
+@overload
+def shareable(value: dict) -> dict: ...
+@overload
+def shareable(value: object) -> object: ...
 def shareable(value: object) -> object:
     """Return the value of a JSON or YAML file with a tilde for each home folder that its texts and keys name.
 
@@ -262,7 +268,7 @@ def _json_object(file: Path, remarks: list[str]) -> dict:
     except (OSError, ValueError, RecursionError):
         found = None
     if isinstance(found, dict):
-        return cast("dict", shareable(found))
+        return shareable(found)
     remarks.append(f"{file.name} is broken and left out")
     return {}
 
@@ -273,7 +279,7 @@ def _settings(file: Path, remarks: list[str]) -> dict:
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         found = None
     if isinstance(found, dict):
-        return cast("dict", shareable(found))
+        return shareable(found)
     remarks.append(f"{file.name} is broken: its settings are left out")
     return {}
 

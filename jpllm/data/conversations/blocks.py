@@ -118,8 +118,12 @@ class InstructDataset:
     def __init__(
         self, items: PackedRows | RowsByLength, replay_blocks: BlockDataset | None = None, replay: float = 0.0
     ) -> None:
-        self._items, self._replay_blocks, self._replay = items, replay_blocks, replay
-        self._blend = Blend([1 - replay, replay]) if replay else None
+        self._items, self._replay = items, replay
+        self._replayed: tuple[Blend, BlockDataset] | None = None
+        if replay:
+            if replay_blocks is None:
+                raise ValueError("a share is replayed, and there are no blocks of it")
+            self._replayed = Blend([1 - replay, replay]), replay_blocks
         self.num_positions = 0
         self.items_per_epoch = round(items.num_items / (1 - replay))
 
@@ -129,23 +133,33 @@ class InstructDataset:
     def __getitem__(self, position: int) -> dict[str, np.ndarray]:
         if not 0 <= position < self.num_positions:
             raise IndexError(position)
-        source, nth = self._blend.at(position) if self._blend else (0, position)
-        if source == 0:
+        blocks, nth = self._at(position)
+        if blocks is None:
             return self._items.item(nth)
-        self._replay_blocks.num_positions = nth + 1
-        return self._replay_blocks[nth]
+        blocks.num_positions = nth + 1
+        return blocks[nth]
+
+    def _at(self, position: int) -> tuple[BlockDataset | None, int]:
+        """Return the replayed blocks, or None for the rows, and which of their items stands at a position."""
+        if self._replayed is None:
+            return None, position
+        blend, blocks = self._replayed
+        source, nth = blend.at(position)
+        return (blocks if source else None), nth
 
     @property
     def mean_tokens(self) -> float:
         """Tokens of a position without padding, on average over an epoch."""
-        replay = self._blend.shares[1] if self._blend else 0.0
-        replayed = self._replay_blocks.sequence_length if replay else 0
-        return (1 - replay) * self._items.total_tokens / self._items.num_items + replay * replayed
+        if self._replayed is None:
+            return self._items.total_tokens / self._items.num_items
+        blend, blocks = self._replayed
+        replay = blend.shares[1]
+        return (1 - replay) * self._items.total_tokens / self._items.num_items + replay * blocks.sequence_length
 
     def num_tokens(self, position: int) -> int:
         """Return the tokens at a position, without padding."""
-        source, nth = self._blend.at(position) if self._blend else (0, position)
-        return self._items.num_tokens(nth) if source == 0 else self._replay_blocks.sequence_length
+        blocks, nth = self._at(position)
+        return self._items.num_tokens(nth) if blocks is None else blocks.sequence_length
 
     def tokens_until(self, positions_per_step: int) -> np.ndarray:
         """Return the tokens before each step and after the last one, int64 (steps + 1,)."""
@@ -157,12 +171,13 @@ class InstructDataset:
 
         What is asked for is a share of the blocks; those of rows are not always full.
         """
-        of_rows, replayed = self._blend.counts(self.num_positions).tolist() if self._blend else (self.num_positions, 0)
-        uses = []
-        if replayed:
-            self._replay_blocks.num_positions = replayed
-            uses = self._replay_blocks.uses()
-        row_tokens = num_tokens - (replayed * self._replay_blocks.sequence_length if replayed else 0)
+        of_rows, row_tokens, uses = self.num_positions, num_tokens, []
+        if self._replayed is not None:
+            blend, blocks = self._replayed
+            of_rows, replayed = blend.counts(self.num_positions).tolist()
+            if replayed:
+                blocks.num_positions = replayed
+                uses, row_tokens = blocks.uses(), num_tokens - replayed * blocks.sequence_length
         rows = SourceUse(
             label,
             requested_share=1 - self._replay,

@@ -59,13 +59,13 @@ def minhash_signatures(hashes: list[np.ndarray], num_permutations: int) -> np.nd
     that of plain MinHash for small sets. Their low 16 bits are kept, by which different values are equal with odds of
     1 in 65,536 (b-bit minwise hashing, Li and König 2010).
     """
-    import rensa
+    from rensa import RMinHash  # ty: ignore[missing-module-member]  # compiled, without stubs
 
     hashes = [ngrams for ngrams in hashes if len(ngrams)]
     if not hashes:
         return np.empty((0, num_permutations), dtype=np.uint16)
     ends = np.cumsum([0, *map(len, hashes)]).astype(np.uint64)
-    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(hashes), ends, num_permutations, _SEED)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(np.concatenate(hashes), ends, num_permutations, _SEED)
     return np.array(matrix.to_rows(), dtype=np.uint32).astype(np.uint16)
 
 

@@ -187,7 +187,7 @@ def _encode(
     cut = {id(row) for row, ids in zip(row_of, whole, strict=True) if len(ids) > max_tokens}
     encoded = tokenizer(texts, pairs, truncation=True, max_length=max_tokens)
     all_type_ids = encoded.get("token_type_ids")
-    found = []
+    found: list[AnyRow] = []
     for index, (row, ids) in enumerate(zip(row_of, encoded["input_ids"], strict=True)):
         if not ids:
             raise InputError(f"{row.place}: the tokenizer makes no token of {row.text!r:.40}; remove the row")
@@ -203,7 +203,7 @@ def _encode(
     if num_choices:
         starts = range(0, len(found), num_choices)
         found = [
-            EncodedChoices(row, found[start : start + num_choices], splits.target(row))
+            EncodedChoices(row, sequences_of(found[start : start + num_choices]), int(splits.target(row)))
             for row, start in zip(rows, starts, strict=True)
         ]
     return found, len(cut)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jpllm.config.settings import REQUIRED, option
 from jpllm.data.read.tables import TABLE_SUFFIXES, Encoding, read_table
@@ -142,7 +142,7 @@ def read_labelled_rows(file: Path, config: LabelledDataConfig) -> list[LabelledR
 
 def class_names(file: Path, rows: list[LabelledRow]) -> list[str]:
     """Return the names of all classes, sorted. Raises InputError if there is only one."""
-    names = sorted({row.label for row in rows})
+    names = sorted({str(row.label) for row in rows})
     if len(names) == 1:
         raise InputError(f"{file}: all {len(rows):,} rows have the label {names[0]!r}; there is nothing to tell apart")
     return names
@@ -201,7 +201,7 @@ def _choice(label: object, num_choices: int) -> int:
     return number
 
 
-def _number(label: object) -> float:
+def _number(label: Any) -> float:
     try:
         number = math.nan if isinstance(label, bool | None) else float(label)
     except (TypeError, ValueError):
@@ -219,7 +219,7 @@ def _refuse_numbers(config: LabelledDataConfig, rows: list[LabelledRow]) -> None
             float(row.label)
         except ValueError:
             return
-        if not _WHOLE_NUMBER.fullmatch(row.label):
+        if not _WHOLE_NUMBER.fullmatch(str(row.label)):
             fractions.append(row)
     if fractions:
         raise InputError(

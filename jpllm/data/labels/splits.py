@@ -52,7 +52,7 @@ class Splits:
 
     def target(self, row: LabelledRow) -> int | float:
         """Return the index of the class or choice of a row, or its number."""
-        return self.class_names.index(row.label) if isinstance(row.label, str) else row.label
+        return (self.class_names or []).index(row.label) if isinstance(row.label, str) else row.label
 
 
 def read_splits(config: LabelledDataConfig) -> Splits:
@@ -63,9 +63,7 @@ def read_splits(config: LabelledDataConfig) -> Splits:
             be in each split.
     """
     rows = read_labelled_rows(config.train_file, config)
-    names = config.choice_columns
-    if config.task == "classification":
-        names = class_names(config.train_file, rows)
+    known = class_names(config.train_file, rows) if config.task == "classification" else None
     if config.task == "regression" and len({row.label for row in rows}) == 1:
         raise InputError(f"{config.train_file}: all labels are {rows[0].label}; there is nothing to learn")
     if config.balance:
@@ -74,12 +72,12 @@ def read_splits(config: LabelledDataConfig) -> Splits:
     for name, file in (("validation", config.validation_file), ("test", config.test_file)):
         if file is not None:
             parts[name] = read_labelled_rows(file, config)
-            if config.task == "classification":
-                refuse_unknown_labels(file, parts[name], names)
+            if known is not None:
+                refuse_unknown_labels(file, parts[name], known)
     if config.max_train_rows:
         chosen = set(map(id, _in_order(parts["train"], config.split_seed)[: config.max_train_rows]))
         parts["train"] = [row for row in parts["train"] if id(row) in chosen]
-    splits = Splits(**parts, class_names=names)
+    splits = Splits(**parts, class_names=known or config.choice_columns)
     _warn_of_copies(splits)
     return splits
 

@@ -19,6 +19,7 @@ from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
     import pyarrow
+    from _typeshed import WriteableBuffer
 
 _BUFFER_BYTES = 1 << 20
 
@@ -35,7 +36,7 @@ class ReadProgress:
 class _File:
     name: str
     size_bytes: int
-    open: Callable[[], BinaryIO]
+    open: Callable[[], io.BufferedIOBase]
 
 
 def read_rows(source: SourceConfig, columns: Sequence[str], progress: ReadProgress) -> Iterator[PlacedRow]:
@@ -57,7 +58,7 @@ def read_rows(source: SourceConfig, columns: Sequence[str], progress: ReadProgre
 
 
 def _read_file(
-    file: _File, raw: BinaryIO, source: SourceConfig, columns: Sequence[str], progress: ReadProgress
+    file: _File, raw: io.BufferedIOBase, source: SourceConfig, columns: Sequence[str], progress: ReadProgress
 ) -> Iterator[PlacedRow]:
     if file.name.endswith(".parquet"):
         yield from _read_parquet(file, raw, columns, progress)
@@ -98,7 +99,9 @@ def _read_txt(lines: Iterator[tuple[str, str | BadRow]], document: str) -> Itera
         yield start, bad or {"text": "".join(gathered)}
 
 
-def _read_parquet(file: _File, raw: BinaryIO, columns: Sequence[str], progress: ReadProgress) -> Iterator[PlacedRow]:
+def _read_parquet(
+    file: _File, raw: io.BufferedIOBase, columns: Sequence[str], progress: ReadProgress
+) -> Iterator[PlacedRow]:
     import pyarrow
     import pyarrow.parquet
 
@@ -159,7 +162,7 @@ def _hub_files(source: SourceConfig) -> list[_File]:
         raise _unreachable(source, error) from error
     files = [
         _File(path, facts["size"], lambda path=path: hub.open(path, "rb"))
-        for path, facts in sorted(found.items())
+        for path, facts in sorted(found.items())  # ty: ignore[missing-attribute]  # a dictionary, with detail
         if path.endswith(SUFFIXES)
     ]
     if not files:
@@ -172,7 +175,7 @@ def _unreachable(source: SourceConfig, error: Exception) -> InputError:
     return InputError(f"{source.path}: the Hub dataset cannot be read: {first_line}")
 
 
-def _decompressed(name: str, stream: BinaryIO) -> BinaryIO:
+def _decompressed(name: str, stream: io.RawIOBase) -> BinaryIO:
     if name.endswith(".gz"):
         return io.BufferedReader(gzip.open(stream), _BUFFER_BYTES)  # whose lines come without a call in Python each
     if name.endswith(".bz2"):
@@ -189,14 +192,14 @@ def _decompressed(name: str, stream: BinaryIO) -> BinaryIO:
 class _CountingReader(io.RawIOBase):
     """A binary file that adds what is read from it to a `ReadProgress`."""
 
-    def __init__(self, raw: BinaryIO, progress: ReadProgress) -> None:
+    def __init__(self, raw: io.BufferedIOBase, progress: ReadProgress) -> None:
         self._raw = raw
         self._progress = progress
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
         num_bytes = self._raw.readinto(buffer)
         self._progress.bytes_read += num_bytes
         return num_bytes

@@ -44,7 +44,9 @@ def read_pages(stream: BinaryIO, name: str, namespaces: Sequence[int] = (0,)) ->
 
 def _all_pages(stream: BinaryIO, name: str) -> Iterator[tuple[str, str, str]]:
     """Yield title, namespace and wikitext of each page; the wikitext is empty for what is no article."""
-    root, page, prefix = None, None, ""
+    root: ElementTree.Element | None = None
+    page: ElementTree.Element | None = None
+    prefix = ""
     for event, element in ElementTree.iterparse(stream, events=("start", "end")):
         if root is None:
             root, prefix = element, element.tag.removesuffix("mediawiki")
@@ -52,7 +54,7 @@ def _all_pages(stream: BinaryIO, name: str) -> Iterator[tuple[str, str, str]]:
                 raise InputError(f"{name}: not a MediaWiki XML export: its root is <{element.tag}>, not <mediawiki>")
         elif event == "start":
             page = element if element.tag == f"{prefix}page" else page
-        elif element.tag == f"{prefix}revision":
+        elif page is not None and element.tag == f"{prefix}revision":
             revisions = page.findall(element.tag)
             if len(revisions) > 1:  # of a full history only the latest stays in memory
                 page.remove(min(revisions, key=lambda revision: revision.findtext(f"{prefix}timestamp", "")))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from jpllm.data.read.formats import ReadProgress, read_rows
-from jpllm.data.read.jsonl import numbered_lines, read_jsonl
+from jpllm.data.read.jsonl import PlacedRow, numbered_lines, read_jsonl
 from jpllm.data.read.quarantine import BadRow
 from jpllm.data.read.sources import SourceConfig
 from jpllm.runtime import InputError
@@ -33,21 +33,25 @@ def read_table(file: Path, encoding: Encoding = "utf-8") -> Iterator[tuple[str, 
     if not file.name.endswith(TABLE_SUFFIXES):
         raise InputError(f"{file}: unknown file type; readable are {', '.join(TABLE_SUFFIXES)}")
     if file.suffix == ".parquet":
-        yield from read_rows(SourceConfig(str(file)), _ALL_COLUMNS, ReadProgress())
+        yield from _usable(read_rows(SourceConfig(str(file)), _ALL_COLUMNS, ReadProgress()))
         return
     with file.open("rb") as stream:
         lines = numbered_lines(str(file), stream, encoding)
-        rows = _read_delimited(file, lines) if file.suffix in (".csv", ".tsv") else read_jsonl(lines)
-        for place, row in rows:
-            if isinstance(row, BadRow):
-                raise InputError(str(row))
-            yield place, row
+        yield from _read_delimited(file, lines) if file.suffix in (".csv", ".tsv") else _usable(read_jsonl(lines))
+
+
+def _usable(rows: Iterator[PlacedRow]) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield the rows. Raises InputError at one that cannot be read."""
+    for place, row in rows:
+        if isinstance(row, BadRow):
+            raise InputError(str(row))
+        yield place, row
 
 
 def _read_delimited(file: Path, lines: Iterator[tuple[str, str | BadRow]]) -> Iterator[tuple[str, dict[str, object]]]:
     is_csv = file.suffix == ".csv"
-    quoting = {"quoting": csv.QUOTE_MINIMAL if is_csv else csv.QUOTE_NONE, "strict": True}
-    reader = csv.reader(_texts(lines), delimiter="," if is_csv else "\t", **quoting)
+    delimiter, quoting = (",", csv.QUOTE_MINIMAL) if is_csv else ("\t", csv.QUOTE_NONE)
+    reader = csv.reader(_texts(lines), delimiter=delimiter, quoting=quoting, strict=True)
     names: list[str] | None = None
     while True:
         place = f"{file}:{reader.line_num + 1}"

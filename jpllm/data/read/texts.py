@@ -141,8 +141,9 @@ def _value(place: str, row: dict[str, object], column: str) -> str | BadRow:
         return BadRow(place, f"column {column!r} is null")
     if isinstance(value, list) and value:
         contents = [item.get("content") if isinstance(item, dict) else None for item in value]
-        if all(isinstance(content, str) for content in contents):
-            return _MESSAGE_SEPARATOR.join(contents)
+        texts = [content for content in contents if isinstance(content, str)]
+        if len(texts) == len(contents):
+            return _MESSAGE_SEPARATOR.join(texts)
         if isinstance(value[0], str):
             return value[0]
     return BadRow(place, f"column {column!r} holds no text", json.dumps(value, ensure_ascii=False, default=str)[:40])

@@ -61,7 +61,7 @@ def _facts_of(directory: Path) -> dict:
 
 
 def _tokens_of(source: SourceConfig, config: DataConfig, tokenizer_fingerprint: str | None) -> SourceTokens:
-    shards = tokenizer_fingerprint and shards_of(source, config, tokenizer_fingerprint)
+    shards = shards_of(source, config, tokenizer_fingerprint) if tokenizer_fingerprint else None
     if shards:
         return SourceTokens(source.label, shards.size.num_tokens, True, str(shards.directory))
     try:

@@ -75,17 +75,23 @@ class Encoder(Protocol):
     """What packing needs of a tokenizer (`jpllm.tokenizer.encoder.CorpusEncoder`).
 
     Attributes:
+        encode: texts → one array of ids each, without special tokens.
         eos_token_id: written once after each document.
         vocab_size: ids are below it.
         fingerprint: changes whenever an id would.
     """
 
-    eos_token_id: int
-    vocab_size: int
-    fingerprint: str
+    @property
+    def encode(self) -> Callable[[list[str]], list[np.ndarray]]: ...
 
-    def encode(self, texts: list[str]) -> list[np.ndarray]:
-        """Return an array of ids for each text, without special tokens."""
+    @property
+    def eos_token_id(self) -> int: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
 
 def pack(
@@ -202,10 +208,10 @@ class _Job:
         held_out: list[str] = []
         dropped: Counter[str] = Counter()
         for document in batch.documents:
-            if document.text is None:
-                dropped[document.dropped_by] += 1
-            else:
+            if document.text is not None:
                 (held_out if is_held_out(document.text, self.held_out_fraction) else training).append(document.text)
+            elif document.dropped_by is not None:
+                dropped[document.dropped_by] += 1
         size.num_blank_documents = dropped.pop(BLANK, 0)
         size.dropped = dict(dropped)
         size.num_held_out_documents = len(held_out)

@@ -39,19 +39,24 @@ def extend(path: str | Path, texts: Iterable[str], config: ExtendConfig, output_
             `output_dir` is in use.
     """
     tokenizer = load(path)
-    model_file = sentencepiece_file(Path(path))
-    if not is_byte_level(tokenizer) and model_file is None:
-        raise InputError(
-            f"{path}: only a byte-level BPE or a folder with a SentencePiece model ({MODEL_FILE_NAME}) can be extended"
-        )
+    model_file = None if is_byte_level(tokenizer) else _model_file(path)
     with runtime.new_folder(output_dir) as folder:
         lines = japanese_lines(texts, config)
-        if is_byte_level(tokenizer):
+        if model_file is None:
             backend = with_new_merges(tokenizer, lines, config)
         else:
             backend = with_new_pieces(tokenizer, model_file, lines, config, folder / MODEL_FILE_NAME)
         _save(tokenizer, backend, folder)
         _prove(tokenizer, load(folder), config.num_pieces, lines[:_MAX_PROOF_LINES])
+
+
+def _model_file(path: str | Path) -> Path:
+    file = sentencepiece_file(Path(path))
+    if file is None:
+        raise InputError(
+            f"{path}: only a byte-level BPE or a folder with a SentencePiece model ({MODEL_FILE_NAME}) can be extended"
+        )
+    return file
 
 
 def _save(tokenizer: PreTrainedTokenizerFast, backend: Tokenizer, folder: Path) -> None:

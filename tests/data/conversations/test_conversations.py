@@ -233,6 +233,8 @@ def test_replay_is_a_share_of_the_blocks():
     assert dataset.items_per_epoch == round(20 / 0.75)
     assert dataset.mean_tokens == pytest.approx(0.75 * 5 + 0.25 * 8)
     assert dataset.tokens_until(8).tolist()[-1] == 60 * 5 + 20 * 8
+    with pytest.raises(ValueError, match="there are no blocks of it"):
+        InstructDataset(PackedRows(rows, 8, EOS), replay=0.25)
 
 
 @pytest.mark.parametrize(

@@ -24,32 +24,32 @@ logger = logging.getLogger(__name__)
 
 
 def is_available() -> bool:
-    """Whether torch_xla is installed and not switched off: accelerate then computes with it, on any hardware."""
+    """Return whether torch_xla is installed and not switched off: accelerate then computes with it, on any hardware."""
     is_on = os.environ.get(SWITCH, "1").upper() in ("1", "ON", "YES", "TRUE")
     return is_on and importlib.util.find_spec("torch_xla") is not None
 
 
 def is_launched() -> bool:
-    """Whether accelerate's launcher for TPUs started this process, which then computes on an XLA device."""
+    """Return whether accelerate's launcher for TPUs started this process, which then computes on an XLA device."""
     return os.environ.get(_LAUNCHED) == "1" and is_available()
 
 
 def device() -> torch.device:
-    """The XLA device of this process."""
+    """Return the XLA device of this process."""
     import torch_xla
 
     return torch_xla.device()
 
 
 def kind() -> str:
-    """What the XLA device is: "TPU", or "CPU" where there is none."""
+    """Return what the XLA device is: "TPU", or "CPU" where there is none."""
     import torch_xla
 
     return torch_xla.runtime.device_type()
 
 
 def chip() -> str:
-    """What the maker calls the device of this process, such as "TPU v5 lite"."""
+    """Return what the maker calls the device of this process, such as "TPU v5 lite"."""
     import torch_xla.core.xla_model
 
     return torch_xla.core.xla_model.xla_device_kind()
@@ -119,7 +119,7 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
 
 
 def num_compilations() -> int:
-    """Graphs that this process has compiled so far."""
+    """Return how many graphs this process has compiled so far."""
     from torch_xla.debug import metrics
 
     found = metrics.metric_data("CompileTime")
@@ -127,7 +127,7 @@ def num_compilations() -> int:
 
 
 def peak_bytes() -> int | None:
-    """The most memory that this process has had on its device; None where XLA does not count it."""
+    """Return the most memory that this process has had on its device; None where XLA does not count it."""
     import torch_xla.core.xla_model
 
     try:
@@ -137,7 +137,7 @@ def peak_bytes() -> int | None:
 
 
 def state_on_host(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The model's state in host memory; tensors that the model shares are shared there too."""
+    """Return the model's state in host memory; tensors that the model shares are shared there too."""
     sync()
     state = model.state_dict(keep_vars=True)
     copies = {id(tensor): tensor.detach().cpu() for tensor in state.values()}

@@ -89,7 +89,7 @@ def sample_quality(answers: Sequence[Answer]) -> SampleQuality:
 
 
 def is_japanese(character: str) -> bool:
-    """Whether a character is kana or kanji."""
+    """Return whether a character is kana or kanji."""
     return any(first <= ord(character) <= last for first, last in _JAPANESE_RANGES)
 
 

@@ -103,7 +103,7 @@ def _padded_sums(model: torch.nn.Module, arrays: dict[str, np.ndarray]) -> np.nd
 
 
 def is_right(answer: str, wanted: str) -> bool:
-    """Whether two answers differ at most in the width of characters and in white space.
+    """Return whether two answers differ at most in the width of characters and in white space.
 
     Where the wanted answer gives reasons before the words 答えは, only what follows these words is compared.
     """

@@ -38,7 +38,7 @@ class Vocabulary(Protocol):
 
 
 def build_from_scratch(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    """A model of `config`'s shape with float32 random weights that depend on `seed` alone.
+    """Return a model of `config`'s shape with float32 random weights that depend on `seed` alone.
 
     Raises:
         InputError: the tokenizer has more ids than `config.vocab_size`.
@@ -56,7 +56,7 @@ def build_from_scratch(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, 
 
 
 def transformers_config(config: ModelConfig, tokenizer: Vocabulary) -> PretrainedConfig:
-    """The transformers configuration: sizes from the preset, vocabulary and special ids from the tokenizer."""
+    """Return the transformers configuration: sizes from the preset, vocabulary and special ids from the tokenizer."""
     num_ids = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)  # ids may have gaps
     vocab_size = config.vocab_size or num_ids
     if vocab_size < num_ids:
@@ -94,7 +94,7 @@ def copy_weights(folder: str | Path, model: PreTrainedModel) -> None:
 
 
 def load_trained(name_or_path: str | Path, model_class: type[PreTrainedModel] | None = None) -> PreTrainedModel:
-    """A trained model in float32, on the GPU if there is one; a causal one unless `model_class` says otherwise.
+    """Load a trained model in float32, on the GPU if there is one; a causal one unless `model_class` says otherwise.
 
     Raises:
         InputError: there is no such model, it is a masked one, or its weights are not whole.
@@ -105,7 +105,7 @@ def load_trained(name_or_path: str | Path, model_class: type[PreTrainedModel] | 
 def _load(
     name_or_path: str | Path, dropout: float | None = None, model_class: type[PreTrainedModel] | None = None
 ) -> PreTrainedModel:
-    """A trained model in float32 on the CPU, with other dropout probabilities if need be.
+    """Load a trained model in float32 on the CPU; `dropout`, if given, replaces its dropout probabilities.
 
     Raises:
         InputError: see `load_trained`.
@@ -144,7 +144,7 @@ def _load(
 
 
 def host_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy of a model on an XLA device, in host memory and with the forward pass of its class."""
+    """Return a copy, in host memory, of a model on an XLA device, with the forward pass of its class."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -156,7 +156,7 @@ def host_copy(model: PreTrainedModel) -> PreTrainedModel:
 def load_to_continue(
     name_or_path: str | Path, tokenizer: PreTrainedTokenizerBase, sequence_length: int, dropout: float | None = None
 ) -> PreTrainedModel:
-    """A trained model in float32 on the CPU, ready to be trained on with blocks of `sequence_length` tokens.
+    """Load a trained model in float32 on the CPU, ready to be trained on with blocks of `sequence_length` tokens.
 
     `dropout` replaces the model's own probabilities, wherever it has some.
 
@@ -180,7 +180,7 @@ def load_to_continue(
 
 
 def describe(model: PreTrainedModel) -> str:
-    """Architecture, sizes and the true parameter count in one line."""
+    """Return architecture, sizes and the true parameter count in one line."""
     config = model.config
     embedding = input_embedding(model).weight.numel()
     return (
@@ -196,7 +196,7 @@ def input_embedding(model: PreTrainedModel) -> torch.nn.Embedding:
 
 
 def context_length(model: PreTrainedModel) -> int:
-    """Tokens that the model can make sense of: the length it was trained on where that is recorded, else its positions.
+    """Return how many tokens the model was trained to read at once; its positions where that is not recorded.
 
     A model trained on shorter sequences than it has positions knows nothing of the later ones.
     """

@@ -19,7 +19,7 @@ _POOLER = "pooler."
 
 
 def build_classifier(name_or_path: str | Path, class_names: Sequence[str] | None, seed: int) -> PreTrainedModel:
-    """A trained model in float32 on the CPU, with a head for these outputs (None: for one number).
+    """Load a trained model in float32 on the CPU and give it a head for these outputs (None: for one number).
 
     Several names are those of classes; a single one is that of a number, which the head gives as it is.
 
@@ -66,7 +66,7 @@ def build_classifier(name_or_path: str | Path, class_names: Sequence[str] | None
 
 
 def load_any_kind(name_or_path: str | Path) -> PreTrainedModel:
-    """A language model as `jpllm.models.build.load_trained` has it; of an encoder the layers, without a head.
+    """Load a language model as `jpllm.models.build.load_trained` does; of an encoder the layers, without a head.
 
     Raises:
         InputError: see `build_classifier`.
@@ -78,7 +78,7 @@ def load_any_kind(name_or_path: str | Path) -> PreTrainedModel:
 
 
 def sees_ahead(model: PreTrainedModel) -> bool:
-    """Whether what comes later changes what a token is taken for, as in an encoder; found by trying."""
+    """Return whether a token's hidden state depends on later tokens, as in an encoder; found by trying."""
     import torch
 
     from jpllm.models.evaluating import evaluating
@@ -89,7 +89,7 @@ def sees_ahead(model: PreTrainedModel) -> bool:
 
 
 def is_encoder(config: PretrainedConfig) -> bool:
-    """Whether models of a configuration see ahead; found by trying a small one.
+    """Return whether models of a configuration see ahead; found by trying a small one.
 
     Raises:
         InputError: no classifier can be made of them.
@@ -139,13 +139,13 @@ def choose_trainable(model: PreTrainedModel, trainable: Trainable) -> list[torch
 
 
 def trainable_line(model: PreTrainedModel) -> str:
-    """How many parameters learn, in words."""
+    """Return in words how many parameters learn."""
     learned = num_trainable(model)
     return f"{learned:,} of {model.num_parameters():,} parameters are trained ({learned / model.num_parameters():.2%})"
 
 
 def num_trainable(model: PreTrainedModel) -> int:
-    """Parameters that learn."""
+    """Return the number of parameters that learn."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 

@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def evaluating(model: torch.nn.Module, autocast: AbstractContextManager | None = None) -> Generator[None]:
-    """No dropout and no gradients; afterwards the model is in the mode that it was in."""
+    """Switch dropout and gradients off; afterwards the model is in the mode that it was in."""
     was_training = model.training
     model.eval()
     try:

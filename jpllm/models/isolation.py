@@ -45,7 +45,7 @@ def isolate_documents(model: PreTrainedModel) -> None:
 
 
 def _hidden(model: PreTrainedModel, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Hidden states after the last layer, of a batch of two equal rows as in training."""
+    """Return the hidden states after the last layer, of a batch of two equal rows as in training."""
     batch = {"input_ids": ids, "position_ids": positions}
     batch = {name: value.expand(2, -1).to(model.device) for name, value in batch.items()}
     return model.base_model(**batch).last_hidden_state.float()

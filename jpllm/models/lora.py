@@ -47,12 +47,12 @@ def add_lora(model: PreTrainedModel, rank: int, alpha: float, dropout: float, se
 
 
 def has_lora(model: PreTrainedModel) -> bool:
-    """Whether `add_lora` was called on it."""
+    """Return whether `add_lora` was called on the model."""
     return getattr(model, "_hf_peft_config_loaded", False)
 
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy on the CPU in which the products are added to the weights; it is like any other model."""
+    """Return a copy on the CPU in which the products are added to the weights; it is like any other model."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     plain = copy.deepcopy(model).cpu()
@@ -84,7 +84,7 @@ def load_adapter(folder: str | Path, model: PreTrainedModel) -> None:
 
 
 def _targets(model: PreTrainedModel) -> tuple[list[str], bool]:
-    """Names of the linear layers without the output layer, and whether they hold their matrices as GPT-2's do."""
+    """Return the names of the linear layers but the output layer, and whether they are Conv1D as in GPT-2."""
     import torch
     from transformers.pytorch_utils import Conv1D
 

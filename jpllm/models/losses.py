@@ -75,7 +75,7 @@ def causal_loss(
     num_items_in_batch: torch.Tensor | int | None,
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """Mean cross-entropy in nats of predicting each label from the position before it.
+    """Return the mean cross-entropy in nats of predicting each label from the position before it.
 
     Args:
         hidden: (batch, length, width), what the output layer reads.
@@ -119,7 +119,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def _few_counted(targets: torch.Tensor) -> torch.Tensor | None:
-    """Where there is something to learn; None where that is nearly everywhere, or on XLA: there no shape may vary."""
+    """Return where there is something to learn; None where that is nearly everywhere, and on XLA (no shape may vary)."""
     if targets.device.type == "xla":
         return None
     counted = (targets != IGNORED_LABEL).nonzero().flatten()
@@ -127,7 +127,7 @@ def _few_counted(targets: torch.Tensor) -> torch.Tensor | None:
 
 
 def _sum_and_gradients(hidden, weight, targets, product_dtype, smoothing: float, for_hidden: bool, for_weight: bool):
-    """The summed loss, and its gradients for the inputs that want one."""
+    """Return the summed loss, and its gradients for the inputs that want one."""
     limit = CHUNK_LOGITS_CPU if hidden.device.type == "cpu" else CHUNK_LOGITS_GPU
     rows = max(1, min(limit // weight.shape[0], len(hidden)))
     product_weight = weight.to(product_dtype)
@@ -218,6 +218,6 @@ def use_masked_loss(model: PreTrainedModel, label_smoothing: float = 0.0, everyw
 
 @torch.compiler.disable  # how many there are differs from batch to batch
 def _at_labels(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states (labels, width) and labels (labels,) of the positions that have one."""
+    """Return hidden states (labels, width) and labels (labels,) of the positions that have one."""
     chosen = labels != IGNORED_LABEL
     return hidden[chosen], labels[chosen]

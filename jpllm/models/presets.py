@@ -73,7 +73,7 @@ class ModelConfig:
     dropout: float = option(0.0, "Dropout probability of embeddings, attention and residuals.", minimum=0, maximum=0.9)
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Values that cannot make a model."""
+        """Refuse values that cannot make a model."""
         if self.model not in PRESETS:
             yield (
                 "model",

@@ -72,7 +72,7 @@ def add_pad_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
 
 
 def _weights(model: PreTrainedModel) -> list[torch.Tensor]:
-    """Input embedding, and output embedding and bias where the model has its own."""
+    """Return the input embedding, and output embedding and bias where the model has its own."""
     output = model.get_output_embeddings()
     found = [input_embedding(model).weight]
     if output is not None and output.weight is not found[0]:

@@ -46,7 +46,7 @@ def meta_model(
     trained_parts: TrainedParts = ALL_PARTS,
     dtype: torch.dtype | None = None,
 ) -> PreTrainedModel:
-    """The model of a configuration on the device "meta", with what is put on it and what does not learn frozen.
+    """Return the model of a configuration on the device "meta", with LoRA or a head, and frozen where nothing learns.
 
     `dtype` is that of all weights, by default float32.
     """
@@ -60,7 +60,7 @@ def meta_model(
 
 @contextmanager
 def _whole_models() -> Generator[None]:
-    """Models are made by this process alone, also where ZeRO-3 trains: transformers would have all of them share it."""
+    """Have models made by this process alone, also under ZeRO-3, where transformers would have all processes share them."""
     from transformers.integrations import deepspeed
 
     asked = deepspeed._hf_deepspeed_config_weak_ref
@@ -72,7 +72,7 @@ def _whole_models() -> Generator[None]:
 
 
 def model_class(is_masked: bool, trained_parts: TrainedParts) -> type[_BaseAutoModelClass]:
-    """The class of transformers that makes the model of a configuration."""
+    """Return the class of transformers that makes the model of a configuration."""
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
     if trained_parts.classifier:

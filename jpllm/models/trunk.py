@@ -50,7 +50,7 @@ class Trunk:
         model.forward = MethodType(forward, model)
 
     def output(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """What the frozen layers make of a batch, float32 (rows, tokens, width).
+        """Return what the frozen layers make of a batch, float32 (rows, tokens, width).
 
         Raises:
             InputError: the layers of this architecture return more than hidden states.
@@ -111,7 +111,7 @@ class KeptStates:
         self._states[start:end] = states[: end - start].cpu().numpy()
 
     def batch(self, numbers: Sequence[int], length: int) -> torch.Tensor:
-        """Those of some rows, float32 (rows, `length`, width), 0 at the padding."""
+        """Return the outputs of some rows, float32 (rows, `length`, width), 0 at the padding."""
         import torch
 
         found = torch.zeros(len(numbers), length, self._states.shape[1])

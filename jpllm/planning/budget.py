@@ -126,7 +126,7 @@ def _row_budget(
     num_items: int,
     replay: float = 0.0,
 ) -> Budget:
-    """Steps of so many items (rows, or blocks of them) of `mean_tokens`, of which `replay` is a share."""
+    """Return the budget of steps of items (rows, or blocks of them) of `mean_tokens`; `replay` is a share of them."""
     items_per_step = training.blocks_per_step(setup.num_processes)
     per_step, per_epoch = mean_tokens * items_per_step, mean_tokens * round(num_items / (1 - replay))
     steps = num_steps(training, per_step, per_epoch)
@@ -141,7 +141,7 @@ def _row_budget(
 
 
 def _unknown_budget(label: str, setup: TrainingSetup, replay: float = 0.0) -> Budget:
-    """`replay` is a share of the blocks; what it is of the tokens depends on the rows."""
+    """Return a budget without counts; `replay` is a share of the blocks, its share of the tokens depends on the rows."""
     parts = [SourceShare(SourceTokens(label, None, False, "not there yet"), None if replay else 1.0, None, None)]
     if replay:
         parts.append(SourceShare(_replayed_texts(), None, None, None))
@@ -168,7 +168,7 @@ def disk_needs(
     size: ModelSize,
     setup: TrainingSetup,
 ) -> list[DiskNeed]:
-    """Shards that are not there yet, checkpoints and the model. A checkpoint is written before an older one goes.
+    """Return the disk that a run takes: shards that are not there yet, the model, one checkpoint more than are kept.
 
     `shards_dir` is None where a run has no shards.
     """
@@ -190,7 +190,7 @@ def disk_needs(
 
 
 def disk_shortages(needs: Sequence[DiskNeed]) -> list[str]:
-    """A sentence for each disk that lacks room for what is known to be written to it."""
+    """Return a sentence for each disk that lacks room for what is known to be written to it."""
     by_disk: dict[int, list[DiskNeed]] = {}
     for need in needs:
         by_disk.setdefault(machine.disk_of(need.folder), []).append(need)

@@ -162,14 +162,14 @@ def _classifier_trainer(
 
 
 def _new_model(config: PretrainedConfig, is_masked: bool, trained_parts: TrainedParts) -> PreTrainedModel:
-    """In float32, as the recipes load it; the configuration of a trained one may name another type."""
+    """Return a model in float32, as the recipes load it; the configuration of a trained one may name another type."""
     import torch
 
     return model_class(is_masked, trained_parts).from_config(config, dtype=torch.float32)
 
 
 def _blocks(config: PretrainedConfig, setup: TrainingSetup) -> list[dict[str, torch.Tensor]]:
-    """Blocks of random ids for all steps."""
+    """Return blocks of random ids for all steps."""
     import torch
 
     length = setup.sequence_length
@@ -184,7 +184,7 @@ def _blocks(config: PretrainedConfig, setup: TrainingSetup) -> list[dict[str, to
 
 
 def _rows(config: PretrainedConfig, setup: TrainingSetup) -> list[AnyRow]:
-    """Labelled rows of random ids for all steps; every other sequence is a token shorter, so batches are padded."""
+    """Return labelled rows of random ids for all steps; every other one is a token shorter, so batches are padded."""
     import numpy as np
 
     from jpllm.data.labels.encoding import EncodedChoices, EncodedRow

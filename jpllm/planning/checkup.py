@@ -48,7 +48,7 @@ class Finding:
 
 
 def examine(folder: Path) -> Iterator[Finding]:
-    """All findings, in the order of the table."""
+    """Yield all findings, in the order of the table."""
     yield from packages()
     yield from tpu()
     yield from gpus()
@@ -61,7 +61,7 @@ def examine(folder: Path) -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    """The packages that setup.cfg asks for, and the versions that the file of constraints names."""
+    """Check the packages that setup.cfg asks for, and the versions that the file of constraints names."""
     from packaging.requirements import Requirement
 
     yield Finding("Python", "ok", platform.python_version())
@@ -82,7 +82,7 @@ def packages() -> Iterator[Finding]:
 
 
 def required_packages() -> list[str]:
-    """What setup.cfg requires; where there is none, what the installed package does."""
+    """Return what setup.cfg requires; where there is no such file, what the installed package does."""
     file = _REPOSITORY / "setup.cfg"
     if not file.is_file():
         return [line for line in importlib.metadata.requires("jpllm") or () if "extra ==" not in line]
@@ -100,12 +100,12 @@ def tested_versions() -> dict[str, str]:
 
 
 def constraints_name() -> str:
-    """The file of constraints for this environment: the one for TPUs where torch_xla is installed."""
+    """Return the file of constraints for this environment: the one for TPUs where torch_xla is installed."""
     return "constraints.txt" if installed_version("torch_xla") is None else "constraints-tpu.txt"
 
 
 def tpu(pci_devices: Path = Path("/sys/bus/pci/devices")) -> Iterator[Finding]:
-    """The TPU of this host, and whether torch_xla is there and made for this PyTorch; nothing without either."""
+    """Check for a TPU on this host, and for a torch_xla made for this PyTorch; yield nothing without either."""
     num_chips = sum(_pci_ids(folder) in _TPU_CHIPS for folder in pci_devices.glob("*"))
     found = f"{num_chips} chips" if num_chips else "none"
     version, torch = installed_version("torch_xla"), installed_version("torch")
@@ -127,7 +127,7 @@ def tpu(pci_devices: Path = Path("/sys/bus/pci/devices")) -> Iterator[Finding]:
 
 
 def installed_version(name: str) -> str | None:
-    """The version of an installed package."""
+    """Return the version of an installed package."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -135,7 +135,7 @@ def installed_version(name: str) -> str | None:
 
 
 def gpus() -> Iterator[Finding]:
-    """Each GPU: its memory, and whether it computes bf16."""
+    """Check each GPU: its memory, and whether it computes bf16."""
     found = machine.gpus()
     for index, gpu in enumerate(found):
         capability, free = ".".join(map(str, gpu.capability)), machine.free_gpu_bytes(index)
@@ -157,7 +157,7 @@ def gpus() -> Iterator[Finding]:
 
 
 def cores_and_memory() -> Finding:
-    """What the CPU and the host memory are good for, as far as a control group leaves them to us."""
+    """Check what the CPU and the host memory are good for, as far as a control group leaves them to us."""
     gigabytes = machine.host_memory_bytes() / 1e9
     facts = f"{runtime.num_cores()} cores, {gigabytes:.1f} GB of host memory"
     if gigabytes < _LEAST_HOST_GB:
@@ -179,7 +179,7 @@ def disk(folder: Path) -> Finding:
 
 
 def compiler() -> Finding:
-    """What DeepSpeed and torch_compile build with."""
+    """Check for the compiler that DeepSpeed and torch_compile build with."""
     beside_python = Path(sys.executable).parent / "ninja"  # of a virtual environment that is not active
     there = {"g++": shutil.which("g++"), "ninja": shutil.which("ninja") or (beside_python.exists() and beside_python)}
     missing = [name for name, path in there.items() if not path]
@@ -191,7 +191,7 @@ def compiler() -> Finding:
 
 
 def deepspeed() -> Finding:
-    """DeepSpeed, and whether the operators of ZeRO's offload are built or can be."""
+    """Check for DeepSpeed, and whether the operators of ZeRO's offload are built or can be."""
     version = installed_version("deepspeed")
     if version is None:
         fix = "for ZeRO: pip install -c constraints.txt -e '.[deepspeed]'"
@@ -220,7 +220,7 @@ def deepspeed() -> Finding:
 
 
 def _pci_ids(folder: Path) -> tuple[str, str]:
-    """Vendor and device of a PCI device."""
+    """Return vendor and device of a PCI device."""
     try:
         vendor, device = ((folder / name).read_text(encoding="ascii").strip() for name in ("vendor", "device"))
     except OSError:
@@ -229,7 +229,7 @@ def _pci_ids(folder: Path) -> tuple[str, str]:
 
 
 def extension_folders() -> list[Path]:
-    """Where PyTorch keeps compiled operators: ours, its own default, and the one that the environment names."""
+    """Return where PyTorch keeps compiled operators: our folder, its default, and the one named by the environment."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     folders = [cache / "jpllm" / "torch_extensions", cache / "torch_extensions"]
     named = os.environ.get(_EXTENSIONS_VARIABLE)
@@ -237,12 +237,12 @@ def extension_folders() -> list[Path]:
 
 
 def has_been_built(operator: str) -> bool:
-    """Whether a first use has compiled the operator."""
+    """Return whether a first use has compiled the operator."""
     return any(list(folder.glob(f"{depth}{operator}/*.so")) for folder in extension_folders() for depth in ("", "*/"))
 
 
 def stale_locks(folders: Sequence[Path]) -> Iterator[Finding]:
-    """Builds of operators that were killed: PyTorch waits for them without a word and without end."""
+    """Return the locks of operator builds that were killed: PyTorch waits for them silently and without end."""
     locks = sorted({file for folder in folders for depth in ("*", "*/*") for file in folder.glob(f"{depth}/lock")})
     stale = [file for file in locks if not is_open(file)]
     for file in stale:
@@ -253,7 +253,7 @@ def stale_locks(folders: Sequence[Path]) -> Iterator[Finding]:
 
 
 def is_open(file: Path) -> bool:
-    """Whether a process that we may look at has the file open, as whoever builds has its lock."""
+    """Return whether a process that we may look at has the file open, as the one that builds has its lock."""
     file = file.resolve()
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
@@ -265,7 +265,7 @@ def is_open(file: Path) -> bool:
 
 
 def japanese_font() -> Finding:
-    """A font that has あ, for plots with Japanese words."""
+    """Return the name of a font that has あ, for plots with Japanese words."""
     from matplotlib.font_manager import findSystemFonts
     from matplotlib.ft2font import FT2Font
 

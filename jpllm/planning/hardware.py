@@ -86,7 +86,7 @@ class HardwareConfig:
     )
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """A known GPU, and an engine for their number."""
+        """Refuse a GPU that is not known, and several GPUs without an engine."""
         if self.gpu is not None and self.gpu not in (*GPUS, "cpu"):
             yield (
                 "gpu",
@@ -133,7 +133,7 @@ class Hardware:
 
 
 def resolve(config: HardwareConfig) -> Hardware:
-    """The hardware that was asked for, or this machine's.
+    """Return the hardware that was asked for, or this machine's.
 
     Raises InputError if GPUs are to share the work and there are none, or for a TPU that is not known.
     """
@@ -178,7 +178,7 @@ def _local_tpu() -> str:
 
 
 def known_gpu(name: str, memory_gib: float) -> str | None:
-    """Our name of a GPU that the driver calls `name`, as "Tesla T4" or "NVIDIA A100-SXM4-80GB"; None for others."""
+    """Return our name of a GPU that the driver calls `name`, such as "NVIDIA A100-SXM4-80GB"; None for others."""
     words = re.split(r"[ -]", name.lower().replace("rtx ", "rtx").replace(" ti", "ti"))
     found = [ours for ours in GPUS if ours.split("-")[0] in words]
     return min(found, key=lambda ours: abs(GPUS[ours].memory_gib - memory_gib), default=None)

@@ -99,7 +99,7 @@ class Memory:
         return self.claimed + self.mapped
 
     def parts(self) -> dict[str, int]:
-        """What the peak is made of, by name; the parts add up to it."""
+        """Return what the peak is made of, by name; the parts add up to it."""
         parts = {"weights": self.states.weights, "optimizer states": self.states.optimizer, **self.offloaded}
         if self.all_tensors > self.tensors:
             parts |= {"a batch of an evaluation": self.evaluation}
@@ -118,7 +118,7 @@ class Memory:
 
 
 def states(size: ModelSize, setup: TrainingSetup) -> States:
-    """The part of a device's memory that does not depend on the batch."""
+    """Return the part of a device's memory that does not depend on the batch."""
     if setup.engine == "fsdp2":
         return _fsdp2_states(size, setup)
     processes, stage = setup.num_processes, setup.zero_stage
@@ -138,7 +138,7 @@ def states(size: ModelSize, setup: TrainingSetup) -> States:
 
 
 def _fsdp2_states(size: ModelSize, setup: TrainingSetup) -> States:
-    """Shares of float32 weights, their gradients and moments; beside them what is whole for a moment.
+    """Return the shares of float32 weights, gradients and moments, and what is gathered whole for a moment.
 
     That is, in the type of the products, all that is outside the layers and two of the layers: the one that is computed
     and the next; and of two layers the gradients on their way (Zhao et al. 2023, https://arxiv.org/abs/2304.11277).
@@ -203,7 +203,7 @@ def offloaded_states(size: ModelSize, setup: TrainingSetup) -> dict[str, int]:
 
 
 def rehearsal_of(setup: TrainingSetup) -> Rehearsal:
-    """The forward and backward pass of the setup."""
+    """Return the forward and backward pass of the setup, to be rehearsed."""
     # Trainer reads the batches of an optimizer step ahead; accelerate reads one more, which is no GPU's yet.
     batches_ahead = setup.accumulation + (0 if setup.on_gpu else 1)
     products = "bf16" if setup.arithmetic == "pure_bf16" else setup.arithmetic
@@ -224,7 +224,7 @@ def rehearsal_of(setup: TrainingSetup) -> Rehearsal:
 
 
 def evaluation_of(setup: TrainingSetup) -> Rehearsal | None:
-    """The forward pass of an evaluation, which also computes what is kept; None where its logits say all."""
+    """Return the forward pass of an evaluation, which also computes kept outputs; None where its logits decide alone."""
     if not setup.trained_parts.classifier or not setup.eval_batch:
         return None
     batch_size = setup.eval_batch * setup.sequences_per_row
@@ -239,7 +239,7 @@ def optimizer_bytes(size: ModelSize, setup: TrainingSetup) -> int:
 
 
 def evaluation_bytes(size: ModelSize, setup: TrainingSetup, rehearsed: StepBytes | None = None) -> int:
-    """What an evaluation takes beside weights and optimizer: that of a classifier is rehearsed.
+    """Return what an evaluation takes beside weights and optimizer; for a classifier it is what a rehearsal counted.
 
     Of a language model it is the logits of a batch, and in float32 those of a block with their softmax and losses
     (`evaluation/perplexity.py`).
@@ -257,7 +257,7 @@ def evaluation_bytes(size: ModelSize, setup: TrainingSetup, rehearsed: StepBytes
 
 
 def _host_bytes(size: ModelSize, setup: TrainingSetup) -> int:
-    """Host memory at its peak: models are built and, at the end, compared in float32 there; offloaded states stay."""
+    """Return the peak of host memory: models are built and compared in float32 there, and offloaded states stay."""
     model = 4 * size.num_parameters
     states = sum(offloaded_states(size, setup).values())
     return max(states, setup.num_processes * model, 2 * model)
@@ -279,5 +279,5 @@ def resuming_bytes(size: ModelSize, setup: TrainingSetup) -> int:
 
 
 def checkpoint_bytes(size: ModelSize, setup: TrainingSetup) -> int:
-    """A checkpoint to go on from: weights (with LoRA its own alone) and optimizer."""
+    """Return the size of a checkpoint: weights (with LoRA only its own) and optimizer states."""
     return (size.num_added or size.num_parameters) * setup.saved_bytes + optimizer_bytes(size, setup)

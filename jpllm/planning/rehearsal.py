@@ -86,7 +86,7 @@ class StepBytes:
 
 
 def rehearse(config: PretrainedConfig, step: Rehearsal) -> StepBytes:
-    """The peak of the forward and backward pass of a model of this configuration.
+    """Return the peak of the forward and backward pass of a model of this configuration.
 
     Layers are alike, so that each phase of the step has its peak on a straight line over their number: of a deep model
     two shallow ones are rehearsed.
@@ -112,13 +112,13 @@ def _with_layers(config: PretrainedConfig, num_layers: int) -> PretrainedConfig:
 
 
 def _on_line(first: StepBytes, second: StepBytes, steps: float) -> StepBytes:
-    """What lies `steps` times as far from the first as the second does."""
+    """Return the values `steps` times as far from the first as the second are: a straight line through both."""
     pairs = zip(astuple(first), astuple(second), strict=True)
     return StepBytes(*(round(one + steps * (other - one)) for one, other in pairs))
 
 
 def _peaks_of_phases(config: PretrainedConfig, step: Rehearsal) -> list[StepBytes]:
-    """The peaks of the forward pass and of the first and second half of the backward pass."""
+    """Return the peaks of the forward pass and of the first and second half of the backward pass."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from transformers import masking_utils
 
@@ -227,21 +227,21 @@ class MemoryTracker(TorchDispatchMode):
         self._is_lower_half = True
 
     def _note_kept(self, *_) -> None:
-        """Called behind the last layer; where the peak was before, as beside small logits, it held them too."""
+        """Note what the forward pass holds after the last layer, also where its peak came before, as with small logits."""
         self._kept_bytes, peak = self._alive["other"], self.peaks[0]
         kept = min(self._kept_bytes, peak.temporary)
         self.peaks[0] = replace(peak, activations=kept, temporary=peak.temporary - kept)
 
 
 def layers_of(model: PreTrainedModel) -> torch.nn.ModuleList:
-    """The stack of layers."""
+    """Return the model's stack of layers."""
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
     num_layers = model.config.get_text_config().num_hidden_layers
     return next((stack for stack in lists if len(stack) == num_layers), torch.nn.ModuleList())
 
 
 def _inputs(step: Rehearsal) -> dict[str, torch.Tensor]:
-    """A batch; that of a classifier is padded, and a mask says where."""
+    """Return a batch; that of a classifier is padded, and a mask says where."""
     ids = torch.zeros(step.batch_size, step.sequence_length, dtype=torch.int64)
     inputs = {"input_ids": ids}
     if step.isolates:
@@ -252,7 +252,7 @@ def _inputs(step: Rehearsal) -> dict[str, torch.Tensor]:
 
 
 def _loss(model: PreTrainedModel, inputs: dict[str, torch.Tensor], step: Rehearsal) -> torch.Tensor:
-    """That of the recipes; a classifier's loss of classes and of numbers take the same few bytes."""
+    """Return the loss that the recipes train; a classifier's two losses take the same few bytes."""
     if not step.trained_parts.classifier:
         ids = inputs["input_ids"]
         return model(**inputs, labels=ids, num_items_in_batch=ids.numel()).loss
@@ -335,7 +335,7 @@ def _gpu_arithmetic() -> Generator[None]:
 
 
 def _fused_attention(query, key, value, *, attn_mask=None, dropout_p=0.0, scale=None, **_):
-    """Keeps queries, keys, values, the output, a number for each row and what the mask adds; no matrix of weights."""
+    """Keep queries, keys, values, the output, a number for each row and the mask, but no matrix of weights."""
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in (query, key, value))
     if attn_mask is None:

@@ -48,7 +48,7 @@ class Report:
         return self.best.fits(self.where) and not self.disk_shortages
 
     def parts(self) -> Iterator[str | Table]:
-        """Everything but the command, in reading order; the verdict comes last."""
+        """Yield everything but the command, in reading order; the verdict comes last."""
         size = self.size
         yield (
             f"{self.model} ({self.architecture}): {size.num_saved:,} parameters, vocabulary {size.vocab_size:,}, "
@@ -71,7 +71,7 @@ class Report:
         yield self._verdict()
 
     def numbers(self) -> dict:
-        """The plan for a program: sizes in bytes, None where something is not known."""
+        """Return the plan for a program: sizes in bytes, None where something is not known."""
         setup, memory, spends = self.best.setup, self.best.memory, self.spends
         speed = self._planned_speed()
         seconds = spends.num_tokens / speed if speed and spends.num_tokens else None
@@ -102,7 +102,7 @@ class Report:
         }
 
     def launch_command(self, recipe: str, given: Mapping[str, str]) -> str:
-        """What to type: as `given` if that fits, else with the changes that cost least time."""
+        """Return what to type: as `given` if that fits, else with the changes that cost least time."""
         chosen = next(iter(self.others), self.best) if not self.best.fits(self.where) else self.best
         changes = {key: _written(value) for key, value in chosen.changes.items() if key != "engine"}
         keys = [f"--{key} {value}" for key, value in {**given, **changes}.items()]
@@ -192,14 +192,14 @@ class Report:
             yield _time_line(speed, num_tokens, f"measured in {NUM_STEPS} steps{reached}")
 
     def _planned_speed(self) -> float | None:
-        """Tokens per second at the share of the peak that is assumed; None where the peak is not known."""
+        """Return tokens per second at the share of the peak that is assumed; None where the peak is not known."""
         peak = peak_tflops(self.where, self.best.setup)
         if peak is None:
             return None
         return peak * 1e12 * self.mfu / self._flops_per_token() / self.best.time_factor
 
     def _flops_per_token(self) -> float:
-        """A kept output of frozen layers is computed in the first of the epochs."""
+        """Return the operations per token; layers whose output is kept are computed in the first epoch alone."""
         setup, epochs = self.best.setup, self.spends.sources[0].epochs
         frozen_share = 1 / max(epochs or 1, 1) if setup.passes_trunk_over else 1
         return flops_per_token(self.size, setup.sequence_length, frozen_share)
@@ -237,14 +237,14 @@ class Report:
 
 
 def accelerate_config(candidate: Candidate, where: Hardware) -> str:
-    """The file to launch with."""
+    """Return the file to launch with."""
     engine = candidate.setup.engine
     name = "cpu" if engine == "single" and not where.on_gpu else _ACCELERATE_CONFIGS.get(engine, engine)
     return f"accelerate_configs/{name}.yaml"
 
 
 def changed_keys(candidate: Candidate) -> list[str]:
-    """What is to be changed in the recipe's configuration, as written there."""
+    """Return what is to be changed in the recipe's configuration, as written there."""
     return [f"{key}: {_written(value)}" for key, value in candidate.changes.items() if key != "engine"]
 
 
@@ -254,7 +254,7 @@ def _time_line(tokens_per_second: float, num_tokens: int | None, how: str) -> st
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
-    """An empty table; the first column and those of words are set flush left."""
+    """Return an empty table; the first column and those of words are set flush left."""
     from rich import box
     from rich.table import Table
 
@@ -266,7 +266,7 @@ def _table(*columns: str, title: str | None = None) -> Table:
 
 
 def memory_size(num_bytes: int) -> str:
-    """In GiB or MiB."""
+    """Return a size as text, in GiB or MiB."""
     return f"{num_bytes / GIB:.2f} GiB" if num_bytes >= GIB else f"{num_bytes / MIB:.0f} MiB"
 
 

@@ -68,7 +68,7 @@ class Candidate:
     time_factor: float
 
     def fits(self, hardware: Hardware, share: float = 1.0) -> bool:
-        """There is memory enough, on the device (a share of it) and in the host."""
+        """Return whether there is memory enough, on the device (a share of it) and in the host."""
         enough = self.memory.claimed <= share * hardware.memory
         host = max(self.memory.host, self.memory.host_resuming)
         return enough and (hardware.host is None or host <= hardware.host)
@@ -100,12 +100,12 @@ class Search:
         return ENGINES_ONE_GPU if self.hardware.num_gpus == 1 else ENGINES_MANY_GPUS
 
     def candidate(self, setup: TrainingSetup, asked: TrainingSetup) -> Candidate:
-        """The setup with its memory and what it changes of `asked`."""
+        """Return the setup with its memory and what it changes of `asked`."""
         memory = estimate(self.size, setup, self._bytes_of(rehearsal_of(setup)), self._bytes_of_evaluation(setup))
         return Candidate(setup, memory, changes(asked, setup), time_factor(setup, asked.micro_batch))
 
     def best(self, asked: TrainingSetup) -> Candidate:
-        """What was asked for, with the first engine that fits it; with the first one where none does.
+        """Return what was asked for, with the first engine that fits it; with the first one where none does.
 
         Raises InputError if no engine to be considered, or LoRA, takes the optimizer.
         """
@@ -125,7 +125,7 @@ class Search:
         return first
 
     def alternatives(self, asked: TrainingSetup) -> list[Candidate]:
-        """The fastest other ways that fit, at the same tokens per optimizer step.
+        """Return the fastest other ways that fit, at the same tokens per optimizer step.
 
         None does all that another one does and something more.
         """
@@ -146,7 +146,7 @@ class Search:
         return found
 
     def savings(self, asked: TrainingSetup) -> list[Candidate]:
-        """What each change alone saves, the most first; those that save nothing are left out."""
+        """Return what each change alone saves, the most first; those that save nothing are left out."""
         half = {"micro_batch": asked.micro_batch // 2, "accumulation": asked.accumulation * 2}
         if asked.micro_batch % 2:
             half = {"micro_batch": 1, "accumulation": asked.accumulation * asked.micro_batch}
@@ -167,7 +167,7 @@ class Search:
         return sorted((way for way in found if way.memory.peak < peak), key=lambda way: way.memory.peak)
 
     def _setups(self, asked: TrainingSetup) -> Iterator[TrainingSetup]:
-        """All ways but the one asked for, with the same tokens per optimizer step."""
+        """Yield all ways but the one asked for, with the same tokens per optimizer step."""
         blocks = asked.micro_batch * asked.accumulation
         optimizers = dict.fromkeys([asked.optimizer, *(ADAMW_OPTIMIZERS if self.hardware.on_gpu else [])])
         for engine, chunked_loss, micro_batch, checkpointing, optimizer in product(
@@ -192,7 +192,7 @@ class Search:
                 yield setup
 
     def _bytes_of(self, step: Rehearsal) -> StepBytes:
-        """What a rehearsal counts; each is made once."""
+        """Return what a rehearsal counts; each is run once."""
         from jpllm.planning.rehearsal import rehearse
 
         if step not in self._rehearsed:
@@ -211,7 +211,7 @@ class Search:
         return needed <= COMFORTABLE * self.hardware.memory
 
     def _may_fit(self, setup: TrainingSetup) -> bool:
-        """False where it cannot: with the states alone, or those of activations known from other micro-batches."""
+        """Return False where it cannot fit: by its states alone, or by activations known from other micro-batches."""
         step, fixed = rehearsal_of(setup), states(self.size, setup)
         known = [
             other.activations * step.batch_size // done.batch_size
@@ -223,7 +223,7 @@ class Search:
 
 
 def peak_tflops(where: Hardware, setup: TrainingSetup) -> float | None:
-    """Peak of all GPUs in the arithmetic of the setup; None where it is not known."""
+    """Return the peak of all GPUs in the arithmetic of the setup; None where it is not known."""
     if where.half_tflops is None:
         return None
     slowdown = 1
@@ -233,7 +233,7 @@ def peak_tflops(where: Hardware, setup: TrainingSetup) -> float | None:
 
 
 def time_factor(setup: TrainingSetup, asked_micro_batch: int) -> float:
-    """How much longer a step takes than on GPUs that need none of the savings."""
+    """Return how much longer a step takes than on GPUs that need none of the savings."""
     if setup.engine == "zero2_offload":
         factor = 1 + OFFLOAD_TOKENS * setup.num_processes / setup.tokens_per_step
     else:

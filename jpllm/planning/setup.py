@@ -152,7 +152,7 @@ def is_possible(setup: TrainingSetup) -> bool:
 
 
 def changes(asked: TrainingSetup, setup: TrainingSetup) -> dict[str, object]:
-    """The keys that make the one setup the other, with their values."""
+    """Return the keys that make the one setup the other, with their values."""
     keys = {
         "engine": "engine",
         "chunked_loss": "chunked_loss",

@@ -70,12 +70,12 @@ class VocabularyOnly:
         return self.num_ids
 
     def get_vocab(self) -> dict[str, int]:
-        """The last id alone."""
+        """Return the last id alone: all that the size of a vocabulary needs."""
         return {"": self.num_ids - 1}
 
 
 def model_size(config: PretrainedConfig, is_masked: bool = False, trained_parts: TrainedParts = ALL_PARTS) -> ModelSize:
-    """Exact counts, of the model built without memory; `is_masked` for one that fills in gaps."""
+    """Return exact counts, of the model built without memory; `is_masked` for one that fills in gaps."""
     import torch
 
     from jpllm.models.build import input_embedding
@@ -111,12 +111,12 @@ def model_size(config: PretrainedConfig, is_masked: bool = False, trained_parts:
 
 
 def _of(parameters: Iterable[torch.nn.Parameter], learning: bool = False) -> int:
-    """The numbers in them; with `learning` in those that learn."""
+    """Return how many numbers the parameters hold; with `learning` only those that learn."""
     return sum(p.numel() for p in parameters if p.requires_grad or not learning)
 
 
 def flops_per_token(size: ModelSize, sequence_length: int, frozen_share: float = 1.0) -> float:
-    """Operations that training on a token takes: 6 a parameter and 12 a layer, position and unit of attention width.
+    """Return the operations of training on a token: 6 a parameter, 12 a layer, position and unit of attention width.
 
     Chowdhery et al. 2022 (PaLM), appendix B: a third of them forward, a third for the gradients of activations, a third
     (of parameters) for those of weights; what does not learn lacks the last, and layers before all that learns both.

@@ -16,7 +16,7 @@ _COLOURS = ("#c0392b", "#2c7fb8", "#41903a", "#8e5ea2")
 
 
 def plot_loss(
-    rows: Sequence[dict], tokens_per_epoch: int, file: Path, title: str, loss_unit: str = "nats per token"
+    rows: Sequence[dict], tokens_per_epoch: float, file: Path, title: str, loss_unit: str = "nats per token"
 ) -> None:
     """Draw training and held-out loss: epochs below, tokens seen above. `rows` are those of `metrics.jsonl`.
 

@@ -48,7 +48,7 @@ class Facts:
     engine: str = ""
 
     def changes(self, earlier: Mapping) -> list[str]:
-        """What differs from the facts in a manifest, a line for each."""
+        """Return what differs from the facts in a manifest, a line for each."""
         now = json.loads(json.dumps(asdict(self)))
         lines = [
             f"{name}: {earlier.get(name)} when it was written, {now[name]} now"
@@ -107,7 +107,7 @@ def finish(partial: Path, directory: Path, step: int, facts: Facts, logs: Mappin
 
 
 def newest(checkpoints_dir: Path) -> Checkpoint | None:
-    """The newest checkpoint that verifies; says which newer ones were passed over, and why.
+    """Return the newest checkpoint that verifies; say which newer ones were passed over, and why.
 
     Raises:
         InputError: there are checkpoints, and none of them is whole.
@@ -127,7 +127,7 @@ def newest(checkpoints_dir: Path) -> Checkpoint | None:
 
 
 def verify(directory: Path) -> dict:
-    """The manifest of a checkpoint all of whose files have the recorded size and SHA-256.
+    """Return the manifest of a checkpoint after checking that all its files have the recorded size and SHA-256.
 
     Raises:
         InputError: a file that is missing, cut short or altered, or a manifest that cannot be read.
@@ -156,18 +156,18 @@ def rotate(checkpoints_dir: Path, num_kept: int) -> None:
 
 
 def newest_directory(checkpoints_dir: Path) -> Path | None:
-    """The folder of the newest checkpoint, unverified; None where there is none."""
+    """Return the folder of the newest checkpoint, unverified; None where there is none."""
     return next(iter(_directories(checkpoints_dir)), None)
 
 
 def size_bytes(checkpoints_dir: Path) -> int | None:
-    """Bytes of the newest checkpoint; None where there is none."""
+    """Return the bytes of the newest checkpoint; None where there is none."""
     directory = newest_directory(checkpoints_dir)
     return None if directory is None else sum(file.stat().st_size for file in _files(directory).values())
 
 
 def _directories(checkpoints_dir: Path) -> list[Path]:
-    """The folders of checkpoints, the newest first."""
+    """Return the folders of checkpoints, the newest first."""
     if not checkpoints_dir.is_dir():
         return []
     found = [(int(match[1]), path) for path in checkpoints_dir.iterdir() if (match := _NAME.fullmatch(path.name))]
@@ -196,12 +196,12 @@ def _refuse_other_sizes(directory: Path, manifest: dict) -> None:
 
 
 def _files(directory: Path) -> dict[str, Path]:
-    """All files below a folder by their name relative to it."""
+    """Return all files below a folder by their name relative to it."""
     return {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if path.is_file()}
 
 
 def _in_threads(files: Mapping[str, Path]) -> dict[str, tuple[int, str]]:
-    """Size and SHA-256 of each file."""
+    """Return size and SHA-256 of each file, computed in threads."""
     with ThreadPoolExecutor(runtime.num_cores()) as pool:
         return dict(zip(files, pool.map(_facts_of, files.values()), strict=True))
 

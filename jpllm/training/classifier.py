@@ -136,7 +136,7 @@ class ClassifierTrainer(BaseTrainer[list[ClassScore | RegressionScore]]):
             self._keep_trunk_output(frozen_layers)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Mean cross-entropy, or squared error, of the rows, from float32 outputs."""
+        """Return the mean cross-entropy, or squared error, of the rows, from float32 outputs."""
         targets = inputs.pop("targets")
         outputs = model(**inputs)
         logits = outputs.logits.float().reshape(len(targets), -1)

@@ -31,7 +31,7 @@ class LocalGpu:
 
 
 def gpus() -> list[LocalGpu]:
-    """The CUDA GPUs of this machine; nothing is allocated on them."""
+    """Return the CUDA GPUs of this machine; nothing is allocated on them."""
     import torch
 
     if not torch.cuda.is_available():
@@ -50,27 +50,27 @@ def free_gpu_bytes(index: int) -> int:
 
 
 def cpu_model() -> str:
-    """What the maker calls the CPU; the name of its architecture where that is not known."""
+    """Return what the maker calls the CPU; the name of its architecture where that is not known."""
     lines = _read(Path("/proc/cpuinfo"), "utf-8").splitlines()
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, "") or platform.processor() or platform.machine()
 
 
 def host_memory_bytes() -> int:
-    """Host memory that processes here may use together: that of the machine, or less where a control group says so."""
+    """Return the host memory that processes here may use: the machine's, or less where a control group limits it."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min([machine, *_cgroup_limits(_CGROUP_ROOT, Path("/proc/self/cgroup"))])
 
 
 def resident_bytes(process: str | int = "self", peak: bool = False) -> int:
-    """Memory of a process that is in RAM now, or was at most since it began (or since `forget_peak`)."""
+    """Return the memory of a process that is in RAM now, or its peak since it began (or since `forget_peak`)."""
     key = "VmHWM:" if peak else "VmRSS:"
     status = Path(f"/proc/{process}/status").read_text(encoding="utf-8", errors="replace")  # it holds a name
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(key))
 
 
 def peak_memory() -> dict[str, int]:
-    """Bytes that this process had at most so far, as metrics name them: `peak_host_bytes`, with CUDA `peak_gpu_bytes`.
+    """Return the peaks of this process in bytes, as metrics name them: `peak_host_bytes`, with CUDA `peak_gpu_bytes`.
 
     The latter are those of tensors on this process's GPU; on a TPU `peak_tpu_bytes` are those of this process's core.
     """
@@ -101,12 +101,12 @@ def free_disk_bytes(path: Path) -> int:
 
 
 def disk_of(path: Path) -> int:
-    """Number of the file system where `path` is, or will be."""
+    """Return the number of the file system where `path` is, or will be."""
     return _nearest_existing(path).stat().st_dev
 
 
 def _cgroup_limits(root: Path, membership: Path) -> Iterator[int]:
-    """Memory limits of the control groups of this process and of those above them (versions 1 and 2)."""
+    """Yield the memory limits of the control groups of this process and of those above them (versions 1 and 2)."""
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux

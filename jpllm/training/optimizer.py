@@ -114,17 +114,17 @@ def _refusal_of_8bit(conditions: Conditions) -> str:
 
 
 def _bytes_of_8bit(counts: ParameterCounts, number_bytes: int) -> int:
-    """Two moments of one byte, with a float32 scale for 256 of them; Trainer leaves those of embeddings in float32."""
+    """Return the bytes of two 8-bit moments with a float32 scale for 256 of them; embeddings keep theirs in float32."""
     return int(2 * (1 + 4 / 256) * counts.num_trainable) + 6 * counts.num_trainable_lookups
 
 
 def _bytes_of_muon(counts: ParameterCounts, number_bytes: int) -> int:
-    """One momentum for the matrices of the layers, AdamW's two moments for the rest; all of them learn."""
+    """Return the bytes of one momentum for the matrices of the layers and AdamW's two moments for the rest."""
     return number_bytes * (2 * counts.num_trainable - counts.num_matrix_parameters)
 
 
 def build_muon(model: PreTrainedModel, config: TrainingConfig, decayed_names: Iterable[str]) -> MuonWithAdamW:
-    """Muon for the weight matrices of the layers; AdamW for embeddings, output layer, norms and biases.
+    """Build Muon for the weight matrices of the layers, and AdamW for embeddings, output layer, norms and biases.
 
     Muon's update is scaled to AdamW's size, so both take the same learning rate. Sources: Jordan et al. 2024,
     https://kellerjordan.github.io/posts/muon; Liu et al. 2025, https://arxiv.org/abs/2502.16982 (the scale).
@@ -171,7 +171,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
             part.zero_grad(set_to_none)
 
     def state_dict(self) -> dict:
-        """The states of both."""
+        """Return the states of Muon and of AdamW."""
         return {"parts": [part.state_dict() for part in self._parts]}
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -215,7 +215,7 @@ def keep_steps_on_host(optimizer: torch.optim.Optimizer) -> None:
 
 
 def embeddings_apart(model: PreTrainedModel, groups: Sequence[dict]) -> list[dict]:
-    """The parameter groups with the token embeddings (of input and output) in groups of their own, which come first."""
+    """Return the parameter groups, with the token embeddings (input and output) in groups of their own, first."""
     tables = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings())}
     split: list[dict] = []
     for are_tables in (True, False):
@@ -226,7 +226,7 @@ def embeddings_apart(model: PreTrainedModel, groups: Sequence[dict]) -> list[dic
 
 
 def delayed_for_the_rest(scheduler: LRScheduler, num_steps: int) -> LambdaLR:
-    """The scheduler with a learning rate of 0 for all but token embeddings in the first `num_steps` steps.
+    """Return the scheduler with a learning rate of 0 for all but token embeddings in the first `num_steps` steps.
 
     Raises TypeError for a schedule that is no function of the step, as all are that `lr_scheduler_type` can name.
     """

@@ -39,7 +39,7 @@ class BenchmarkConfig:
     id_column: str | None = option(None, "Column that names an item; by default the number of its row, from 0.")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Columns of a table are named all together, and each once."""
+        """Refuse columns of a table that are not named all together, or named twice."""
         for key in ("answer_column", "context_column", "id_column"):
             if getattr(self, key) is not None and not self.columns:
                 yield key, f"{getattr(self, key)!r} has no effect without columns; name the columns of an item"

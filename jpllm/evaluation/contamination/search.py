@@ -183,7 +183,7 @@ class ContaminationSearch:
             yield findings.whole, _share_and_excerpt(whole, document)
 
     def _are_near(self, texts: Sequence[str], start: int, stop: int, document: str) -> bool:
-        """Whether all texts stand just before or behind the letters `start` to `stop` − 1."""
+        """Return whether all texts stand just before or behind the letters `start` to `stop` − 1."""
         before = document[max(0, start - self._near_characters) : start]
         behind = document[stop : stop + self._near_characters]
         return all(text in before or text in behind for text in texts)

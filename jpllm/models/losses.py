@@ -119,7 +119,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def _few_counted(targets: torch.Tensor) -> torch.Tensor | None:
-    """Return where there is something to learn; None where that is nearly everywhere, and on XLA (no shape may vary)."""
+    """Return where there is something to learn; None where that is nearly everywhere, and on XLA (shapes are fixed)."""
     if targets.device.type == "xla":
         return None
     counted = (targets != IGNORED_LABEL).nonzero().flatten()

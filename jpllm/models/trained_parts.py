@@ -60,7 +60,7 @@ def meta_model(
 
 @contextmanager
 def _whole_models() -> Generator[None]:
-    """Have models made by this process alone, also under ZeRO-3, where transformers would have all processes share them."""
+    """Have models made by this process alone: under ZeRO-3 transformers would have all processes share them."""
     from transformers.integrations import deepspeed
 
     asked = deepspeed._hf_deepspeed_config_weak_ref

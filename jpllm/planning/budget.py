@@ -141,7 +141,7 @@ def _row_budget(
 
 
 def _unknown_budget(label: str, setup: TrainingSetup, replay: float = 0.0) -> Budget:
-    """Return a budget without counts; `replay` is a share of the blocks, its share of the tokens depends on the rows."""
+    """Return a budget without counts; `replay` is a share of the blocks, of the tokens it depends on the rows."""
     parts = [SourceShare(SourceTokens(label, None, False, "not there yet"), None if replay else 1.0, None, None)]
     if replay:
         parts.append(SourceShare(_replayed_texts(), None, None, None))

@@ -224,7 +224,7 @@ def rehearsal_of(setup: TrainingSetup) -> Rehearsal:
 
 
 def evaluation_of(setup: TrainingSetup) -> Rehearsal | None:
-    """Return the forward pass of an evaluation, which also computes kept outputs; None where its logits decide alone."""
+    """Return the forward pass of an evaluation, kept outputs included; None where its logits decide alone."""
     if not setup.trained_parts.classifier or not setup.eval_batch:
         return None
     batch_size = setup.eval_batch * setup.sequences_per_row

@@ -227,7 +227,7 @@ class MemoryTracker(TorchDispatchMode):
         self._is_lower_half = True
 
     def _note_kept(self, *_) -> None:
-        """Note what the forward pass holds after the last layer, also where its peak came before, as with small logits."""
+        """Note what the forward pass holds after the last layer, also where its peak came before (small logits)."""
         self._kept_bytes, peak = self._alive["other"], self.peaks[0]
         kept = min(self._kept_bytes, peak.temporary)
         self.peaks[0] = replace(peak, activations=kept, temporary=peak.temporary - kept)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from jpllm.models.trained_parts import ALL_PARTS, TrainedParts
 from jpllm.planning.hardware import Hardware
-from jpllm.runtime import InputError
-from jpllm.training.arguments import refuse_fp16_on_cpu
+from jpllm.training.arguments import has_fast_bf16_on_cpu, precision_on, refuse_fp16_on_cpu
 from jpllm.training.config import TrainingConfig
 from jpllm.training.engine import PlannedEngine
 from jpllm.training.optimizer import OPTIMIZERS, Conditions
@@ -102,21 +101,15 @@ class TrainingSetup:
 
 
 def arithmetic(training: TrainingConfig, where: Hardware, engine: PlannedEngine = "single") -> Arithmetic:
-    """What `precision` comes to on this hardware.
+    """Return what `precision` comes to on this hardware.
 
-    Raises InputError for fp16 on a CPU without DeepSpeed (`jpllm.training.arguments.refuse_fp16_on_cpu`).
+    Raises InputError for fp16 on a TPU, or on a CPU without DeepSpeed (`jpllm.training.arguments`).
     """
-    import torch
-
-    if training.precision == "fp16" and where.is_tpu:
-        raise InputError("precision: fp16 is nothing that a TPU is made for; write auto or bf16")
-    if training.precision == "fp16" and not where.on_gpu and not engine.startswith("zero"):
+    if where.on_gpu:  # or a TPU
+        return precision_on(training.precision, "xla" if where.is_tpu else "cuda", where.has_bf16)
+    if training.precision == "fp16" and not engine.startswith("zero"):
         refuse_fp16_on_cpu("")
-    if training.precision != "auto":
-        return training.precision
-    if where.on_gpu:
-        return "bf16" if where.has_bf16 else "fp16"
-    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+    return precision_on(training.precision, "cpu", has_fast_bf16_on_cpu())
 
 
 def setup_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jpllm import xla
 from jpllm.runtime import InputError, device
@@ -21,34 +21,43 @@ _ROUNDING_STEPS = 1e-9  # of a step: what sums and means of floating-point numbe
 
 
 def choose_precision(wanted: Precision) -> Precision:
-    """Return `wanted`, or for "auto" what this machine computes fastest without losing accuracy.
+    """Return `wanted`, or for "auto" what this machine computes fastest without losing accuracy (`precision_on`).
 
-    bf16 on a TPU, on a GPU of compute capability 8 or more (below it PyTorch emulates bf16, slower than fp32) and on a
-    CPU with AMX tiles; fp16 on older GPUs; fp32 on other CPUs, where AVX-512 runs bf16 products at half the speed of
-    fp32.
-
-    Raises InputError for fp16 on a CPU that does not compute it, see `refuse_fp16_on_cpu`.
+    Raises InputError for fp16 where it is not computed, see `refuse_fp16_on_cpu`.
     """
     import torch
 
     if xla.is_launched():
-        return _precision_with_xla(wanted)
-    on_gpu = device().type == "cuda"
-    if wanted == "fp16" and not on_gpu:
-        refuse_fp16_on_cpu(engine.requested().name)
-    if wanted != "auto":
-        return wanted
-    if on_gpu:
-        return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
-    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
-
-
-def _precision_with_xla(wanted: Precision) -> Precision:
+        return precision_on(wanted, "xla", xla.kind() == "TPU")
+    if device().type == "cuda":
+        return precision_on(wanted, "cuda", torch.cuda.get_device_capability()[0] >= 8)
     if wanted == "fp16":
+        refuse_fp16_on_cpu(engine.requested().name)
+    return precision_on(wanted, "cpu", has_fast_bf16_on_cpu())
+
+
+def precision_on(
+    wanted: Precision, device_type: Literal["cuda", "xla", "cpu"], has_fast_bf16: bool
+) -> Literal["fp32", "fp16", "bf16"]:
+    """Return `wanted`, or for "auto" the fastest precision of a device that loses no accuracy.
+
+    That is bf16 where it is fast: on a TPU, on a GPU of compute capability 8 or more (below it PyTorch emulates bf16,
+    slower than fp32) and on a CPU with AMX tiles; else fp16 on a GPU and fp32 on a CPU.
+
+    Raises InputError for fp16 on a TPU.
+    """
+    if wanted == "fp16" and device_type == "xla":
         raise InputError("precision: fp16 is nothing that a TPU is made for; write auto, bf16 or fp32")
     if wanted != "auto":
         return wanted
-    return "bf16" if xla.kind() == "TPU" else "fp32"
+    return "bf16" if has_fast_bf16 else "fp16" if device_type == "cuda" else "fp32"
+
+
+def has_fast_bf16_on_cpu() -> bool:
+    """Return whether this CPU has AMX tiles; others with AVX-512 may run bf16 products at half the speed of fp32."""
+    import torch
+
+    return torch.cpu._is_amx_tile_supported()
 
 
 def refuse_fp16_on_cpu(engine_name: str) -> None:

@@ -8,8 +8,7 @@
 # make proof-1b    the 0.778 B model through its own files on a CPU: killed, gone on with, its memory against the plan
 # make tpu-venv    the environment of a TPU host, .venv-tpu: PyTorch 2.9 and torch_xla
 # make xla-proof   training through accelerate_configs/tpu.yaml on XLA's CPU device, held against plain runs: about 15 minutes
-# make lint   ruff
-# make types  the type checker, which does not pass yet (docs/dev-log.md)
+# make lint   ruff, and the type checker ty
 # make clean  remove .venv, .venv-* and runs/demo
 #
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu in front of a target spares its environment 5 GB of CUDA libraries.
@@ -26,7 +25,7 @@ TPU_EXTRAS := dev,lora,tpu
 EXTRAS := dev,deepspeed,energy,eval,gguf,lora,wandb,web_test
 FAST_TESTS := -m pytest -n 2 -m "not slow"
 
-.PHONY: demo ops test test-minimal test-oldest test-newest test-full gpu-proof proof-1b tpu-venv xla-proof lint types clean
+.PHONY: demo ops test test-minimal test-oldest test-newest test-full gpu-proof proof-1b tpu-venv xla-proof lint clean
 
 # $(call install,INTERPRETER,CONSTRAINTS,EXTRAS): the environment of the target $(@D)/installed
 define install
@@ -94,8 +93,6 @@ xla-proof: tpu-venv
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-
-types: $(VENV)/installed
 	$(BIN)/ty check
 
 clean:

@@ -20,6 +20,7 @@ from jpllm.planning.setup import TrainingSetup
 from jpllm.runtime import InputError
 from jpllm.training import machine
 from jpllm.training.arguments import choose_precision, training_arguments
+from jpllm.training.checkpoint import Facts
 from jpllm.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ def _train(
         arguments = training_arguments(training_here, NUM_STEPS, choose_precision(training.precision))
         arguments.eval_strategy, arguments.eval_on_start, arguments.disable_tqdm = "no", False, True
         arguments.logging_strategy = "no"
-        make_trainer(config, training_here, setup, args=arguments, callbacks=[StepNoter()]).train()
+        kwargs = {"args": arguments, "callbacks": [StepNoter()], "held_out": [], "facts": Facts("", "", {})}
+        make_trainer(config, training_here, setup, **kwargs).train()
 
 
 def _language_model_trainer(
@@ -128,11 +130,10 @@ def _language_model_trainer(
     elif training.chunked_loss:
         use_chunked_loss(model, training.label_smoothing)
     freeze(model, setup.trained_parts)
-    return CausalLMTrainer(
+    return CausalLMTrainer(  # which evaluates nothing here, also not a masked model
         model=model,
         train_dataset=_blocks(config, setup),
         config=training,
-        held_out=[],
         eos_token_id=0,
         context_length=setup.sequence_length,
         **kwargs,
@@ -155,7 +156,7 @@ def _classifier_trainer(
         splits=EncodedSplits(rows, [], [], ["a", "b"], setup.sequence_length, {}),
         metric="accuracy",
         pad_token_id=config.pad_token_id,
-        train_length=None,
+        pads_to_longest=False,
         frozen_layers=frozen_layers if setup.passes_trunk_over else [],
         **kwargs,
     )

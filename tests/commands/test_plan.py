@@ -299,6 +299,38 @@ def test_calibration_trains_float32_weights_whatever_the_checkpoint_has(classifi
         calibrate._train(model, TrainingConfig(output_dir=Path("x"), tokens=1), setup, lambda: None)
 
 
+@pytest.mark.parametrize(
+    "trained",
+    [
+        {},
+        {"masked_share": 0.15},
+        {"trained_parts": {"lora_rank": 2}},
+        {"trained_parts": {"classifier": "all"}},
+        {"trained_parts": {"classifier": "head"}, "sequences_per_row": 2},
+    ],
+    ids=["causal", "masked", "lora", "classifier", "choices"],
+)
+def test_calibration_takes_its_steps_with_every_kind_of_trainer(trained):
+    from transformers import BertConfig, LlamaConfig
+
+    from jpllm.models.trained_parts import TrainedParts
+    from jpllm.planning import calibrate
+    from jpllm.planning.setup import TrainingSetup
+    from jpllm.training.config import TrainingConfig
+
+    shape = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    kind = BertConfig if "masked_share" in trained else LlamaConfig
+    model = kind(**shape, intermediate_size=64, pad_token_id=0)
+    parts = TrainedParts(**trained.pop("trained_parts", {}))
+    setup = TrainingSetup(2, 8, on_gpu=False, trained_parts=parts, **trained)
+    training = TrainingConfig(
+        output_dir=Path("x"), tokens=1, precision="fp32", per_device_train_batch_size=2, gradient_accumulation_steps=1
+    )
+    steps = []
+    calibrate._train(model, training, setup, lambda: steps.append(1))
+    assert len(steps) == calibrate.NUM_STEPS
+
+
 @pytest.mark.usefixtures("here")
 def test_rows_longer_than_the_model_can_read(capsys):
     argv = ["--recipe", "classify", "--train_file", "no.tsv", "--output_dir", "run", "--max_row_tokens", "4096"]

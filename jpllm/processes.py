@@ -25,7 +25,8 @@ END_SIGNALS = (signal.SIGTERM, signal.SIGHUP, LAUNCHER_GONE)
 _PARENT = "JPLLM_PARENT"  # id of the process that a command was started by and is to end with
 _OF_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")  # set by torchrun, and by accelerate launch
 _PR_SET_PDEATHSIG = 1
-_FOR_COMMAND = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a command's workers leave these to it
+_STUCK_SECONDS = 5
+_FOR_COMMAND = (signal.SIGINT, *END_SIGNALS)  # a command's workers leave these to it
 
 
 class Ended(SystemExit):
@@ -42,22 +43,46 @@ class Ended(SystemExit):
 def ending_by_signals() -> Iterator[None]:
     """Within it, SIGTERM, SIGHUP and the launcher's end raise `Ended`; a second one ends the process at once.
 
-    A signal that is ignored, as SIGHUP below nohup, stays so. Does nothing in a thread, which takes no signals.
+    Where the main thread waits in a library and cannot take it, as for a process that never comes, the process ends
+    some seconds later. A signal that is ignored, as SIGHUP below nohup, stays so. Does nothing in a thread, which takes
+    no signals.
     """
-    before = {}
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    is_taken = threading.Event()
 
     def end(number: int, frame: object) -> None:
+        is_taken.set()
         for one in before:
             signal.signal(one, signal.SIG_DFL)
         raise Ended(number)
 
-    if threading.current_thread() is threading.main_thread():
-        before |= {one: signal.signal(one, end) for one in END_SIGNALS if is_heeded(one)}
+    arrived, arrival = os.pipe()
+    os.set_blocking(arrival, False)
+    earlier_arrival = signal.set_wakeup_fd(arrival, warn_on_full_buffer=False)
+    threading.Thread(target=_end_where_stuck, args=(arrived, end, is_taken), name="signals", daemon=True).start()
+    before = {one: signal.signal(one, end) for one in END_SIGNALS if is_heeded(one)}
     try:
         yield
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+        signal.set_wakeup_fd(earlier_arrival)
+        os.close(arrival)
+
+
+def _end_where_stuck(arrived: int, handler: Callable, is_taken: threading.Event) -> None:
+    """End this process when a signal for `handler` has arrived and the main thread does not take it.
+
+    Args:
+        arrived: where the number of each signal is read from as a byte, up to the end of the command.
+    """
+    with os.fdopen(arrived, "rb", buffering=0) as numbers:
+        while number := numbers.read(1):
+            is_its = number[0] in END_SIGNALS and signal.getsignal(number[0]) is handler
+            if is_its and not is_taken.wait(_STUCK_SECONDS) and signal.getsignal(number[0]) is handler:
+                os._exit(Ended(number[0]).exit_code)
 
 
 def is_heeded(number: int) -> bool:
@@ -103,7 +128,8 @@ class WorkerPool:
     """
 
     def __init__(self, num_processes: int) -> None:
-        self._pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"), _begin_worker)
+        with _signals_for_this_one():
+            self._pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"), _begin_worker)
         self._workers: set[multiprocessing.process.BaseProcess] = set()
 
     def __enter__(self) -> WorkerPool:
@@ -111,15 +137,11 @@ class WorkerPool:
 
     def submit(self, work: Callable, *arguments: Any) -> Future:
         """Have a process compute `work(*arguments)`."""
-        resource_tracker.ensure_running()  # starting it later would let the signals in again
         before = set(multiprocessing.active_children())
-        # The terminal sends Ctrl-C to all, and each would answer with a traceback. A child inherits what is blocked.
-        earlier = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_COMMAND)
-        try:
-            return self._pool.submit(work, *arguments)
-        finally:
-            self._workers |= set(multiprocessing.active_children()) - before
-            signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+        with _signals_for_this_one():
+            submitted = self._pool.submit(work, *arguments)
+        self._workers |= set(multiprocessing.active_children()) - before
+        return submitted
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is None:
@@ -128,6 +150,30 @@ class WorkerPool:
         self._pool.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
             worker.kill()
+
+
+@contextlib.contextmanager
+def _signals_for_this_one() -> Iterator[None]:
+    """Keep back signals while processes are started, which inherit that; this one gets them afterwards.
+
+    The terminal sends Ctrl-C to all, and each would answer with a traceback. One that was started half would do so too,
+    so that handlers wait, which another thread may have been interrupted for.
+    """
+    arrived: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    heeded = [one for one in _FOR_COMMAND if is_main and callable(signal.getsignal(one))]
+    handlers = {one: signal.signal(one, lambda number, _: arrived.append(number)) for one in heeded}
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_COMMAND)
+    try:
+        resource_tracker.ensure_running()  # a process too, and starting it lets SIGINT and SIGTERM in again
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_COMMAND)
+        yield
+    finally:
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+        for number in arrived:
+            os.kill(os.getpid(), number)
 
 
 def _begin_worker() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import signal
 import sys
 import threading
 import time
@@ -40,7 +41,7 @@ class HangWatch(TrainerCallback):
     """Writes signs of life in a thread while training, and watches those of the other processes.
 
     A sign says how far the training has come in that process. After half the timeout a process without one, or behind
-    all others, is named; after nine tenths one without ends this process.
+    all others, is named; after nine tenths one without ends this process, and is killed where it is on this machine.
     """
 
     def __init__(self, output_dir: Path, timeout_seconds: float, rank: int, num_ranks: int) -> None:
@@ -55,6 +56,7 @@ class HangWatch(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         if self._num_ranks > 1 and not xla.is_launched():
             self._folder.mkdir(exist_ok=True)
+            self._give_sign()  # before the first step, in which another one may wait for this process
             self._thread = threading.Thread(target=self._watch, name="hangs", daemon=True)
             self._thread.start()
 
@@ -121,6 +123,8 @@ class HangWatch(TrainerCallback):
                     file=sys.stderr,
                     flush=True,
                 )
+            for rank in gone:
+                self._kill_here(rank)
             os._exit(1)
         late = [] if silent or waited_seconds < self._timeout * _WARNING_SHARE else self._behind()
         new = [rank for rank in (*silent, *late) if rank not in self._named]
@@ -132,6 +136,15 @@ class HangWatch(TrainerCallback):
                 "%g s (ddp_timeout)",
                 *(self._words(new), what, self._timeout * _WARNING_SHARE, self._timeout),
             )
+
+    def _kill_here(self, rank: int) -> None:
+        """Kill a process that was stopped, if it is on this machine: it would stay where its launcher is gone too."""
+        sign = self._seen[rank].sign.split(maxsplit=3)
+        if sign[3:] == [platform.node()]:
+            with suppress(OSError):
+                command = Path(f"/proc/{sign[2]}/cmdline").read_bytes()
+                if command == Path("/proc/self/cmdline").read_bytes():  # the number is not another's
+                    os.kill(int(sign[2]), signal.SIGKILL)
 
     def _behind(self) -> list[int]:
         events = {rank: int(seen.sign.split()[0]) for rank, seen in self._seen.items() if seen.sign[:1].isdigit()}

@@ -109,7 +109,10 @@ def begin(corpus_file, tokenizer_dir, tmp_path):
 
     yield run
     for one in begun:
-        for process in one.processes or [psutil.Process(one.launched.pid)] if one.launched.poll() is None else []:
+        if one.launched.poll() is None:
+            launcher = psutil.Process(one.launched.pid)
+            one.processes += [*launcher.children(recursive=True), launcher]
+        for process in one.processes:
             if process.is_running():
                 process.kill()
         one.launched.wait()
@@ -150,3 +153,107 @@ def test_a_checkpoint_and_no_process_left(begin, launcher, send, number, code):
     assert run.checkpoint() >= 3
     assert run.is_free()
     assert "the same command goes on" in run.log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "send", "number", "code"),
+    [
+        pytest.param(ALONE, in_the_terminal, signal.SIGINT, 75, id="python-terminal-INT"),
+        pytest.param(TORCHRUN, to_the_launcher, signal.SIGTERM, 1, id="torchrun-2-TERM"),
+    ],
+)
+def test_processes_that_read_ahead_get_the_signal_too(begin, launcher, send, number, code):
+    run = begin(launcher, dataloader_num_workers=2)
+    run.wait_for_step(3)
+    assert len(run.processes) >= 3
+    send(run, number)
+    assert run.wait_for_end() == code, run.log.read_text()[-3000:]
+    assert run.checkpoint() >= 3
+    log = run.log.read_text()
+    assert log.count("stopping after this step") == (1 if launcher is ALONE else 2)
+    assert "DataLoader" not in log
+
+
+@pytest.mark.slow
+def test_nohup_outlives_the_terminal(begin, tmp_path):
+    run = begin(["nohup", sys.executable])
+    run.wait_for_step(3)
+    in_the_terminal(run, signal.SIGHUP)
+    step = run.step()
+    run.wait_for_step(step + 3)
+    in_the_terminal(run, signal.SIGTERM)
+    assert run.wait_for_end() == 75
+    assert run.checkpoint() > step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_processes_that_wait_for_another_end_too(begin, number):
+    """No Python runs while PyTorch waits for a process that never comes, as one of another machine."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc_per_node", "1"]
+    run = begin([*launcher, "--master_port", "29501", str(ROOT / "tests" / "faults" / "waiting_process.py")])
+    deadline = time.monotonic() + BEGINNING_SECONDS
+    while "waiting" not in run.log.read_text():
+        assert time.monotonic() < deadline, run.log.read_text()
+        time.sleep(0.05)
+    launched = psutil.Process(run.launched.pid)
+    run.processes = [launched, *launched.children(recursive=True)]
+    time.sleep(1)
+    run.launched.send_signal(number)
+    run.wait_for_end(20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_hangs_is_named_in_time(begin, rank):
+    run = begin([*ACCELERATE, *TWO], ddp_timeout=20)
+    run.wait_for_step(3)
+    hanging = run.recipes[rank]
+    hanging.suspend()
+    stopped = time.monotonic()
+    name = f"rank {rank} (process {hanging.pid} on {os.uname().nodename})"
+    while f"error: {name} gave no sign of life" not in run.log.read_text():
+        assert time.monotonic() - stopped < 20, run.log.read_text()[-3000:]
+        time.sleep(0.1)
+    assert f"{name} has given no sign of life for 10 s" in run.log.read_text()
+    assert run.wait_for_end() == 1  # the launcher gives the one that hangs 30 seconds
+    assert run.is_free()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_workers_end_with_their_command(corpus_file, tokenizer_dir, tmp_path, number):
+    """Also in the moment in which they start, where each would answer Ctrl-C with a traceback."""
+    lines = corpus_file.read_text(encoding="utf-8").splitlines()
+    many = tmp_path / "many.jsonl"
+    texts = (json.loads(line)["text"] + str(copy) for copy in range(60) for line in lines)
+    many.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    command = [sys.executable, "-m", "jpllm.cli", "data", "dedup", "--sources", str(many), "--processes", "2"]
+    with subprocess.Popen(
+        [*command, "--output_dir", str(tmp_path / "out")],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        parent = psutil.Process(process.pid)
+        while not (workers := [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        if number == signal.SIGKILL:
+            time.sleep(1)
+            process.kill()
+        else:
+            os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=30)
+    _, alive = psutil.wait_procs(workers, 10)
+    assert alive == []
+    if number == signal.SIGKILL:  # Python's tracker of semaphores tells what it removes
+        assert "Traceback" not in errors
+    else:
+        assert errors == ("interrupted\n" if number == signal.SIGINT else f"ended: {number.name} received\n")
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number)
+    assert not (tmp_path / "out").exists()

@@ -65,6 +65,16 @@ def test_a_terminal_of_one_column(preview, columns):
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("size", [{"COLUMNS": "1"}, {"COLUMNS": "1", "LINES": "1"}, {"COLUMNS": "12", "LINES": "2"}])
+def test_a_run_is_watched_on_the_smallest_terminal(tmp_path, size):
+    (tmp_path / "config.yaml").write_text("learning_rate: 0.001\n")
+    rows = [{"step": step, "tokens": 64 * step, "epoch": 0.1, "loss": 9 / step} for step in (1, 2, 3)]
+    rows = [row | {"learning_rate": 1e-3, "training_seconds": 1.0 * row["step"]} for row in rows]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = shell('"$@"', [*JPLLM, "watch", tmp_path], **size)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_what_only_shows_ends_with_its_reader(preview):
     """With code 0, so that a pipeline succeeds, and nothing on stderr."""
     done = shell('"$@" | true', preview)

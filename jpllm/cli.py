@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from jpllm import runtime
+from jpllm import runtime, streams
 from jpllm.commands import card, chat, compare, data, doctor, export, generate, plan, tokenizer, watch
 from jpllm.config.types import suggest
 from jpllm.runtime import InputError
@@ -31,6 +31,8 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "doctor": doctor.doctor,
 }
 
+_FOR_A_READER = ("data preview", "generate", "watch", "chat")  # go on for long, and nobody would see it
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb that the arguments name, and return the exit code."""
@@ -40,9 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(argv: list[str]) -> None:
     for num_words in (2, 1):
-        verb = VERBS.get(" ".join(argv[:num_words]))
+        name = " ".join(argv[:num_words])
+        verb = VERBS.get(name)
         if verb and len(argv) >= num_words:
             runtime.configure_logging()
+            if name in _FOR_A_READER:
+                streams.end_with_reader()
             verb(argv[num_words:])
             return
     if not argv or argv[0] in ("-h", "--help"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -12,13 +11,15 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from jpllm import xla
+from jpllm import streams, xla
+from jpllm.processes import Ended, WorkerPool, end_with_launcher, ending_by_signals
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +51,19 @@ def run_command(command: Callable[[], object]) -> int:
     """Run `command` and return its exit code; an error of the user becomes one message instead of a traceback.
 
     The code is 0 when the command returns, 2 after an `InputError` or a file that cannot be used, 75 when the command
-    was stopped early with its work saved, and 130 on Ctrl-C. Any other exception is a bug and propagates.
+    was stopped early with its work saved, 130 on Ctrl-C, 143 on SIGTERM and 129 on SIGHUP. Any other exception is a bug
+    and propagates.
     """
+    streams.hold_out()
+    try:
+        with ending_by_signals():
+            return _exit_code(command)
+    except Ended as end:
+        print(f"ended: {end.reason}", file=sys.stderr)
+        return end.exit_code
+
+
+def _exit_code(command: Callable[[], object]) -> int:
     try:
         command()
         _destroy_process_group()
@@ -62,9 +74,6 @@ def run_command(command: Callable[[], object]) -> int:
         print(stop, file=sys.stderr, flush=True)
         _destroy_process_group()
         return EXIT_STOPPED_EARLY
-    except BrokenPipeError:  # the reader of our output went away, as in `jpllm … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         if not error.filename:
             raise
@@ -81,6 +90,7 @@ def run_recipe(main: Callable[[], object]) -> None:
 
     accelerate's launcher for TPUs calls this through the recipe's `launch`, in each process that it starts.
     """
+    end_with_launcher()
     if xla.is_launched():
         xla.take_rank()
     if code := run_command(main):
@@ -280,22 +290,26 @@ _ITEMS_AHEAD = 2  # per process
 
 
 def map_in_order(work: Callable[[Item], Result], items: Iterator[Item], processes: int = 0) -> Iterator[Result]:
-    """Yield `work(item)` of each item, in several processes (0 is one per core), reading only a few items ahead."""
+    """Yield `work(item)` of each item, in several processes (0 is one per core), reading only a few items ahead.
+
+    Raises:
+        InputError: one of the processes was killed.
+    """
     processes = processes or num_cores()
     head = list(islice(items, 2))
     if processes == 1 or len(head) < 2:  # not worth starting processes
         yield from map(work, chain(head, items))
         return
     waiting: deque[Future[Result]] = deque()
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _use_one_thread) as pool:
-        for item in chain(head, items):
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > _ITEMS_AHEAD * processes:
+    try:
+        with WorkerPool(processes) as pool:
+            for item in chain(head, items):
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > _ITEMS_AHEAD * processes:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def _use_one_thread() -> None:
-    """Keep libraries from starting a thread per core in each of the processes that share the cores."""
-    os.environ["RAYON_NUM_THREADS"] = "1"
+    except BrokenProcessPool:
+        raise InputError(
+            "a process that shares this work was killed, as where memory runs out; use fewer of them (processes)"
+        ) from None

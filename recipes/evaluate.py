@@ -16,7 +16,6 @@ do (docs/evaluation.md); jglue_finetuned trains recipes/classify.py on each task
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,4 +116,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(runtime.run_command(main))
+    runtime.run_recipe(main)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from jpllm import runtime
 from jpllm.data.blocks.dataset import IGNORED_LABEL
 from jpllm.models.trained_parts import TrainedParts, freeze, meta_model, model_class
 from jpllm.planning.setup import TrainingSetup
+from jpllm.processes import WorkerPool
 from jpllm.runtime import InputError
 from jpllm.training import machine
 from jpllm.training.arguments import choose_precision, training_arguments
@@ -57,7 +56,7 @@ def measure(config: PretrainedConfig, training: TrainingConfig, setup: TrainingS
     Raises:
         InputError: the process came to its end, as for want of memory.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with WorkerPool(1) as pool:
         try:
             return pool.submit(_measure_here, config, training, setup).result()
         except BrokenProcessPool:

@@ -136,6 +136,7 @@ def training_arguments(
         save_steps=config.save_steps or 500,
         save_total_limit=config.save_total_limit,
         seed=config.seed,
+        ddp_timeout=config.ddp_timeout,
         dataloader_num_workers=config.dataloader_num_workers,
         remove_unused_columns=False,
         report_to="none",

@@ -20,6 +20,7 @@ from transformers import TrainerCallback
 
 from jpllm import runtime, xla
 from jpllm.models.build import host_copy
+from jpllm.processes import END_SIGNALS, Ended, is_heeded
 from jpllm.runtime import Diverged
 from jpllm.tracking import metrics
 from jpllm.tracking.energy import EnergyMeter
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from jpllm.training.trainer import BaseTrainer
 
 _MAX_SKIPPED_IN_A_ROW = 25
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS = (signal.SIGINT, *END_SIGNALS)
+_ONE_EVENT_SECONDS = 1.0  # a service manager, `timeout` and a terminal that closes each send several signals at once
 logger = logging.getLogger(__name__)
 
 
@@ -168,10 +170,11 @@ class SampleWriter(TrainerCallback):
 
 
 class StopInTime(TrainerCallback):
-    """Saves and stops after the step in which SIGTERM or Ctrl-C arrives, or `max_hours` are over.
+    """Saves and stops after the step in which a signal arrives or the launcher ends, or `max_hours` are over.
 
-    All processes stop after the same step, whichever of them was told. A second signal ends the process at once. In a
-    thread, where the launcher for TPUs runs a recipe, no signal can be taken: there `max_hours` alone stops in time.
+    All processes stop after the same step, whichever of them was told. A second SIGTERM or Ctrl-C, a second later or
+    more, ends the process at once. A signal that is ignored, as SIGHUP below nohup, stays so. In a thread, where the
+    launcher for TPUs runs a recipe, no signal can be taken: there `max_hours` alone stops in time.
 
     Attributes:
         reason: why training was stopped before its end; None where it was not.
@@ -180,12 +183,14 @@ class StopInTime(TrainerCallback):
     def __init__(self, max_hours: float | None) -> None:
         self.reason: str | None = None
         self._max_hours, self._found = max_hours, None
+        self._process, self._told_at = os.getpid(), None
         self._handlers: dict[int, Any] = {}
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        self._handlers = {number: signal.signal(number, self._note) for number in _STOP_SIGNALS}
+        heeded = filter(is_heeded, _STOP_SIGNALS)
+        self._handlers = {number: signal.signal(number, self._note) for number in heeded}
 
     def on_train_end(self, args, state, control, **kwargs) -> None:
         for number, handler in self._handlers.items():
@@ -206,11 +211,18 @@ class StopInTime(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def _note(self, number: int, frame: object) -> None:
-        if self._found is not None:  # asked twice
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self._found = f"{signal.Signals(number).name} received"
-        logger.warning("%s: stopping after this step, with a checkpoint; once more stops at once", self._found)
+        if os.getpid() != self._process:  # a copy of it, which reads blocks ahead
+            return
+        if self._told_at is not None:
+            is_asked_again = time.monotonic() - self._told_at > _ONE_EVENT_SECONDS
+            if is_asked_again and number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        self._told_at = time.monotonic()
+        if self._found is None:
+            self._found = Ended(number).reason
+        logger.warning("%s: stopping after this step, with a checkpoint; Ctrl-C again stops at once", self._found)
 
 
 class LossScaleGuard(TrainerCallback):

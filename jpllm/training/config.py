@@ -89,6 +89,9 @@ class TrainingConfig:
     max_hours: float | None = option(
         None, "Stop with a checkpoint, and exit code 75, this long after the launch; the same command goes on.", above=0
     )
+    ddp_timeout: int = option(
+        900, "Seconds that processes wait for another one that hangs, which is named before they end.", minimum=10
+    )
     resume_changed: bool = option(
         False, "Go on from a checkpoint though processes, data or settings changed; the losses are then others."
     )

@@ -9,12 +9,18 @@ ends the run. DeepSpeed's C++ operators are loaded here too, so that a build tha
 from __future__ import annotations
 
 import gc
+import hashlib
+import importlib.metadata
+import importlib.util
 import json
 import logging
 import os
+import platform
 import re
 import shutil
 import sys
+import sysconfig
+import time
 import warnings
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
@@ -22,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from jpllm import xla
-from jpllm.runtime import InputError, device, is_main_process, num_processes
+from jpllm.runtime import InputError, device, is_main_process, num_processes, write_whole
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,6 +36,7 @@ if TYPE_CHECKING:
 
     from jpllm.training.trainer import BaseTrainer
 
+_BUILT_FOR_NAME = "jpllm_environment"  # beside an operator
 FOLDER_VARIABLE = "TORCH_EXTENSIONS_DIR"  # of PyTorch; where it is set, it is obeyed
 PROCESSES = "ShareMemCommBuilder"  # collectives between processes on CPUs; every DeepSpeed run without a GPU loads it
 ADAM = "CPUAdamBuilder"  # AdamW in host memory; optimizer offload needs it
@@ -233,7 +240,8 @@ def load_operators(*names: str) -> None:
 
     PyTorch guards a build with a file that stays behind when the build is killed, and every later run waits for it
     without a word. Here the operating system's lock is held around all of it, so such a file has no owner and is
-    removed. DeepSpeed takes what is loaded already and does not build again.
+    removed. What was built for another environment, in a folder that `TORCH_EXTENSIONS_DIR` names, is built anew.
+    DeepSpeed takes what is loaded already and does not build again.
 
     Raises:
         InputError: DeepSpeed or a C++ compiler is not installed.
@@ -241,17 +249,28 @@ def load_operators(*names: str) -> None:
     from filelock import FileLock
 
     builders = _builders(names)
-    directory = operators_dir()
+    directory, environment = operators_dir(), _environment()
     with FileLock(directory / "jpllm.lock"):
         for builder in builders:
             baton = directory / builder.name / "lock"
             if baton.exists():
                 logger.warning("%s: a build that was killed left this lock; removed", baton)
                 baton.unlink()
-            if not list(baton.parent.glob("*.so")) and is_main_process():
-                logger.info("compiling DeepSpeed's operator %s, once, to %s", builder.name, baton.parent)
+            built_for = baton.parent / _BUILT_FOR_NAME
+            has_to_compile = not (built_for.exists() and built_for.read_text(encoding="utf-8") == environment)
+            if has_to_compile and is_main_process():
+                logger.info(
+                    "compiling DeepSpeed's operator %s, once for this environment, to %s: one to three minutes on two "
+                    "cores",
+                    *(builder.name, baton.parent),
+                )
+            started = time.monotonic()
             with redirect_stdout(sys.stderr):  # stdout is for results
                 builder.load(verbose=False)
+            if has_to_compile:
+                baton.parent.mkdir(exist_ok=True)
+                write_whole(built_for, environment)
+                logger.info("%s: compiled in %.0f s", builder.name, time.monotonic() - started)
 
 
 def has_fp16() -> bool:
@@ -267,16 +286,34 @@ def has_fp16() -> bool:
 
 
 def operators_dir() -> Path:
-    """Return the folder of compiled operators, for this Python and this PyTorch alone, and tell PyTorch of it."""
+    """Return the folder of compiled operators, for this environment alone, and tell PyTorch of it."""
     import torch
 
     if FOLDER_VARIABLE not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         version = f"py{sys.version_info.major}{sys.version_info.minor}-torch{torch.__version__}"
-        os.environ[FOLDER_VARIABLE] = str(cache / "jpllm" / "torch_extensions" / version)
+        os.environ[FOLDER_VARIABLE] = str(cache / "jpllm" / "torch_extensions" / f"{version}-{_environment()}")
     directory = Path(os.environ[FOLDER_VARIABLE])
     directory.mkdir(parents=True, exist_ok=True)
     return directory
+
+
+def _environment() -> str:
+    """Return a fingerprint of all that a compiled operator depends on.
+
+    Those are the paths of PyTorch, DeepSpeed and Python, which a build names, the compiler, and the instructions of the
+    processor, for which it is made.
+    """
+    import torch
+
+    deepspeed = importlib.util.find_spec("deepspeed")
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else [platform.processor()]
+    instructions = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0])
+    facts = [torch.__file__, torch.__version__, sysconfig.get_path("include"), os.environ.get("CXX", ""), instructions]
+    if deepspeed is not None:
+        facts += [str(deepspeed.origin), importlib.metadata.version("deepspeed")]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
 
 def _refuse_impossible_xla(asked: Engine, has_fixed_shapes: bool) -> None:

@@ -33,6 +33,7 @@ from jpllm.evaluation.jglue.lm_eval_tasks.tasks import TASKS
 from jpllm.evaluation.results import SUMS, measured_with
 from jpllm.evaluation.texts import ReadingConfig
 from jpllm.models.classifier import Trainable
+from jpllm.processes import END_SIGNALS, environment_of_child, is_heeded
 from jpllm.runtime import EXIT_STOPPED_EARLY, InputError, StoppedEarly
 from jpllm.tracking.metrics import read_rows
 from jpllm.tracking.runs import CONFIG_NAME, MODEL_NAME
@@ -42,7 +43,8 @@ FOLDER_NAME = "finetuned"
 SUBJECT_NAME = "of.json"  # what model, tokenizer and data the runs are of
 MAX_ROW_TOKENS = 512  # the longest that JGLUE's own runs have, those on MARC-ja
 _KEYS_OF_BOTH_PARTS = ("jglue_dir", "any_jglue_content")  # they act on the parts jglue and jglue_finetuned
-_EXIT_INTERRUPTED = 130
+_HANDED_ON = (signal.SIGINT, *END_SIGNALS)
+_EXITS_WITHOUT_CHECKPOINT = (*(128 + number for number in _HANDED_ON), *(-number for number in _HANDED_ON))
 _OF_A_LAUNCHER = re.compile(r"((LOCAL|GROUP|ROLE)_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+")
 _NOT_DECIDING = (
     *("model", "train_file", "test_file"),
@@ -283,9 +285,9 @@ class TaskRuns:
 def run_recipe(command: Sequence[str], run_dir: Path) -> None:
     """Wait for a command that works in `run_dir`; what it prints goes to stderr.
 
-    SIGTERM and Ctrl-C are handed on to it. It is in a session of its own, so that the terminal does not send it
-    Ctrl-C a second time, which would end it at once. It is no process of the launcher (torchrun) that started this one,
-    whose meeting point it would else take for its own.
+    SIGTERM, SIGHUP and Ctrl-C are handed on to it, and it stops when this process is gone. It is in a session of its
+    own, so that the terminal does not send it Ctrl-C a second time. It is no process of the launcher (torchrun) that
+    started this one, whose meeting point it would else take for its own.
 
     Raises:
         StoppedEarly: it was stopped with a checkpoint.
@@ -293,6 +295,7 @@ def run_recipe(command: Sequence[str], run_dir: Path) -> None:
         InputError: it failed.
     """
     environment = {name: value for name, value in os.environ.items() if not _OF_A_LAUNCHER.fullmatch(name)}
+    environment |= environment_of_child()
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True, env=environment
     ) as process:
@@ -300,7 +303,7 @@ def run_recipe(command: Sequence[str], run_dir: Path) -> None:
         def hand_on(number: int, frame: object) -> None:
             process.send_signal(number)
 
-        handlers = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.signal(number, hand_on) for number in _HANDED_ON if is_heeded(number)}
         try:
             code = process.wait()
         finally:
@@ -308,7 +311,7 @@ def run_recipe(command: Sequence[str], run_dir: Path) -> None:
                 signal.signal(number, handler)
     if code == EXIT_STOPPED_EARLY:
         raise StoppedEarly(f"{run_dir}: stopped; the same command goes on with it")
-    if code in (_EXIT_INTERRUPTED, -signal.SIGINT, -signal.SIGTERM):
+    if code in _EXITS_WITHOUT_CHECKPOINT:
         raise KeyboardInterrupt
     if code != 0:
         raise InputError(f"{run_dir}: {Path(command[1]).name} ended with exit code {code}; it says above why")

@@ -22,6 +22,7 @@ from jpllm.training.arguments import choose_precision, training_arguments
 from jpllm.training.callbacks import EarlyStopping, LossScaleGuard, MetricsRecorder, OverfittingWarning, StopInTime
 from jpllm.training.checkpoint import Checkpoint
 from jpllm.training.config import TrainingConfig
+from jpllm.training.hangs import HangWatch
 from jpllm.training.proof import prove
 from jpllm.training.run_data import Clock, RowClock, RunData
 from jpllm.training.trainer import BaseTrainer, last_good
@@ -114,6 +115,8 @@ def train_and_prove(
     start = _starting_point(trainer, training.output_dir, training.resume_changed)
     stop = StopInTime(training.max_hours)
     trainer.add_callback(stop)
+    processes = (trainer.args.process_index, trainer.args.world_size)
+    trainer.add_callback(HangWatch(training.output_dir, training.ddp_timeout, *processes))
     trainer.add_callback(LossScaleGuard(trainer.accelerator))
     trainer.add_callback(OverfittingWarning())
     best = None

@@ -37,7 +37,7 @@ DIVERGED_NAME = "diverged.txt"  # of a classifier whose training diverged
 # Keys that do not change a loss, and those that name texts and tokenizer, which are compared by content.
 _FREE_KEYS = frozenset(
     [
-        *("output_dir", "max_hours", "save_steps", "save_total_limit", "resume_changed"),
+        *("output_dir", "max_hours", "save_steps", "save_total_limit", "resume_changed", "ddp_timeout"),
         *("report_to", "measure_energy"),
         *("processes", "shards_dir", "dataloader_num_workers", "sample_prompts"),
         *("sources", "eval_sources", "replay_sources", "old_texts", "tokenizer", "held_out_bytes", "held_out_fraction"),

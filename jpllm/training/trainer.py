@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import signal
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 import torch
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from jpllm import xla
 from jpllm.models.build import copy_weights, load_trained
+from jpllm.processes import END_SIGNALS
 from jpllm.runtime import Diverged
 from jpllm.training import checkpoint, engine
 from jpllm.training import optimizer as optimizers
@@ -102,6 +106,13 @@ class BaseTrainer(Trainer, Generic[Scores]):
             steps = self._embedding_warmup_steps
             self.lr_scheduler = optimizers.delayed_for_the_rest(scheduler, steps)
         return self.lr_scheduler
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return Trainer's loader; what stops a run is for this process alone, not for those that read ahead."""
+        loader = super().get_train_dataloader()
+        plain = getattr(loader, "base_dataloader", loader)  # accelerate (1.15) puts one around it
+        plain.worker_init_fn = partial(_leave_signals_to_training, plain.worker_init_fn)
+        return loader
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Score the held-out texts; logs and returns their figures."""
@@ -276,6 +287,14 @@ class _QuietProgress(ProgressCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         pass
+
+
+def _leave_signals_to_training(initialise: Callable[[int], None] | None, number: int) -> None:
+    """Make ready a process that reads ahead: a terminal and a launcher send their signals to it too."""
+    for one in (signal.SIGINT, *END_SIGNALS):
+        signal.signal(one, signal.SIG_IGN)
+    if initialise:
+        initialise(number)
 
 
 def autocast(arguments: TrainingArguments) -> AbstractContextManager:

@@ -1,18 +1,19 @@
-"""Two processes below DDP, ZeRO-2 and ZeRO-3, stopped and killed on the way: bit for bit the run that was not."""
+"""Two processes below DDP and ZeRO, stopped and killed on the way: bit for bit the run that was not."""
 
 import json
 import os
-import signal
+import re
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 
 from tests.configs.test_configs import ROOT
 from tests.recipes.test_engines import TIED, launch, operators_are_compiled, pairs  # noqa: F401 — a fixture
-from tests.recipes.test_kill import TIMES
+from tests.recipes.test_kill import TIMES, step_of
 from tests.recipes.test_pretrain_scratch import SMALL
 
 pytestmark = pytest.mark.slow
@@ -46,22 +47,35 @@ def outcome(run):
 
 
 def launch_and_kill(engine, script, run):
-    """SIGKILL to all processes of a launch, once the metrics have a row of KILL_AT_STEP or later."""
+    """SIGKILL to all processes of a launch, once the metrics have a row of KILL_AT_STEP or later; returns their step.
+
+    Those that train come first: they are in sessions of their own, and would stop with a checkpoint when the launcher
+    is gone.
+    """
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"accelerate_configs/{engine}.yaml"]
     command += ["--num_processes", "2", "--main_process_port", "0", *script]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with (run.parent / "killed.log").open("w") as log:
         launched = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
-        while launched.poll() is None:
+        while step_of(run) < KILL_AT_STEP:
+            assert launched.poll() is None, (run.parent / "killed.log").read_text()[-3000:]
             time.sleep(0.02)
-            rows = (run / "metrics.jsonl").read_text().splitlines()
-            if rows and rows[-1].endswith("}") and json.loads(rows[-1])["step"] >= KILL_AT_STEP:
-                os.killpg(launched.pid, signal.SIGKILL)
-    assert launched.returncode == -signal.SIGKILL, (run.parent / "killed.log").read_text()[-3000:]
+        launcher = psutil.Process(launched.pid)
+        processes = [*launcher.children(recursive=True), launcher]
+        for process in processes:
+            process.kill()
+        launched.wait()
+    assert len(processes) >= 3
+    assert psutil.wait_procs(processes, 30)[1] == []
+    return step_of(run)
 
 
 @pytest.mark.parametrize(
-    ("engine", "model"), [("multi_gpu", TIED), ("multi_gpu", NEOX), ("zero2", NEOX), ("zero3", NEOX), ("zero3", TIED)]
+    ("engine", "model"),
+    [
+        *(("multi_gpu", TIED), ("multi_gpu", NEOX), ("zero2", NEOX), ("zero3", NEOX), ("zero3", TIED)),
+        *(("zero2_offload", NEOX), ("zero3_offload", NEOX)),
+    ],
 )
 def test_stopped_and_killed(request, words, tmp_path, engine, model):
     if engine.startswith("zero"):
@@ -72,8 +86,11 @@ def test_stopped_and_killed(request, words, tmp_path, engine, model):
     assert expected[0][-1]["epoch"] > 2
     with pytest.raises(AssertionError, match=r"stopped at step 1 of 24 \(max_hours"):
         launch(engine, 2, [*words(model, run), "--max_hours", "1e-6"])
-    launch_and_kill(engine, words(model, run), run)
-    launch(engine, 2, words(model, run))
+    step = launch_and_kill(engine, words(model, run), run)
+    assert step < expected[0][-1]["step"]
+    assert not (run / "results.json").exists()
+    resumed = launch(engine, 2, words(model, run))
+    assert re.search(r"going on from \S+/checkpoint-(8|12|16|20)$", resumed.stdout, re.MULTILINE), resumed.stdout
     assert outcome(run) == expected
     with pytest.raises(AssertionError, match="finished run with another"):
         launch(engine, 2, [*words(model, run), "--seed", "1"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -214,13 +215,35 @@ def test_lock_of_a_killed_build_is_removed(launcher, monkeypatch, tmp_path, capl
     assert "cpu_adam/lock: a build that was killed left this lock; removed" in caplog.text
 
 
-def test_operators_have_a_folder_for_each_python_and_torch(launcher, tmp_path):
+def test_compiling_for_an_environment_is_said_once(launcher, monkeypatch, tmp_path, caplog):
+    """In a folder that the user names, another environment finds the operators of this one, and compiles anew."""
+    launcher({"TORCH_EXTENSIONS_DIR": str(tmp_path / "operators")})
+    builder = SimpleNamespace(name="cpu_adam", load=lambda verbose: None)
+    monkeypatch.setattr(engine, "_builders", lambda names: [builder])
+
+    def said():
+        caplog.clear()
+        with caplog.at_level("INFO", "jpllm"):
+            engine.load_operators(engine.ADAM)
+        return [line.split(",")[0].split(" in ")[0] for line in caplog.messages]
+
+    first = ["compiling DeepSpeed's operator cpu_adam", "cpu_adam: compiled"]
+    assert said() == first
+    assert said() == []
+    monkeypatch.setenv("CXX", "another-c++")
+    assert said() == first
+
+
+def test_operators_have_a_folder_for_each_environment(launcher, tmp_path, monkeypatch):
     launcher({})
     folder = engine.operators_dir()
     assert folder == tmp_path / "jpllm" / "torch_extensions" / folder.name
-    assert folder.name.startswith("py3")
-    assert folder.name.endswith(f"-torch{torch.__version__}")
+    assert re.fullmatch(rf"py3\d+-torch{re.escape(torch.__version__)}-[0-9a-f]{{12}}", folder.name)
     assert os.environ["TORCH_EXTENSIONS_DIR"] == str(folder)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.delenv("TORCH_EXTENSIONS_DIR")
+        elsewhere.setattr(torch, "__file__", "/another/environment/torch/__init__.py")
+        assert engine.operators_dir() not in (folder, folder.parent)
 
 
 def test_without_a_compiler_there_is_one_message(launcher, monkeypatch):

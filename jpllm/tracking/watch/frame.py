@@ -179,13 +179,14 @@ def text_plot(curves: Mapping[str, Sequence[tuple[float, float]]], width: int, h
     """Return curves of finite (x, y) points, x never falling, as lines: names, `height` lines of dots, range of x."""
     from rich.text import Text
 
+    height = max(height, 2)
     lines = [Text(no_wrap=True, overflow="ellipsis")]
     low_x, high_x = min(points[0][0] for points in curves.values()), max(points[-1][0] for points in curves.values())
     ys = [y for points in curves.values() for _, y in points]
     low_y, high_y = min(ys), max(ys)
     labels = [f"{high_y:.4g}", *[""] * (height - 2), f"{low_y:.4g}"]
     margin = max(map(len, labels))
-    columns = width - margin - 2
+    columns = max(width - margin - 2, 1)  # a terminal may have none
     cells = [[(_BLANK, "")] * columns for _ in range(height)]
     for (name, points), colour in zip(curves.items(), itertools.cycle(_COLOURS)):
         lines[0].append("━ ", colour).append(f"{name}  ")
@@ -200,7 +201,7 @@ def text_plot(curves: Mapping[str, Sequence[tuple[float, float]]], width: int, h
         for colour, alike in itertools.groupby(row, key=lambda cell: cell[1]):
             lines[-1].append("".join(chr(pattern) for pattern, _ in alike), colour)
     first, last = quantities.count(low_x), quantities.count(high_x)
-    return [*lines, Text(f"{'':{margin}}  {first}{last:>{columns - len(first)}}")]
+    return [*lines, Text(f"{'':{margin}}  {first}{last:>{max(columns - len(first), 1)}}")]
 
 
 def _places(values: Sequence[float], low: float, high: float, size: int) -> list[int]:

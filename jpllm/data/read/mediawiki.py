@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from jpllm.data.read.files import DECOMPRESSION_ERRORS
 from jpllm.runtime import InputError
 
-_MAX_PAGE_BYTES = 1 << 26  # thirty times what MediaWiki lets a page have
+_MAX_PAGE_BYTES, _MAX_PAGE_ELEMENTS = 1 << 26, 1 << 16  # thirty times what MediaWiki lets a page have, and more
 _REDIRECT = re.compile(r"\s*#(?:redirect|転送|リダイレクト)\b", re.IGNORECASE)
 
 
@@ -48,6 +48,7 @@ def _all_pages(stream: BinaryIO, name: str) -> Iterator[tuple[str, str, str]]:
     root, page, prefix = None, None, ""
     bounded = _BoundedPages(stream, name)
     for event, element in ElementTree.iterparse(bounded, events=("start", "end")):
+        bounded.count_element()
         if root is None:
             root, prefix = element, element.tag.removesuffix("mediawiki")
             if prefix and not re.fullmatch(r"\{[^{}]*\}", prefix):
@@ -58,30 +59,37 @@ def _all_pages(stream: BinaryIO, name: str) -> Iterator[tuple[str, str, str]]:
             revisions = page.findall(element.tag)
             if len(revisions) > 1:  # of a full history only the latest stays in memory
                 page.remove(min(revisions, key=lambda revision: revision.findtext(f"{prefix}timestamp", "")))
-            bounded.num_bytes = 0
+            bounded.begin()
         elif element.tag == f"{prefix}page":
             title = element.findtext(f"{prefix}title", "")
             yield title, element.findtext(f"{prefix}ns", "0"), _wikitext(element, prefix, title, name)
             root.clear()
-            bounded.num_bytes = 0
+            bounded.begin()
 
 
 class _BoundedPages:
-    """The bytes of a dump, as long as pages and their revisions end before memory does.
-
-    Attributes:
-        num_bytes: read since it was last set to 0.
-    """
+    """The bytes of a dump, as long as pages and their revisions end before memory does."""
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
-        self._stream, self._name, self.num_bytes = stream, name, 0
+        self._stream, self._name = stream, name
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to count anew, at the end of a page or a revision."""
+        self._num_bytes = self._num_elements = 0
+
+    def count_element(self) -> None:
+        """Count an element's beginning or end. Raises InputError when a page does not end."""
+        self._num_elements += 1
+        if self._num_elements > _MAX_PAGE_ELEMENTS:
+            raise InputError(f"{self._name}: a page of more than {_MAX_PAGE_ELEMENTS:,} elements; no wiki has such")
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes. Raises InputError when a page does not end."""
         content = self._stream.read(size)
-        self.num_bytes += len(content)
-        if self.num_bytes > _MAX_PAGE_BYTES:
-            raise InputError(f"{self._name}: a page of more than {_MAX_PAGE_BYTES:,} bytes; this is no dump of a wiki")
+        self._num_bytes += len(content)
+        if self._num_bytes > _MAX_PAGE_BYTES:
+            raise InputError(f"{self._name}: a page of more than {_MAX_PAGE_BYTES:,} bytes; no wiki has such")
         return content
 
 

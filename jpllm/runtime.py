@@ -273,7 +273,8 @@ def new_folder(folder: Path, key: str = "output_dir") -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        yield unfinished
+        with naming_file(folder):
+            yield unfinished
         unfinished.chmod(0o755)  # mkdtemp's folder is for its owner only
         unfinished.replace(folder)
     finally:

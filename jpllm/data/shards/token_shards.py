@@ -141,7 +141,7 @@ class ShardWriter:
             stream.flush()
             os.fsync(stream.fileno())
         except OSError as error:
-            told = f"{error.strerror}; what is packed so far stays there, and the same command goes on from it"
+            told = f"{error.strerror}; what is packed so far stays there"
             raise OSError(error.errno, told, stream.name) from error
 
     def close(self) -> None:

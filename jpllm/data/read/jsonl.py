@@ -40,14 +40,14 @@ def numbered_lines(
         head = stream.peek(1)
         is_utf16 = head.startswith((b"\xff\xfe", b"\xfe\xff"))
         ends_in_cr = b"\r" in head[:-1] and b"\n" not in head and not is_utf16
-        lines = _cr_lines(stream, max_bytes) if ends_in_cr else _lines(stream, max_bytes)
+        lines = _cr_lines(stream, max_bytes) if ends_in_cr else iter(partial(stream.readline, max_bytes), b"")
         for line_number, line in enumerate(lines, start=1):
             place = f"{name}:{line_number}"
-            if line is None:
-                yield (
-                    place,
-                    BadRow(place, f"longer than max_characters ({max_characters:,})", f"over {max_bytes:,} bytes"),
-                )
+            if len(line) >= max_bytes and (len(line) > max_bytes or not line.endswith(b"\n")):
+                while line and not line.endswith(b"\n"):
+                    line = stream.readline(_OTHER_BYTES)
+                reason = f"longer than max_characters ({max_characters:,})"
+                yield place, BadRow(place, reason, f"over {max_bytes:,} bytes")
             elif is_utf16:
                 yield place, BadRow(place, "UTF-16 text", "convert the file to UTF-8: iconv -f UTF-16 -t UTF-8")
             else:
@@ -61,29 +61,20 @@ def numbered_lines(
         raise InputError(f"{name}:{line_number + 1}: damaged or incomplete compressed file ({error})") from None
 
 
-def _lines(stream: io.BufferedReader, max_bytes: int) -> Iterator[bytes | None]:
-    """Yield each line with its end, and None for one of more than `max_bytes`."""
-    for line in iter(partial(stream.readline, max_bytes), b""):
-        if len(line) < max_bytes or line.endswith(b"\n"):
-            yield line
-        else:
-            while line and not line.endswith(b"\n"):
-                line = stream.readline(_OTHER_BYTES)
-            yield None
-
-
-def _cr_lines(stream: io.BufferedReader, max_bytes: int) -> Iterator[bytes | None]:
-    """Yield each line of a file whose lines end in CR, with an LF instead, and None for one of over `max_bytes`."""
-    rest, is_too_long = b"", False
+def _cr_lines(stream: io.BufferedReader, max_bytes: int) -> Iterator[bytes]:
+    """Yield each line of a file whose lines end in CR, with an LF instead; of one of over `max_bytes` its beginning."""
+    rest = long_beginning = b""
     while chunk := stream.read1(_OTHER_BYTES):
         *lines, rest = (rest + chunk).replace(b"\r\n", b"\r").split(b"\r")
         for line in lines:
-            yield None if is_too_long else line + b"\n"
-            is_too_long = False
-        if is_too_long or len(rest) > max_bytes:
-            rest, is_too_long = b"", True
-    if rest or is_too_long:
-        yield None if is_too_long else rest
+            yield (long_beginning or line) + b"\n"
+            long_beginning = b""
+        if long_beginning:
+            rest = b""
+        elif len(rest) > max_bytes:
+            rest, long_beginning = b"", rest
+    if long_beginning or rest:
+        yield long_beginning + b"\n" if long_beginning else rest
 
 
 def read_jsonl(lines: Iterator[tuple[str, str | BadRow]]) -> Iterator[PlacedRow]:

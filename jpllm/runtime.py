@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED_EARLY = 75  # EX_TEMPFAIL of sysexits.h: the same command, later, goes on
 _GIT_SECONDS = 10
+_MAX_NAME_BYTES = 200
+_FULL_DISK_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_DISK_WORDS = (*map(os.strerror, _FULL_DISK_NUMBERS), *(f"os error {number}" for number in _FULL_DISK_NUMBERS))
+_FULL_DISK_WORDS += ("file write failed", "PytorchStreamWriter failed")
 STARTED_SECONDS = time.monotonic()  # by the clock of `time.monotonic`
 
 
@@ -50,9 +55,9 @@ class StoppedEarly(Exception):
 def run_command(command: Callable[[], object]) -> int:
     """Run `command` and return its exit code; an error of the user becomes one message instead of a traceback.
 
-    The code is 0 when the command returns, 2 after an `InputError` or a file that cannot be used, 75 when the command
-    was stopped early with its work saved, 130 on Ctrl-C, 143 on SIGTERM and 129 on SIGHUP. Any other exception is a bug
-    and propagates.
+    The code is 0 when the command returns, 2 after an `InputError`, a file that cannot be used or a disk without room,
+    75 when the command was stopped early with its work saved, 130 on Ctrl-C, 143 on SIGTERM and 129 on SIGHUP. Any
+    other exception is a bug and propagates.
     """
     streams.hold_out()
     try:
@@ -74,15 +79,57 @@ def _exit_code(command: Callable[[], object]) -> int:
         print(stop, file=sys.stderr, flush=True)
         _destroy_process_group()
         return EXIT_STOPPED_EARLY
-    except OSError as error:
-        if not error.filename:
-            raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
-        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if full := full_disk(error):
+            print(f"error: {full}; make room, then run the same command again", file=sys.stderr, flush=True)
+        elif isinstance(error, OSError) and error.filename:
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
+        else:
+            raise
+        return EXIT_BAD_INPUT
     return 0
+
+
+def full_disk(error: BaseException | None) -> str | None:
+    """Return what an error says where it comes from a disk without room, or a quota; None for another error.
+
+    A failed write does not know the name of its file, PyTorch and safetensors raise errors of their own, and what is
+    raised while a file is closed hides the first one.
+    """
+    while error is not None:
+        text = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.errno in _FULL_DISK_NUMBERS:
+            return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+        if any(words in text for words in _FULL_DISK_WORDS):
+            return f"a file could not be written ({text:.200})"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextmanager
+def naming_file(file: Path) -> Generator[None]:
+    """Give an OSError of the body the name of a file, where it has none, as when a write fails."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(file)
+        raise
+
+
+@contextmanager
+def removed_on_failure(path: Path) -> Generator[None]:
+    """Remove a folder or a file, if the body fails, that it was writing."""
+    try:
+        yield
+    except BaseException:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def run_recipe(main: Callable[[], object]) -> None:
@@ -121,6 +168,11 @@ def num_processes() -> int:
 def is_main_process() -> bool:
     """Return whether this is the process that prints, writes metrics and saves."""
     return process_rank() == 0
+
+
+def is_first_on_machine() -> bool:
+    """Return whether this is the process that does what is to be done once on each machine."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def configure_logging() -> None:
@@ -182,10 +234,36 @@ def commit() -> str | None:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write `text` to a file so that no reader ever sees half of it."""
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(file)
+    """Write `text` to a file so that no reader ever sees half of it, and that it outlives a power failure."""
+    with whole_file(file) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+@contextmanager
+def whole_file(file: Path) -> Generator[Path]:
+    """Yield the name of a file beside `file`, which takes its place when it has reached the disk.
+
+    After a failure nothing is left of it.
+    """
+    beginning = os.fsdecode(os.fsencode(file.name)[:_MAX_NAME_BYTES])  # a name is at most 255 bytes long
+    unfinished = file.with_name(f".{beginning}.{os.getpid()}.tmp")
+    with naming_file(file), removed_on_failure(unfinished):
+        yield unfinished
+        sync(unfinished)
+        unfinished.replace(file)
+        sync(file.parent)
+
+
+def sync(path: Path) -> None:
+    """Have what was written to a file, or the names in a folder, on the disk, where the file system can."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -204,7 +282,8 @@ def new_folder(folder: Path, key: str = "output_dir") -> Generator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        yield unfinished
+        with naming_file(folder):
+            yield unfinished
         unfinished.chmod(0o755)  # mkdtemp's folder is for its owner only
         unfinished.replace(folder)
     finally:

@@ -90,6 +90,7 @@ def pack(argv: Sequence[str]) -> None:
             settings.held_out_fraction,
             settings.processes,
             settings.chosen_part,
+            settings.verify_shards,
         )
         if settings.part is not None:
             runtime.announce(f"{directory}: part {settings.part}; run again without part when all are there")
@@ -126,7 +127,7 @@ def preview(argv: Sequence[str]) -> None:
     Console().print(previewing.terminal_tables(previews))
     if settings.output:
         settings.output.parent.mkdir(parents=True, exist_ok=True)
-        settings.output.write_text(previewing.html_page(previews), encoding="utf-8")
+        runtime.write_whole(settings.output, previewing.html_page(previews))
         runtime.announce(f"page {settings.output}")
 
 
@@ -136,12 +137,16 @@ def dedup(argv: Sequence[str]) -> None:
     from jpllm.data.dedup.drop_list import write_drop_list
     from jpllm.data.dedup.duplicates import find_duplicates
     from jpllm.data.documents import documents_in_place
-    from jpllm.data.shards.fingerprints import document_fingerprint
+    from jpllm.data.shards.fingerprints import document_fingerprint, file_states, refuse_changed
 
+    states = list(map(file_states, files.sources))
     named = [[(s.label, documents_in_place(s)) for s in group] for group in (files.sources, files.eval_sources)]
-    for source, found in zip(files.sources, find_duplicates(named[0], settings, named[1]), strict=True):
+    found_in_each = find_duplicates(named[0], settings, named[1])
+    for source, before, found in zip(files.sources, states, found_in_each, strict=True):
         file = files.output_dir / f"{source.label}.duplicates.jsonl"
-        write_drop_list(file, found, document_fingerprint(source), settings.settings())
+        fingerprint = document_fingerprint(source)
+        refuse_changed(source, before)
+        write_drop_list(file, found, fingerprint, settings.settings())
         kinds = [duplicate.kind for duplicate in found.duplicates]
         runtime.announce(
             f"{file}: {kinds.count('exact'):,} exact and {kinds.count('near'):,} near duplicates among "

@@ -11,14 +11,17 @@ from typing import Literal
 
 import numpy as np
 
+from jpllm import runtime
 from jpllm.config.settings import REQUIRED, option
 from jpllm.data.blocks.blend import slots_per_cycle
 from jpllm.data.documents import read_documents
 from jpllm.data.read.jsonl import write_jsonl
 from jpllm.data.read.sources import SourceConfig
 from jpllm.data.shards.pack import DEFAULT_HELD_OUT_FRACTION, Encoder, pack, text_rank
-from jpllm.data.shards.token_shards import HELD_OUT_TEXT_NAME, TokenShards
+from jpllm.data.shards.token_shards import HELD_OUT_TEXT_NAME, TokenShards, verify
 from jpllm.runtime import InputError
+
+VERIFY_HELP = "Compare the token shards with their checksums before they are read, at about 1.5 GB a second."
 
 
 @dataclass
@@ -45,6 +48,7 @@ class DataConfig:
     )
     processes: int = option(0, "Processes that clean texts; 0 is one per core.", minimum=0)
     shards_dir: Path = option(Path("runs/shards"), "Folder of the token shards, shared by all runs.")
+    verify_shards: bool = option(True, VERIFY_HELP)
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield the problems of sources: none to train or to evaluate on, equal names, weights that cannot act."""
@@ -110,11 +114,18 @@ class EncodedText:
 
 
 def training_shards(config: DataConfig, encoder: Encoder) -> list[TokenShards]:
-    """Return the token shards of each source; build those that are not there yet."""
-    return [
-        TokenShards(pack(source, encoder, config.shards_dir, config.effective_held_out_fraction, config.processes))
+    """Return the token shards of each source; build those that are not there yet.
+
+    Raises:
+        InputError: what `pack` raises, and shards that are not as they were written.
+    """
+    directories = [
+        pack(source, encoder, config.shards_dir, config.effective_held_out_fraction, config.processes)
         for source in config.sources
     ]
+    if config.verify_shards and runtime.is_first_on_machine():
+        verify(directories)
+    return list(map(TokenShards, directories))
 
 
 def weights_with_replay(

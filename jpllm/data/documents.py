@@ -40,24 +40,31 @@ def read_documents(source: SourceConfig, progress: ReadProgress | None = None) -
 def numbered_documents(source: SourceConfig, progress: ReadProgress | None = None) -> Iterator[tuple[int, str]]:
     """Yield what `read_documents` does, each with the position (from 0) that it has in a drop list."""
     quarantine = Quarantine(source.label, source.max_bad_fraction)
-
-    def good_texts() -> Iterator[str]:
-        for text in read_texts(source, progress):
-            quarantine.add(text)
-            if isinstance(text, str):
-                yield text
-
     duplicates = excluded_documents(source)
-    for index, document in enumerate(clean_texts(source, good_texts())):
+    for index, document in enumerate(clean_texts(source, _good_texts(source, quarantine, progress))):
         if document.text is not None and index not in duplicates:
             yield index, document.text
-    quarantine.refuse_too_many()
+    quarantine.conclude()
 
 
 def documents_in_place(source: SourceConfig) -> Iterator[str]:
-    """Yield the document of each text of `source`, an empty one where a rule drops it, so that positions stay."""
-    texts = (text for text in read_texts(source) if isinstance(text, str))
-    return (document.text or "" for document in clean_texts(source, texts))
+    """Yield the document of each text of `source`, an empty one where a rule drops it, so that positions stay.
+
+    Raises:
+        InputError: what `read_documents` raises.
+    """
+    quarantine = Quarantine(source.label, source.max_bad_fraction)
+    for document in clean_texts(source, _good_texts(source, quarantine)):
+        yield document.text or ""
+    quarantine.conclude()
+
+
+def _good_texts(source: SourceConfig, quarantine: Quarantine, progress: ReadProgress | None = None) -> Iterator[str]:
+    """Yield the texts of `source`; all rows are counted in `quarantine`."""
+    for text in read_texts(source, progress):
+        quarantine.add(text)
+        if isinstance(text, str):
+            yield text
 
 
 @dataclass

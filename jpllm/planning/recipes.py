@@ -214,7 +214,7 @@ def _encoded_conversations(
     """Return the rows as the recipe takes them; None without a tokenizer, or where a source is not on this machine."""
     from jpllm.data.conversations.blocks import PackedRows, RowsByLength
     from jpllm.data.conversations.rows import held_out_and_rest, read_rows
-    from jpllm.data.read.sources import find_files
+    from jpllm.data.read.files import find_files
     from jpllm.tokenizer.chat_template import encode_conversation, set_template, special_token_in
 
     if tokenizer is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import random
 import re
 import tempfile
@@ -122,10 +121,9 @@ def train(texts: Iterable[str], config: TokenizerConfig, model_file: Path) -> No
     except RuntimeError as error:
         raise _as_input_error(error, config) from error
     model_file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = model_file.with_name(f"{model_file.name}.{os.getpid()}.tmp")
     content = model.getvalue()
-    unfinished.write_bytes(with_exact_scores(content) if config.model_type == "unigram" else content)
-    unfinished.replace(model_file)
+    with runtime.whole_file(model_file) as unfinished:
+        unfinished.write_bytes(with_exact_scores(content) if config.model_type == "unigram" else content)
 
 
 def training_lines(texts: Iterable[str]) -> Iterator[str]:

@@ -57,6 +57,7 @@ def run_data(
         write_held_out=partial(write_documents, held_out),
         mixture=mixture,
         shards_dir=data.shards_dir,
+        shards_hash=blocks.shards_hash,
     )
 
 

@@ -39,6 +39,7 @@ class Facts:
         configuration: the keys that decide the losses, with their values as JSON has them.
         world_size: number of processes.
         engine: how they share the model, such as "DDP".
+        shards: hash of the ids in the token shards; None where it is not known, as in checkpoints of version 0.1.0.
     """
 
     data: str
@@ -46,6 +47,7 @@ class Facts:
     configuration: dict
     world_size: int = 1
     engine: str = ""
+    shards: str | None = None
 
     def changes(self, earlier: Mapping) -> list[str]:
         """Return what differs from the facts in a manifest, a line for each."""
@@ -56,6 +58,8 @@ class Facts:
             if earlier.get(name) != now[name]
         ]
         lines += [f"{name}: another one" for name in ("data", "tokenizer") if earlier.get(name) != now[name]]
+        if None not in (earlier.get("shards"), self.shards) and earlier["shards"] != self.shards:
+            lines.append("data: other token ids in the shards")
         before, after = earlier.get("configuration", {}), now["configuration"]
         return lines + [
             f"{key}: {before.get(key, 'not set')} when it was written, {after.get(key, 'not set')} now"

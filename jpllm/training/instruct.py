@@ -82,6 +82,7 @@ def run_data(
         write_held_out=partial(_write_rows, held_out),
         mixture=dataset.uses(" + ".join(source.label for source in data.sources), int(tokens_until[-1])),
         shards_dir=data.shards_dir if replay_blocks else None,
+        shards_hash=replay_blocks.shards_hash if replay_blocks else None,
     )
 
 
@@ -99,7 +100,8 @@ def plain_texts(
     if not (sources or texts):
         return [], None
     encoder = corpus_encoder(tokenizer, tokenizer_path)
-    shared = {name: getattr(data, name) for name in ("sequence_length", "held_out_bytes", "processes", "shards_dir")}
+    names = ("sequence_length", "held_out_bytes", "processes", "shards_dir", "verify_shards")
+    shared = {name: getattr(data, name) for name in names}
     corpus = DataConfig(sources=sources, eval_sources=texts, **shared)
     shards = training_shards(corpus, encoder)
     held_out = evaluation_texts(corpus, encoder, shards)

@@ -68,7 +68,7 @@ def train(
     """
     (training,) = (part for part in configuration if isinstance(part, TrainingConfig))
     with plan.explained():
-        facts = run_folder.facts(data.fingerprint, tokenizer_fingerprint, configuration)
+        facts = run_folder.facts(data.fingerprint, tokenizer_fingerprint, configuration, data.shards_hash)
         is_of_rows = isinstance(data.clock, RowClock)
         arguments = training_arguments(
             training,

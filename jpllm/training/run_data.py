@@ -84,6 +84,7 @@ class RunData:
         write_held_out: writes what is held out to the file that it is given.
         mixture: what each source gives; empty where the sources have no names.
         shards_dir: folder of the token shards that are read; None without shards.
+        shards_hash: of the ids in them; None where it is not known.
     """
 
     train_dataset: Items
@@ -94,6 +95,7 @@ class RunData:
     write_held_out: Callable[[Path], None]
     mixture: Sequence[SourceUse] = ()
     shards_dir: Path | None = None
+    shards_hash: str | None = None
 
     @property
     def num_tokens(self) -> int:

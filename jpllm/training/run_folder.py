@@ -39,7 +39,7 @@ _FREE_KEYS = frozenset(
     [
         *("output_dir", "max_hours", "save_steps", "save_total_limit", "resume_changed", "ddp_timeout"),
         *("report_to", "measure_energy"),
-        *("processes", "shards_dir", "dataloader_num_workers", "sample_prompts"),
+        *("processes", "shards_dir", "verify_shards", "dataloader_num_workers", "sample_prompts"),
         *("sources", "eval_sources", "replay_sources", "old_texts", "tokenizer", "held_out_bytes", "held_out_fraction"),
         *("train_file", "validation_file", "test_file"),
     ]
@@ -49,12 +49,17 @@ _held_locks: dict[Path, filelock.BaseFileLock] = {}
 logger = logging.getLogger(__name__)
 
 
-def facts(data_fingerprint: str, tokenizer_fingerprint: str, configuration: Iterable[object]) -> Facts:
+def facts(
+    data_fingerprint: str,
+    tokenizer_fingerprint: str,
+    configuration: Iterable[object],
+    shards_hash: str | None = None,
+) -> Facts:
     """Return what decides the losses of a run that this launcher starts, given fingerprints of data and tokenizer."""
     values = yaml.safe_load(to_yaml(configuration))
     deciding = {key: value for key, value in values.items() if key not in _FREE_KEYS}
     wanted = engine.requested()
-    return Facts(data_fingerprint, tokenizer_fingerprint, deciding, wanted.num_processes, wanted.name)
+    return Facts(data_fingerprint, tokenizer_fingerprint, deciding, wanted.num_processes, wanted.name, shards_hash)
 
 
 def is_finished(output_dir: Path, configuration: Sequence[object]) -> bool:

@@ -112,6 +112,12 @@ class BlockDataset:
         ]
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
+    @property
+    def shards_hash(self) -> str | None:
+        """A hash of the token ids of all sources; None where one of them is not known."""
+        hashes = [source.content_hash for source in self.sources]
+        return None if None in hashes else hashlib.sha256(repr(hashes).encode()).hexdigest()
+
     def uses(self) -> list[SourceUse]:
         """Return what the positions take of each source, to the nearest block where all are shuffled together."""
         if self.blend is not None:

@@ -11,7 +11,7 @@ from jpllm.config.settings import REQUIRED, option
 from jpllm.data.read.formats import ReadProgress, read_rows
 from jpllm.data.read.quarantine import BadRow, Quarantine
 from jpllm.data.read.sources import SourceConfig
-from jpllm.data.read.texts import has_values, text_problem
+from jpllm.data.read.texts import has_values, refuse_empty_choice, text_problem
 from jpllm.runtime import InputError
 
 Message = dict[str, str]
@@ -55,6 +55,7 @@ class InstructDataConfig:
     held_out_bytes: int = option(200_000, "Most bytes of each plain text in an evaluation.", minimum=1)
     processes: int = option(0, "Processes that clean plain texts; 0 is one per core.", minimum=0)
     shards_dir: Path = option(Path("runs/shards"), "Folder of the token shards of plain texts, shared by all runs.")
+    verify_shards: bool = option(True, "Compare these token shards with their checksums before they are read.")
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield the problems of sources that are missing, and of a replay that cannot act."""
@@ -95,7 +96,8 @@ def read_conversations(source: SourceConfig, progress: ReadProgress | None = Non
             more rows than `max_bad_fraction` cannot be read at all.
     """
     layout = None
-    num_rows = 0
+    num_rows = num_others = 0
+    other: dict[str, object] = {}
     quarantine = Quarantine(source.label, source.max_bad_fraction)
     for place, row in read_rows(source, _ALL_COLUMNS, progress or ReadProgress()):
         quarantine.add(row)
@@ -104,13 +106,16 @@ def read_conversations(source: SourceConfig, progress: ReadProgress | None = Non
             continue
         layout = layout or layout_of(place, row)
         if not has_values(row, source.where):
+            num_others, other = num_others + 1, other or row
             continue
         messages = _messages(place, row, layout)
         yield messages if isinstance(messages, BadRow) else Conversation(place, messages)
         num_rows += 1
         if num_rows == source.max_rows:
             break
-    quarantine.refuse_too_many()
+    if num_others and not num_rows:
+        refuse_empty_choice(source, num_others, other)
+    quarantine.conclude()
 
 
 def _messages(place: str, row: dict[str, object], layout: str) -> list[Message] | BadRow:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jpllm.config.settings import REQUIRED, option
-from jpllm.data.read.tables import TABLE_SUFFIXES, Encoding, read_table
+from jpllm.data.read.formats import TABLE_SUFFIXES, read_table
+from jpllm.data.read.sources import Encoding
 from jpllm.data.read.texts import text_problem
 from jpllm.runtime import InputError
 

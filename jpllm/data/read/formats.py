@@ -1,27 +1,32 @@
-"""Read the rows of files: JSON lines, Parquet, plain text and wiki dumps, on disk or in a repository of the Hub.
+"""Read the rows of files: JSON lines, tables, plain text and wiki dumps, on disk or in a repository of the Hub.
 
 A row that cannot be read becomes a `BadRow`, and reading goes on with the next one.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jpllm.data.read.jsonl import PlacedRow, numbered_lines, read_jsonl
+from jpllm.data.read.files import HUB_PREFIX, READABLE, FileKind, decompressed, kind_of, look_for_files, printable
+from jpllm.data.read.jsonl import PlacedRow, numbered_lines, read_jsonl, refuse_other_json
 from jpllm.data.read.quarantine import BadRow
-from jpllm.data.read.sources import HUB_PREFIX, SUFFIXES, WIKI_SUFFIXES, SourceConfig, find_files
+from jpllm.data.read.sources import Encoding, SourceConfig
+from jpllm.data.read.tables import read_delimited
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
     import pyarrow
     from _typeshed import WriteableBuffer
 
-_BUFFER_BYTES = 1 << 20
+_PARQUET_ROWS = 256
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+_ALL_COLUMNS = ("*",)  # no such column: all are read
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -34,7 +39,10 @@ class ReadProgress:
 
 @dataclass(frozen=True)
 class _File:
+    """A file to read; its name, in printable characters, is for places."""
+
     name: str
+    kind: FileKind
     size_bytes: int
     open: Callable[[], io.BufferedIOBase]
 
@@ -60,25 +68,52 @@ def read_rows(source: SourceConfig, columns: Sequence[str], progress: ReadProgre
 def _read_file(
     file: _File, raw: io.BufferedIOBase, source: SourceConfig, columns: Sequence[str], progress: ReadProgress
 ) -> Iterator[PlacedRow]:
-    if file.name.endswith(".parquet"):
+    if file.kind.format == "parquet":
         yield from _read_parquet(file, raw, columns, progress)
         return
-    stream = _decompressed(file.name, _CountingReader(raw, progress))
-    if file.name.endswith(WIKI_SUFFIXES):
+    stream = decompressed(_CountingReader(raw, progress), file.kind.compression)
+    if file.kind.format == "xml":
         from jpllm.data.clean.wikitext.plain_text import Wikitext
         from jpllm.data.read.mediawiki import read_pages
 
         for title, wikitext in read_pages(stream, file.name):
             yield f"{file.name}: {title}", {"title": title, "text": Wikitext(wikitext)}
-    elif ".jsonl" in file.name:
-        yield from read_jsonl(numbered_lines(file.name, stream, source.encoding))
+        return
+    lines = numbered_lines(file.name, stream, source.encoding, source.max_characters)
+    if file.kind.format == "txt":
+        yield from _read_txt(lines, source.document, source.max_characters)
+    elif file.kind.format in ("csv", "tsv"):
+        yield from read_delimited(file.name, file.kind.format, lines, source.max_characters)
     else:
-        yield from _read_txt(numbered_lines(file.name, stream, source.encoding), source.document)
+        if file.kind.format == "json":
+            refuse_other_json(file.name, stream)
+        yield from read_jsonl(lines)
 
 
-def _read_txt(lines: Iterator[tuple[str, str | BadRow]], document: str) -> Iterator[PlacedRow]:
-    """Yield the documents of a text file; one with a line that cannot be decoded is bad as a whole."""
+def read_table(file: Path, encoding: Encoding = "utf-8") -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield place and columns of each row of a file whose rows have named columns.
+
+    Raises:
+        InputError: no such file, one of plain texts, or a row that cannot be read.
+    """
+    if not file.is_file():
+        raise InputError(f"{printable(file)}: no such file")
+    kind = kind_of(file.name)
+    if not kind or kind.format in ("txt", "xml"):
+        raise InputError(f"{printable(file)}: unknown file type; readable are {', '.join(TABLE_SUFFIXES)}")
+    for place, row in read_rows(SourceConfig(str(file), encoding=encoding), _ALL_COLUMNS, ReadProgress()):
+        if isinstance(row, BadRow):
+            raise InputError(str(row))
+        yield place, row
+
+
+def _read_txt(lines: Iterator[tuple[str, str | BadRow]], document: str, max_characters: int) -> Iterator[PlacedRow]:
+    """Yield the documents of a text file; one with a line that cannot be decoded is bad as a whole.
+
+    Of a document that is too long no more than `max_characters` are kept.
+    """
     gathered: list[str] = []
+    num_characters = 0
     bad: BadRow | None = None
     start = ""
     for index, (place, line) in enumerate(lines):
@@ -89,12 +124,17 @@ def _read_txt(lines: Iterator[tuple[str, str | BadRow]], document: str) -> Itera
             yield place, line if isinstance(line, BadRow) else {"text": line.rstrip("\n")}
         elif document == "paragraph" and isinstance(line, str) and line.isspace():
             yield start or place, bad or {"text": "".join(gathered).rstrip("\n")}
-            gathered, bad, start = [], None, ""
+            gathered, num_characters, bad, start = [], 0, None, ""
         elif isinstance(line, BadRow):
-            bad = bad or line
+            bad, start = bad or line, start or place
         else:
             start = start or place
-            gathered.append(line)
+            num_characters += len(line)
+            if num_characters - 1 > max_characters:  # the end of its last line may be no part of it
+                bad = bad or BadRow(start, f"longer than max_characters ({max_characters:,})", "left out")
+                gathered.clear()
+            else:
+                gathered.append(line)
     if gathered or bad:
         yield start, bad or {"text": "".join(gathered)}
 
@@ -113,10 +153,28 @@ def _read_parquet(
     num_rows, row_number = max(parquet.metadata.num_rows, 1), 0
     start_bytes = progress.bytes_read
     for batch in _readable_batches(parquet, wanted, file.name):
-        for row in batch.to_pylist():
+        for row in _python_rows(batch):
             row_number += 1
-            yield f"{file.name}: row {row_number}", row
+            place = f"{file.name}: row {row_number}"
+            yield place, BadRow(place, *row) if isinstance(row, tuple) else row
         progress.bytes_read = start_bytes + file.size_bytes * row_number // num_rows
+
+
+def _python_rows(batch: pyarrow.RecordBatch) -> Iterable[dict[str, object] | tuple[str, str]]:
+    """Return the columns of each row, or the reason and detail of why Python cannot hold it."""
+    try:
+        return batch.to_pylist()
+    except Exception:  # which of many it is depends on the type of the column, and is told row by row
+        return [_python_row(batch.slice(number, 1)) for number in range(batch.num_rows)]
+
+
+def _python_row(batch: pyarrow.RecordBatch) -> dict[str, object] | tuple[str, str]:
+    try:
+        return batch.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return "invalid UTF-8", f"byte 0x{error.object[error.start]:02x} at position {error.start} of a text"
+    except Exception as error:
+        return "a value that cannot be read", f"{type(error).__name__}: {error}"[:100]
 
 
 def _readable_batches(
@@ -125,7 +183,7 @@ def _readable_batches(
     import pyarrow
 
     try:
-        yield from parquet.iter_batches(batch_size=256, columns=columns)
+        yield from parquet.iter_batches(batch_size=_PARQUET_ROWS, columns=columns)
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{name}: damaged Parquet file ({error})") from None
 
@@ -145,8 +203,14 @@ def _read_hub_dataset(source: SourceConfig) -> Iterator[PlacedRow]:
 
 
 def _local_files(source: SourceConfig) -> list[_File]:
-    files = find_files(source.path)
-    return [_File(str(file), file.stat().st_size, lambda file=file: file.open("rb")) for file in files]
+    found = look_for_files(source.path)
+    if found.left_out:
+        logger.warning("%s: %s", printable(source.path), found.describe_left_out())
+    return [
+        _File(printable(file), kind, file.stat().st_size, lambda file=file: file.open("rb"))
+        for file in found.files
+        if (kind := kind_of(file.name))
+    ]
 
 
 def _hub_files(source: SourceConfig) -> list[_File]:
@@ -161,32 +225,18 @@ def _hub_files(source: SourceConfig) -> list[_File]:
     except (OSError, ValueError, RuntimeError) as error:
         raise _unreachable(source, error) from error
     files = [
-        _File(path, facts["size"], lambda path=path: hub.open(path, "rb"))
+        _File(printable(path), kind, facts["size"], lambda path=path: hub.open(path, "rb"))
         for path, facts in sorted(found.items())  # ty: ignore[missing-attribute]  # a dictionary, with detail
-        if path.endswith(SUFFIXES)
+        if (kind := kind_of(path.rsplit("/", 1)[-1]))
     ]
     if not files:
-        raise InputError(f"{source.path}: no file of the repository matches; readable are {', '.join(SUFFIXES)}")
+        raise InputError(f"{source.path}: no file of the repository matches; readable are {READABLE}")
     return files
 
 
 def _unreachable(source: SourceConfig, error: Exception) -> InputError:
     first_line = str(error).strip().split("\n")[0]
     return InputError(f"{source.path}: the Hub dataset cannot be read: {first_line}")
-
-
-def _decompressed(name: str, stream: io.RawIOBase) -> BinaryIO:
-    if name.endswith(".gz"):
-        return io.BufferedReader(gzip.open(stream), _BUFFER_BYTES)  # whose lines come without a call in Python each
-    if name.endswith(".bz2"):
-        return io.BufferedReader(bz2.open(stream), _BUFFER_BYTES)
-    if name.endswith(".zst"):
-        import pyarrow
-
-        # Unlike the zstandard package it notices a stream that was cut off.
-        decompressed = pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, mode="r"), "zstd")
-        return io.BufferedReader(decompressed, _BUFFER_BYTES)
-    return io.BufferedReader(stream, _BUFFER_BYTES)
 
 
 class _CountingReader(io.RawIOBase):

@@ -6,13 +6,14 @@ Format: https://www.mediawiki.org/wiki/Help:Export (schema export-0.11; older ve
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 from xml.etree import ElementTree
 
+from jpllm.data.read.files import DECOMPRESSION_ERRORS
 from jpllm.runtime import InputError
 
+_MAX_PAGE_BYTES, _MAX_PAGE_ELEMENTS = 1 << 26, 1 << 16  # thirty times what MediaWiki lets a page have, and more
 _REDIRECT = re.compile(r"\s*#(?:redirect|転送|リダイレクト)\b", re.IGNORECASE)
 
 
@@ -38,7 +39,7 @@ def read_pages(stream: BinaryIO, name: str, namespaces: Sequence[int] = (0,)) ->
                 yield title, wikitext
     except ElementTree.ParseError as error:
         raise InputError(f"{name}: {where}: malformed or incomplete XML ({error})") from None
-    except (EOFError, OSError, zlib.error) as error:
+    except DECOMPRESSION_ERRORS as error:
         raise InputError(f"{name}: {where}: damaged or incomplete compressed file ({error})") from None
 
 
@@ -47,7 +48,9 @@ def _all_pages(stream: BinaryIO, name: str) -> Iterator[tuple[str, str, str]]:
     root: ElementTree.Element | None = None
     page: ElementTree.Element | None = None
     prefix = ""
-    for event, element in ElementTree.iterparse(stream, events=("start", "end")):
+    bounded = _BoundedPages(stream, name)
+    for event, element in ElementTree.iterparse(bounded, events=("start", "end")):
+        bounded.count_element()
         if root is None:
             root, prefix = element, element.tag.removesuffix("mediawiki")
             if prefix and not re.fullmatch(r"\{[^{}]*\}", prefix):
@@ -58,10 +61,38 @@ def _all_pages(stream: BinaryIO, name: str) -> Iterator[tuple[str, str, str]]:
             revisions = page.findall(element.tag)
             if len(revisions) > 1:  # of a full history only the latest stays in memory
                 page.remove(min(revisions, key=lambda revision: revision.findtext(f"{prefix}timestamp", "")))
+            bounded.begin()
         elif element.tag == f"{prefix}page":
             title = element.findtext(f"{prefix}title", "")
             yield title, element.findtext(f"{prefix}ns", "0"), _wikitext(element, prefix, title, name)
             root.clear()
+            bounded.begin()
+
+
+class _BoundedPages:
+    """The bytes of a dump, as long as pages and their revisions end before memory does."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._stream, self._name = stream, name
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to count anew, at the end of a page or a revision."""
+        self._num_bytes = self._num_elements = 0
+
+    def count_element(self) -> None:
+        """Count an element's beginning or end. Raises InputError when a page does not end."""
+        self._num_elements += 1
+        if self._num_elements > _MAX_PAGE_ELEMENTS:
+            raise InputError(f"{self._name}: a page of more than {_MAX_PAGE_ELEMENTS:,} elements; no wiki has such")
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes. Raises InputError when a page does not end."""
+        content = self._stream.read(size)
+        self._num_bytes += len(content)
+        if self._num_bytes > _MAX_PAGE_BYTES:
+            raise InputError(f"{self._name}: a page of more than {_MAX_PAGE_BYTES:,} bytes; no wiki has such")
+        return content
 
 
 def _wikitext(page: ElementTree.Element, prefix: str, title: str, name: str) -> str:

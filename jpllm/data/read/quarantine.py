@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 
+from jpllm.data.read.files import printable
 from jpllm.runtime import InputError
 
 _NUM_SHOWN = 5
 _MANY_ROWS = 10_000
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -19,11 +22,18 @@ class BadRow:
         place: file and line, or file and row.
         reason: a fixed phrase, which counts are kept of.
         detail: what was found there.
+
+    All three are printable: rows are shown, and written into files.
     """
 
     place: str
     reason: str
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value.isprintable():
+                object.__setattr__(self, name, printable(value))
 
     def __str__(self) -> str:
         return f"{self.place}: {self.reason}{f': {self.detail}' if self.detail else ''}"
@@ -52,16 +62,19 @@ class Quarantine:
             if len(self.first) < _NUM_SHOWN:
                 self.first.append(row)
             if self.num_rows >= _MANY_ROWS and self.counts.total() > max(0.5, self.max_bad_fraction) * self.num_rows:
-                self.refuse_too_many()
+                self.conclude()
 
-    def refuse_too_many(self) -> None:
-        """Raise InputError, showing the first bad rows, if they are more than `max_bad_fraction` of all rows."""
+    def conclude(self) -> None:
+        """Say how many rows were bad; raise InputError, showing the first, if they are more than `max_bad_fraction`."""
         num_bad = self.counts.total()
-        if num_bad <= self.max_bad_fraction * self.num_rows:
+        if not num_bad:
             return
         reasons = ", ".join(f"{count:,} × {reason}" for reason, count in self.counts.most_common())
+        problem = f"{self.label}: {num_bad:,} of {self.num_rows:,} rows cannot be read ({reasons})"
+        if num_bad <= self.max_bad_fraction * self.num_rows:
+            logger.warning("%s; they are left out, the first: %s", problem, self.first[0])
+            return
         shown = "\n".join(f"  {row}" for row in self.first)
         raise InputError(
-            f"{self.label}: {num_bad:,} of {self.num_rows:,} rows cannot be read ({reasons}); max_bad_fraction is "
-            f"{self.max_bad_fraction:g}. Mend these rows, or raise it:\n{shown}"
+            f"{problem}; max_bad_fraction is {self.max_bad_fraction:g}. Mend these rows, or raise it:\n{shown}"
         )

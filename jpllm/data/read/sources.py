@@ -1,4 +1,4 @@
-"""Describe a source of texts in a configuration, and find its files.
+"""Describe a source of texts in a configuration.
 
 A source is a file, a folder of files, or a dataset of the Hugging Face Hub (`hf://owner/name`, streamed through
 `datasets`; `hf://owner/name/file` reads that file of its repository, so that a loading script is not needed). Reading
@@ -15,11 +15,10 @@ from typing import ClassVar, Literal
 from jpllm.config.settings import REQUIRED, option
 from jpllm.data.clean.pipeline import CleanRule
 from jpllm.data.clean.wikitext.plain_text import Wikitext, wikipedia
-from jpllm.runtime import InputError
+from jpllm.data.read.files import HUB_PREFIX, READABLE, find_files, kind_of, label_of, printable, without_suffix
+from jpllm.data.read.jsonl import MAX_CHARACTERS
 
-HUB_PREFIX = "hf://"
-WIKI_SUFFIXES = (".xml", ".xml.gz", ".xml.bz2")
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt", ".txt.gz", ".txt.zst", *WIKI_SUFFIXES)
+Encoding = Literal["utf-8", "cp932", "euc_jp", "euc_jis_2004"]
 
 
 @dataclass
@@ -31,7 +30,7 @@ class SourceConfig:
 
     path: str = option(
         REQUIRED,
-        f"File ({', '.join(SUFFIXES)}), folder of such files, Hub dataset as {HUB_PREFIX}owner/name, or files of its "
+        f"File ({READABLE}), folder of such files, Hub dataset as {HUB_PREFIX}owner/name, or files of its "
         f"repository as {HUB_PREFIX}owner/name/pattern.",
     )
     preset: str | None = option(None, "YAML file with keys of this entry, such as recipes/configs/sources/aozora.yaml.")
@@ -43,7 +42,7 @@ class SourceConfig:
         None, "In evaluation: texts of one group are also added up, such as old and new in continued pre-training."
     )
     text_column: str = option(
-        "text", "Column that holds the text, or a list of messages, which are joined (.jsonl, .parquet, Hub)."
+        "text", "Column that holds the text, or a list of messages, which are joined (all but .txt and dumps)."
     )
     template: str | None = option(
         None, "Text made of several columns, such as {instruction}\\n{response}; instead of text_column."
@@ -55,14 +54,16 @@ class SourceConfig:
         "file",
         "What one document is in a .txt file: the whole file, each paragraph (split at empty lines), or each line.",
     )
-    encoding: Literal["utf-8", "cp932", "euc_jp"] = option("utf-8", "Encoding of .txt and .jsonl files.")
+    encoding: Encoding = option("utf-8", "Encoding of files of text, JSON lines, CSV and TSV.")
     clean: list[CleanRule] = option(
         default_factory=list, help="Cleaning rules in order: names, or entries with thresholds; see docs/data.md."
     )
     exclude: str | None = option(None, "Drop list that `jpllm data dedup` made of this source.")
     max_rows: int | None = option(None, "Read no more rows than this.", minimum=1)
     max_bytes: int | None = option(None, "Stop once this many UTF-8 bytes of text were read.", minimum=1)
-    max_characters: int = option(4_000_000, "Longest text of one row; a longer one is taken for a mistake.", minimum=1)
+    max_characters: int = option(
+        MAX_CHARACTERS, "Longest text of one row; a longer one is taken for a mistake.", minimum=1
+    )
     max_bad_fraction: float = option(
         0.001, "Largest share of rows that cannot be read; above it, an error shows the first.", minimum=0, maximum=1
     )
@@ -75,6 +76,8 @@ class SourceConfig:
         """Yield key and problem of a name that is no file name, and of settings that would be ignored."""
         if "/" in self.label:
             yield "name", f"{self.label!r} is used as a file name and cannot have a /; give the source another name"
+        elif self.name and label_of(self.name) != self.name:
+            yield "name", f"{printable(self.name)} cannot be used as a file name; write a shorter one on one line"
         if not self.is_hub and self.preset is None:
             for key, value, default in (
                 ("subset", self.subset, None),
@@ -110,32 +113,9 @@ class SourceConfig:
         if self.is_hub:
             owner_and_name = self.path.removeprefix(HUB_PREFIX).split("/")[:2]
             return "-".join(filter(None, [owner_and_name[-1], self.subset]))
-        return without_suffix(Path(self.path).resolve().name)
-
-
-def without_suffix(file_name: str) -> str:
-    """Return `file_name` without the longest of the readable suffixes that it ends with."""
-    longest_first = sorted(SUFFIXES, key=len, reverse=True)
-    return next((file_name.removesuffix(suffix) for suffix in longest_first if file_name.endswith(suffix)), file_name)
-
-
-def find_files(path: str | Path) -> list[Path]:
-    """Return the readable files of a local path, sorted. Raises InputError if there are none."""
-    path = Path(path)
-    if path.is_file():
-        if not path.name.endswith(SUFFIXES):
-            raise InputError(f"{path}: unknown file type; readable are {', '.join(SUFFIXES)}")
-        return [path]
-    if not path.exists():
-        raise InputError(
-            f"{path}: no such file or folder (a dataset of the Hugging Face Hub is written {HUB_PREFIX}owner/name)"
-        )
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(SUFFIXES))
-    if not files:
-        raise InputError(f"{path}: the folder holds no readable file; readable are {', '.join(SUFFIXES)}")
-    return files
+        return label_of(without_suffix(Path(self.path).resolve().name))
 
 
 def _has_wiki_dump(path: str) -> bool:
     files = find_files(path) if Path(path).is_dir() else [Path(path)]
-    return any(file.name.endswith(WIKI_SUFFIXES) for file in files)
+    return any(kind.format == "xml" for file in files if (kind := kind_of(file.name)))

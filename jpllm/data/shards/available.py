@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jpllm.data.corpus import DataConfig
-from jpllm.data.read.sources import SourceConfig, find_files
+from jpllm.data.read.files import find_files
+from jpllm.data.read.sources import SourceConfig
 from jpllm.data.shards.fingerprints import shards_facts
 from jpllm.data.shards.token_shards import META_NAME, TokenShards, read_meta
 from jpllm.runtime import InputError

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 
 from jpllm.data.clean.wikitext.plain_text import VERSION as WIKITEXT_VERSION
-from jpllm.data.read.sources import SourceConfig, find_files
+from jpllm.data.read.files import find_files, printable
+from jpllm.data.read.sources import SourceConfig
 from jpllm.data.shards.token_shards import FORMAT_VERSION
+from jpllm.runtime import InputError, write_whole
 
 _HASH_CHUNK_BYTES = 1 << 20
+_NUM_SAMPLES, _SAMPLE_BYTES = 16, 4096
 
 
 def document_fingerprint(source: SourceConfig) -> str:
@@ -41,28 +46,65 @@ def content_hash(source: SourceConfig) -> str:
         digest.update(repr((source.path, source.subset, source.split, source.revision)).encode())
         return digest.hexdigest()
     for file in find_files(source.path):
-        digest.update(f"{''.join(file.suffixes)} {file.stat().st_size}\n".encode())
+        digest.update(os.fsencode(f"{''.join(file.suffixes)} {file.stat().st_size}\n"))
         with file.open("rb") as stream:
             while chunk := stream.read(_HASH_CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()
 
 
-def remembered_hash(source: SourceConfig, shards_dir: Path) -> str:
-    """Return `content_hash`, which is kept beside the shards, so that a large file is not read at every launch."""
+def file_states(source: SourceConfig) -> str:
+    """Return a hash that changes whenever one of a source's files is written to or replaced; "" for a Hub dataset.
+
+    It covers names, sizes and times, that of the last change of the file's facts among them, which no program can set
+    back, and samples of the content, for file systems without such times.
+    """
+    if source.is_hub:
+        return ""
+    digest = hashlib.sha256()
+    for file in find_files(source.path):
+        facts = file.stat()
+        times = facts.st_mtime_ns, facts.st_ctime_ns
+        digest.update(repr((str(file.resolve()), facts.st_ino, facts.st_size, *times)).encode())
+        with file.open("rb", buffering=0) as stream:
+            for number in range(_NUM_SAMPLES):
+                stream.seek(max(0, facts.st_size - _SAMPLE_BYTES) * number // (_NUM_SAMPLES - 1))
+                digest.update(stream.read(_SAMPLE_BYTES))
+                if facts.st_size <= _SAMPLE_BYTES:
+                    break
+    return digest.hexdigest()
+
+
+def refuse_changed(source: SourceConfig, states: str) -> None:
+    """Raise InputError if files of a source are not what they were when `file_states` gave `states`."""
+    if file_states(source) != states:
+        raise InputError(
+            f"{printable(source.path)}: the source changed while it was read, so what was made of it belongs to no "
+            "content; run the same command again when nothing writes to it"
+        )
+
+
+def remembered_hash(source: SourceConfig, shards_dir: Path, states: str) -> str:
+    """Return `content_hash`, which is kept beside the shards, so that a large file is not read at every launch.
+
+    `states` are those of `file_states` before: a hash is remembered for as long as they stay the same.
+
+    Raises:
+        InputError: the source changes while it is read.
+    """
     if source.is_hub:
         return content_hash(source)
-    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in find_files(source.path)]
-    key = hashlib.sha256(repr(states).encode()).hexdigest()
     memory = shards_dir / f".{source.label}.content-hash.json"
     try:
         known = json.loads(memory.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        known = {}
-    if known.get("key") != key:
-        known = {"key": key, "content": content_hash(source)}
-        memory.write_text(json.dumps(known), encoding="utf-8")
-    return known["content"]
+        if known["key"] == states and re.fullmatch("[0-9a-f]{64}", known["content"]):
+            return known["content"]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        pass  # nothing remembered, or nothing that can be read
+    content = content_hash(source)
+    refuse_changed(source, states)
+    write_whole(memory, json.dumps({"key": states, "content": content}))
+    return content
 
 
 def _reading_facts(source: SourceConfig) -> dict[str, object]:

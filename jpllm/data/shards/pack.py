@@ -24,11 +24,12 @@ from jpllm.data.read.formats import ReadProgress
 from jpllm.data.read.quarantine import Quarantine
 from jpllm.data.read.sources import SourceConfig
 from jpllm.data.shards import token_shards
-from jpllm.data.shards.fingerprints import remembered_hash, shards_facts
+from jpllm.data.shards.fingerprints import file_states, refuse_changed, remembered_hash, shards_facts
 from jpllm.runtime import InputError
 
 DEFAULT_HELD_OUT_FRACTION = 0.01
 _PART_NAME = "part.json"  # in the folder of a finished part
+_STATES_NAME = "source-states.txt"  # in a folder that is being built
 logger = logging.getLogger(__name__)
 
 
@@ -55,6 +56,9 @@ class PackConfig:
     )
     processes: int = option(
         0, "Processes that clean texts; 0 is one per core. The result does not depend on it.", minimum=0
+    )
+    verify_shards: bool = option(
+        True, "Compare shards that are there with their checksums, and build those anew that are damaged."
     )
     part: str | None = option(None, "Build one part only, such as 3/16; the last step, without part, joins them.")
 
@@ -101,8 +105,11 @@ def pack(
     held_out_fraction: float = DEFAULT_HELD_OUT_FRACTION,
     processes: int = 0,
     part: Part | None = None,
+    verify: bool = False,
 ) -> Path:
     """Return the finished shard folder of `source` below `shards_dir`, or that of a part; build it if it is not there.
+
+    A folder without a readable `meta.json` counts as not there, and with `verify` so does one with damaged files.
 
     Which documents are held out depends on their text alone, so copies of one document land on the same side, and
     the choice does not change when the corpus grows. Several processes may call this at the same time: one builds,
@@ -110,7 +117,8 @@ def pack(
     nothing but `LABEL.quarantine.jsonl`. Where all parts are built they are joined. The bytes are the same every way.
 
     Raises:
-        InputError: unreadable or empty source, too many bad rows, or parts that are not all there.
+        InputError: unreadable or empty source, one that changes while it is read, too many bad rows, or parts that are
+            not all there.
     """
     import filelock
 
@@ -119,28 +127,53 @@ def pack(
     lock_name = source.label if part is None else f"{source.label}.part-{part.number}-of-{part.total}"
     # The lock is the operating system's: it goes with the process that held it, however that ended.
     with filelock.FileLock(shards_dir / f".{lock_name}.lock"):
+        states = file_states(source)
         facts = shards_facts(source, encoder.fingerprint, held_out_fraction)
-        facts |= {"content": remembered_hash(source, shards_dir), "eos_token_id": encoder.eos_token_id}
+        facts |= {"content": remembered_hash(source, shards_dir, states), "eos_token_id": encoder.eos_token_id}
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         directory = shards_dir / f"{source.label}-{digest[:12]}"
-        if (directory / token_shards.META_NAME).exists():
+        if _is_usable(directory, verify):
             logger.info("token shards of %s found in %s", source.label, directory)
             return directory
-        job = _Job(source, encoder, held_out_fraction, facts, processes)
+        job = _Job(source, encoder, held_out_fraction, facts, states, processes)
         if part is not None:
             part_directory = _part_dir(directory, part)
             if not (part_directory / _PART_NAME).exists():
                 job.build(part_directory, part)
-                (part_directory / _PART_NAME).write_text(json.dumps(asdict(part)), encoding="utf-8")
+                runtime.write_whole(part_directory / _PART_NAME, json.dumps(asdict(part)))
             return part_directory
         partial = directory.with_name(directory.name + ".partial")
         parts = _finished_parts(directory)
         size = _join_parts(parts, partial, job.dtype) if parts else job.build(partial)
         job.finish(partial, size)
-        partial.rename(directory)
+        _replace(partial, directory)
         for finished in parts:
             shutil.rmtree(finished)
     return directory
+
+
+def _is_usable(directory: Path, verify: bool) -> bool:
+    """Return whether finished shards are there; a warning says why those that are there are built again."""
+    if not directory.exists():
+        return False
+    try:
+        problem = token_shards.damage(directory) if verify else token_shards.read_meta(directory) and ""
+    except InputError as error:
+        problem = str(error)
+    if problem:
+        logger.warning("%s; that is done now", problem)
+    return not problem
+
+
+def _replace(partial: Path, directory: Path) -> None:
+    """Give a finished folder its name; a damaged one that has it goes when the new one is there."""
+    damaged = directory.with_name(directory.name + ".damaged")
+    shutil.rmtree(damaged, ignore_errors=True)
+    if directory.exists():
+        directory.rename(damaged)
+    partial.rename(directory)
+    runtime.sync(directory.parent)
+    shutil.rmtree(damaged, ignore_errors=True)
 
 
 def text_rank(text: str) -> float:
@@ -161,6 +194,7 @@ class _Job:
     encoder: Encoder
     held_out_fraction: float
     facts: dict
+    states: str
     processes: int
 
     @property
@@ -181,6 +215,10 @@ class _Job:
     def _build(self, directory: Path, part: Part) -> token_shards.ShardsSize:
         progress = ReadProgress()
         quarantine = Quarantine(self.source.label, self.source.max_bad_fraction)
+        if _begun_with(directory) not in (None, self.states):
+            shutil.rmtree(directory)  # the source was written to since, and may have been while this was packed
+        directory.mkdir(parents=True, exist_ok=True)
+        runtime.write_whole(directory / _STATES_NAME, self.states)
         writer = token_shards.ShardWriter(directory, self.dtype)
         first_number = part.number - 1 + writer.num_batches * part.total
         if writer.num_batches:
@@ -192,7 +230,8 @@ class _Job:
                     writer.append(encoded)
                     counts = {"documents": encoded.size.num_documents, "tokens": encoded.size.num_tokens}
                     update(progress.bytes_read, progress.total_bytes, **counts)
-            quarantine.refuse_too_many()
+            quarantine.conclude()
+            refuse_changed(self.source, self.states)
         finally:
             writer.close()
         return writer.size
@@ -243,6 +282,13 @@ class _Job:
             source={"path": self.source.path, "label": self.source.label, "licence": self.source.licence},
             identity=self.facts,
         )
+        (directory / _STATES_NAME).unlink(missing_ok=True)
+
+
+def _begun_with(directory: Path) -> str | None:
+    """Return the states of the files that a folder was begun to be packed from, and None for a new one."""
+    file = directory / _STATES_NAME
+    return file.read_text(encoding="utf-8") if file.exists() else "" if directory.exists() else None
 
 
 def _one_ahead(

@@ -2,7 +2,8 @@
 
 A finished folder holds `tokens.bin` (little-endian uint16, uint32 from 65,537 ids up: whole documents, each followed by
 one EOS), `held_out.jsonl` with the texts kept out of training, `quarantine.jsonl` with the rows that could not be read,
-and `meta.json`, written last. Nothing depends on a block length: blocks are cut when they are read.
+and `meta.json`, written last, with the size and SHA-256 of each of these files and of itself. Nothing depends on a
+block length: blocks are cut when they are read.
 
 While it is being built a folder also has `batches.jsonl`: a line for each batch of rows that is safely in the files.
 Who comes back after a crash cuts the files to what these lines say and goes on with the next batch.
@@ -10,16 +11,24 @@ Who comes back after a crash cuts the files to what these lines say and goes on 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from jpllm.runtime import InputError
+from jpllm.data.read.files import printable
+from jpllm.data.read.jsonl import json_line
+from jpllm.runtime import InputError, num_cores, write_whole
 
 FORMAT = "jpllm-token-shards"
 FORMAT_VERSION = 2
@@ -29,6 +38,12 @@ HELD_OUT_TEXT_NAME = "held_out.jsonl"
 QUARANTINE_NAME = "quarantine.jsonl"
 BATCHES_NAME = "batches.jsonl"
 _DATA_NAMES = (TOKENS_NAME, HELD_OUT_TEXT_NAME, QUARANTINE_NAME)
+_DIGEST_KEY = "sha256"  # in `meta.json`, of all the rest of it
+_HASH_CHUNK_BYTES = 1 << 20
+_LONG_SECONDS = 5
+_DTYPES = ("<u2", "<u4")
+_MEND = "`jpllm data pack` with the same sources builds the folder again"
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -105,8 +120,8 @@ class ShardWriter:
         """Write a batch and its record; both are on disk afterwards."""
         content = {
             TOKENS_NAME: np.concatenate(batch.token_ids).astype(self._dtype).tobytes() if batch.token_ids else b"",
-            HELD_OUT_TEXT_NAME: _lines({"text": text} for text in batch.held_out),
-            QUARANTINE_NAME: _lines(batch.bad_rows),
+            HELD_OUT_TEXT_NAME: b"".join(json_line({"text": text}) for text in batch.held_out),
+            QUARANTINE_NAME: b"".join(map(json_line, batch.bad_rows)),
         }
         self.append_bytes(batch.number, batch.size, content)
 
@@ -114,18 +129,26 @@ class ShardWriter:
         """Write a batch whose files are given as bytes, as `batches_of` yields them."""
         for name, data in content.items():
             if data:
-                self._files[name].write(data)
-                _sync(self._files[name])
+                self._write(self._files[name], data)
         record = {"number": number, "bytes": {n: len(data) for n, data in content.items()}, "size": asdict(size)}
-        self._records.write(_lines([record]))
-        _sync(self._records)
+        self._write(self._records, json_line(record))
         self.size.add(size)
         self.num_batches += 1
+
+    def _write(self, stream: BinaryIO, data: bytes) -> None:
+        try:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        except OSError as error:
+            told = f"{error.strerror}; what is packed so far stays there"
+            raise OSError(error.errno, told, stream.name) from error
 
     def close(self) -> None:
         """Close the files of the folder."""
         for file in (*self._files.values(), self._records):
-            file.close()
+            with suppress(OSError):  # of a full disk, which `append` has told; what it did not record is cut off later
+                file.close()
 
 
 def batches_of(directory: Path) -> Iterator[tuple[int, ShardsSize, dict[str, bytes]]]:
@@ -134,6 +157,11 @@ def batches_of(directory: Path) -> Iterator[tuple[int, ShardsSize, dict[str, byt
     try:
         for record in _records(directory):
             content = {name: files[name].read(record["bytes"][name]) for name in _DATA_NAMES}
+            for name, data in content.items():
+                if len(data) < record["bytes"][name]:
+                    raise InputError(
+                        f"{directory / name}: the file was cut; delete this folder and build its part again"
+                    )
             yield record["number"], ShardsSize(**record["size"]), content
     finally:
         for file in files.values():
@@ -143,21 +171,60 @@ def batches_of(directory: Path) -> Iterator[tuple[int, ShardsSize, dict[str, byt
 def write_meta(directory: Path, size: ShardsSize, **facts: object) -> None:
     """Write `meta.json`, which marks the folder as complete, and remove what served the building."""
     meta = {"format": FORMAT, "version": FORMAT_VERSION, "size": asdict(size), **facts}
-    (directory / META_NAME).write_text(json.dumps(meta, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    _write_meta(directory, meta | {"files": {name: file_facts(directory / name) for name in _DATA_NAMES}})
     (directory / BATCHES_NAME).unlink(missing_ok=True)
 
 
+def _write_meta(directory: Path, meta: dict) -> None:
+    text = json.dumps(meta | {_DIGEST_KEY: _digest(meta)}, ensure_ascii=False, indent=2)
+    write_whole(directory / META_NAME, text + "\n")
+
+
+def _digest(meta: dict) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+
+
+def file_facts(file: Path) -> dict[str, int | str]:
+    """Return the size and the SHA-256 of a file."""
+    digest, num_bytes, buffer = hashlib.sha256(), 0, memoryview(bytearray(_HASH_CHUNK_BYTES))
+    with file.open("rb", buffering=0) as stream:
+        while length := stream.readinto(buffer):
+            digest.update(buffer[:length])
+            num_bytes += length
+    return {"bytes": num_bytes, "sha256": digest.hexdigest()}
+
+
 def read_meta(directory: Path) -> dict:
-    """Return the facts of a finished shard folder. Raises InputError where there is none."""
+    """Return the facts of a finished shard folder. Raises InputError where there are none that can be believed."""
+    file = directory / META_NAME
     try:
-        meta = json.loads((directory / META_NAME).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        if not file.is_file():
+            raise ValueError(f"no {META_NAME}")
+        meta = json.loads(file.read_text(encoding="utf-8"))
+        if meta.get("format") != FORMAT or meta.get("version") != FORMAT_VERSION:
+            raise ValueError(f"{META_NAME} is not of {FORMAT} version {FORMAT_VERSION}")
+        digest = meta.pop(_DIGEST_KEY, None)
+        if digest != (_digest(meta) if "files" in meta else None):
+            raise ValueError(f"{META_NAME} is not as it was written")
+        _check_meta(meta)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        problem = f"{META_NAME} is empty, torn or damaged" if isinstance(error, json.JSONDecodeError) else error
         raise InputError(
-            f"{directory}: no finished token shards ({error}); build them with `jpllm data pack`"
+            f"{printable(directory)}: no finished token shards ({problem}); `jpllm data pack` builds them again"
         ) from None
-    if meta.get("format") != FORMAT or meta.get("version") != FORMAT_VERSION:
-        raise InputError(f"{directory}: {META_NAME} is not of {FORMAT} version {FORMAT_VERSION}; pack the source again")
     return meta
+
+
+def _check_meta(meta: dict) -> None:
+    """Raise ValueError, TypeError or LookupError where the facts cannot be those of shards."""
+    counts = dict(meta["size"])
+    names = set(asdict(ShardsSize()))
+    dropped = counts.pop("dropped")
+    if counts.keys() | {"dropped"} != names or not isinstance(meta["source"]["label"], str):
+        raise ValueError(f"{META_NAME} lacks facts")
+    numbers = [*counts.values(), *dropped.values(), meta["identity"]["eos_token_id"], meta.get("vocab_size", 0)]
+    if meta["dtype"] not in _DTYPES or not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"{META_NAME} has impossible facts")
 
 
 class TokenShards:
@@ -166,6 +233,7 @@ class TokenShards:
     Attributes:
         label: name of the source.
         size: counts of documents, tokens, bytes and characters.
+        content_hash: SHA-256 (hex) of the ids; None for shards of version 0.1.0 that were not verified yet.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -174,12 +242,12 @@ class TokenShards:
         self.label: str = meta["source"]["label"]
         self.size = ShardsSize(**meta["size"])
         self.eos_token_id: int = meta["identity"]["eos_token_id"]
+        self.content_hash: str | None = meta["files"][TOKENS_NAME]["sha256"] if "files" in meta else None
         dtype, file = np.dtype(meta["dtype"]), self.directory / TOKENS_NAME
         num_tokens = _size_of(file) // dtype.itemsize
         if num_tokens != self.size.num_tokens:
             raise InputError(
-                f"{file}: {num_tokens:,} tokens instead of {self.size.num_tokens:,}; the file was cut or mixed: "
-                "delete the folder and pack again"
+                f"{file}: {num_tokens:,} tokens instead of {self.size.num_tokens:,}; the file was cut or mixed: {_MEND}"
             )
         # A file of no bytes cannot be mapped.
         self._tokens = np.memmap(file, dtype=dtype, mode="r") if num_tokens else np.zeros(0, dtype=dtype)
@@ -206,10 +274,6 @@ def _records(directory: Path) -> Iterator[dict]:
             yield record | {"record_bytes": len(line)}
 
 
-def _lines(rows: Iterable[dict]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8")
-
-
 def _size_of(file: Path) -> int:
     try:
         return file.stat().st_size
@@ -225,6 +289,59 @@ def _open_cut(file: Path, num_bytes: int):
     return stream
 
 
-def _sync(stream) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
+def verify(directories: Sequence[Path]) -> None:
+    """Compare the files of finished shard folders with what `meta.json` says of them.
+
+    Folders of version 0.1.0 have no checksums: what can be counted in them is, and they get some.
+
+    Raises:
+        InputError: a file is not as it was written.
+    """
+    started = time.monotonic()
+    with ThreadPoolExecutor(num_cores()) as pool:
+        for problem in pool.map(damage, directories):
+            if problem:
+                raise InputError(problem)
+    seconds = time.monotonic() - started
+    if seconds > _LONG_SECONDS:
+        logger.info("token shards verified in %.0f s; verify_shards: false leaves it out", seconds)
+
+
+def damage(directory: Path) -> str:
+    """Return what is wrong with the files of a finished shard folder and how to mend it, or "" when nothing is."""
+    meta = read_meta(directory)
+    known = meta.get("files")
+    for name in _DATA_NAMES:
+        try:
+            now = file_facts(directory / name)
+        except OSError as error:
+            return f"{printable(directory / name)}: {error.strerror}; {_MEND}"
+        if known and now != known.get(name):
+            return f"{printable(directory / name)}: not the bytes that were written there; {_MEND}"
+    if known:
+        return ""
+    if problem := _miscounted(directory, meta):
+        return f"{printable(directory)}: {problem}; {_MEND}"
+    with suppress(OSError):  # of a folder that is only read here
+        _write_meta(directory, meta | {"files": {name: file_facts(directory / name) for name in _DATA_NAMES}})
+        logger.info("%s: made by version 0.1.0; its files have checksums now", directory)
+    return ""
+
+
+def _miscounted(directory: Path, meta: dict) -> str:
+    """Return what cannot be right in the files of a folder without checksums, or ""."""
+    size, eos_token_id = meta["size"], meta["identity"]["eos_token_id"]
+    num_tokens = num_ends = largest = last = 0
+    with (directory / TOKENS_NAME).open("rb") as stream:
+        while len(token_ids := np.fromfile(stream, dtype=meta["dtype"], count=_HASH_CHUNK_BYTES)):
+            num_tokens, last = num_tokens + len(token_ids), int(token_ids[-1])
+            num_ends += int(np.count_nonzero(token_ids == eos_token_id))
+            largest = max(largest, int(token_ids.max()))
+    if num_tokens != size["num_tokens"] or num_ends < size["num_documents"]:
+        return f"{TOKENS_NAME} does not hold {size['num_tokens']:,} tokens of {size['num_documents']:,} documents"
+    if num_tokens and (largest >= meta.get("vocab_size", 1 << 32) or last != eos_token_id):
+        return f"{TOKENS_NAME} holds ids beyond the vocabulary, or ends within a document"
+    for name, count in ((HELD_OUT_TEXT_NAME, "num_held_out_documents"), (QUARANTINE_NAME, "num_bad_rows")):
+        if (directory / name).read_bytes().count(b"\n") != size[count]:
+            return f"{name} does not hold {size[count]:,} lines"
+    return ""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from jpllm.config.settings import REQUIRED, option
-from jpllm.data.read.tables import TABLE_SUFFIXES, read_table
+from jpllm.data.read.formats import TABLE_SUFFIXES, read_table
 from jpllm.evaluation.jglue.lm_eval_tasks.tasks import TASKS, Task
 from jpllm.runtime import InputError
 

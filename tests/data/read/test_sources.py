@@ -10,10 +10,11 @@ import pytest
 
 from jpllm.data.clean.pipeline import CleanRule
 from jpllm.data.documents import documents_in_place, numbered_documents, read_documents
+from jpllm.data.read.files import find_files
 from jpllm.data.read.formats import ReadProgress
 from jpllm.data.read.jsonl import write_jsonl
 from jpllm.data.read.quarantine import BadRow
-from jpllm.data.read.sources import SourceConfig, find_files
+from jpllm.data.read.sources import SourceConfig
 from jpllm.data.read.texts import read_texts
 from jpllm.runtime import InputError
 
@@ -108,7 +109,7 @@ def test_progress_counts_the_bytes_on_disk(tmp_path):
         ("a.jsonl.zst", zstd(JSONL)[:-9], "a.jsonl.zst:"),
         ("a.jsonl.zst", b"no zstd", "a.jsonl.zst:1: damaged or incomplete compressed file"),
         ("a.parquet", b"no parquet", "a.parquet: not a readable Parquet file"),
-        ("a.csv", b"text\na\n", "a.csv: unknown file type; readable are .jsonl"),
+        ("a.docx", b"text\na\n", "a.docx: unknown file type; readable are .jsonl"),
     ],
 )
 def test_bad_input_names_file_and_line(tmp_path, name, content, message):

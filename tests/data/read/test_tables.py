@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jpllm.data.read.tables import read_table
+from jpllm.data.read.formats import read_table
 from jpllm.runtime import InputError
 
 ROWS = [{"文": "一,二", "label": "a"}, {"文": '"三"', "label": "b"}]

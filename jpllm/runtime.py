@@ -18,7 +18,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from jpllm import xla
+from jpllm import terminal, xla
 
 if TYPE_CHECKING:
     import torch
@@ -56,10 +56,10 @@ def run_command(command: Callable[[], object]) -> int:
         command()
         _destroy_process_group()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        terminal.write(f"error: {error}", to_stderr=True)
         return EXIT_BAD_INPUT
     except StoppedEarly as stop:
-        print(stop, file=sys.stderr, flush=True)
+        terminal.write(str(stop), to_stderr=True)
         _destroy_process_group()
         return EXIT_STOPPED_EARLY
     except BrokenPipeError:  # the reader of our output went away, as in `jpllm … | head`
@@ -68,7 +68,7 @@ def run_command(command: Callable[[], object]) -> int:
     except OSError as error:
         if not error.filename:
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
+        terminal.write(f"error: {error.filename}: {error.strerror}", to_stderr=True)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -116,7 +116,9 @@ def is_main_process() -> bool:
 def configure_logging() -> None:
     """Send log lines of the main process to stderr, and only warnings of the other processes."""
     level = logging.INFO if is_main_process() else logging.WARNING
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING, force=True)
+    lines = logging.StreamHandler()
+    lines.setFormatter(terminal.LogFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(handlers=[lines], level=logging.WARNING, force=True)
     logging.getLogger("jpllm").setLevel(level)
 
 
@@ -125,11 +127,9 @@ def announce(message: str | Text) -> None:
     if not is_main_process():
         return
     if isinstance(message, str):
-        print(message, flush=True)
-        return
-    from rich.console import Console
-
-    Console(highlight=False).print(message, soft_wrap=True)
+        terminal.write(message)
+    else:
+        terminal.console(highlight=False).print(message, soft_wrap=True)
 
 
 def versions() -> dict[str, str]:
@@ -239,10 +239,9 @@ def progress_bar(description: str, *units: str) -> Iterator[Callable[..., None]]
     Yields `update(done, total, **counts)`: `done` of `total` (None when unknown) drives the bar, `counts` adds to the
     number shown for each of `units`; the rate is given in the last unit.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     counted = dict.fromkeys(units, 0)
     started = time.monotonic()
 
@@ -251,9 +250,10 @@ def progress_bar(description: str, *units: str) -> Iterator[Callable[..., None]]
         totals = ", ".join(f"{count:,} {unit}" for unit, count in counted.items())
         return f"{totals}, {counted[units[-1]] / seconds:,.0f} {units[-1]}/s"
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[summary]}"))
+    description = terminal.on_one_line(description)
+    texts = [TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[summary]}")]
     with Progress(
-        *columns,
+        *(SpinnerColumn(), texts[0], BarColumn(), texts[1]),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,

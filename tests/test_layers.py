@@ -14,6 +14,7 @@ LAYERS = {
     "runtime": 0,
     "xla": 0,
     "markdown": 0,
+    "terminal": 0,
     "scores": 0,
     "tokenizer": 1,
     "data": 1,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import yaml
 
-from jpllm import runtime
+from jpllm import runtime, terminal
 from jpllm.config.parse import ConfigError, parse
 from jpllm.config.settings import option
 from jpllm.config.types import keys_of
@@ -93,14 +93,12 @@ def plan(argv: Sequence[str]) -> None:
     )
     if planned.recipe not in (None, recipe):
         raise InputError(f"recipe: is for the command line; write jpllm plan --recipe {planned.recipe}")
-    from rich.console import Console
-
     from jpllm.planning import hardware
     from jpllm.planning.recipes import run_of
 
     where = hardware.resolve(hardware_config)
     report = report_of(run_of(recipe, *_with_shape(configuration)), hardware_config, where)
-    console = Console()
+    console = terminal.console()
     for part in report.parts():
         console.print(part, highlight=False, soft_wrap=isinstance(part, str))
     runtime.announce(report.launch_command(recipe, keys_of_recipe(given, recipe, report.model)))

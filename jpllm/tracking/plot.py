@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jpllm.terminal import harmless
 from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def plot_loss(
     if held_out := points("eval_loss"):
         label = f"held-out ({held_out[-1][1]:.3f})"
         _draw(losses, held_out, _COLOURS[0], label)
-    losses.set(xlabel="epochs", ylabel=f"loss ({loss_unit})", title=title)
+    losses.set(xlabel="epochs", ylabel=f"loss ({loss_unit})", title=_as_it_is(title))
     for panel in others:
         for key, colour in zip(groups, itertools.cycle(_COLOURS[1:])):
             values = points(key)
@@ -70,7 +71,7 @@ def plot_figures(rows: Sequence[dict], names: Sequence[str], file: Path, title: 
     for name, colour in zip(names, itertools.cycle(_COLOURS)):
         values = [(row["epoch"], row[f"eval_{name}"]) for row in rows if f"eval_{name}" in row]
         _draw(panel, values, colour, f"{name} ({values[0][1]:.4f} → {values[-1][1]:.4f})")
-    panel.set(xlabel="epochs", ylabel="validation rows", title=title)
+    panel.set(xlabel="epochs", ylabel="validation rows", title=_as_it_is(title))
     panel.grid(alpha=0.3)
     panel.legend(frameon=False)
     figure.savefig(file)
@@ -78,4 +79,9 @@ def plot_figures(rows: Sequence[dict], names: Sequence[str], file: Path, title: 
 
 
 def _draw(panel: Axes, values: Sequence[tuple[float, float]], colour: str, label: str) -> None:
-    panel.plot(*zip(*values, strict=True), color=colour, linewidth=1.8, marker="o", markersize=3, label=label)
+    panel.plot(*zip(*values, strict=True), color=colour, linewidth=1.8, marker="o", markersize=3, label=_as_it_is(label))
+
+
+def _as_it_is(text: str) -> str:
+    """Return what matplotlib draws as the text: it takes what is between two dollars for a formula, and may refuse it."""
+    return harmless(text).replace("$", r"\$")

@@ -15,6 +15,7 @@ import yaml
 
 from jpllm import runtime
 from jpllm.runtime import InputError
+from jpllm.terminal import encodable
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, Clock, Curve, read_curves
 from jpllm.tracking.wandb.mirror import known_id
 
@@ -211,11 +212,6 @@ def shareable(value: object) -> object:
     if isinstance(value, dict):
         return {shareable(str(key)): shareable(item) for key, item in value.items()}
     return [shareable(item) for item in value] if isinstance(value, list) else value
-
-
-def encodable(text: str) -> str:
-    """Return the text without halves of characters, which JSON can hold and no file can."""
-    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def short_names(names: Sequence[str]) -> list[str]:

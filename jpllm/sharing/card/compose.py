@@ -19,6 +19,7 @@ from jpllm.sharing.card import facts as card_facts
 from jpllm.sharing.card import tables
 from jpllm.sharing.card.facts import Facts
 from jpllm.sharing.card.metadata import HELD_OUT, metadata
+from jpllm.terminal import harmless
 from jpllm.tracking.compare.summary import loss_unit
 from jpllm.tracking.compare.tables import group_changes
 from jpllm.tracking.quantities import count, duration, per_cent, three_digits
@@ -154,7 +155,7 @@ def compose(facts: Facts, settings: CardConfig, name: str = ".") -> str:
     files = TEMPLATES if settings.japanese else TEMPLATES[:1]
     template = "\n".join(file.read_text(encoding="utf-8") for file in files)
     card = ModelCard.from_template(metadata(facts), template_str=template, **template_values(facts, name))
-    text = f"{str(card).rstrip()}\n"
+    text = harmless(f"{str(card).rstrip()}\n")
     if facts.licence and (problems := list(hub.card_problems(text))):
         raise InputError(f"the Hub would refuse the metadata of the card: {'; '.join(problems)}")
     return text

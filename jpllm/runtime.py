@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED_EARLY = 75  # EX_TEMPFAIL of sysexits.h: the same command, later, goes on
 _GIT_SECONDS = 10
+_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 STARTED_SECONDS = time.monotonic()  # by the clock of `time.monotonic`
 
 
@@ -49,8 +51,9 @@ class StoppedEarly(Exception):
 def run_command(command: Callable[[], object]) -> int:
     """Run `command` and return its exit code; an error of the user becomes one message instead of a traceback.
 
-    The code is 0 when the command returns, 2 after an `InputError` or a file that cannot be used, 75 when the command
-    was stopped early with its work saved, and 130 on Ctrl-C. Any other exception is a bug and propagates.
+    The code is 0 when the command returns, 2 after an `InputError`, a file that cannot be read or written or a full
+    disk, 75 when the command was stopped early with its work saved, and 130 on Ctrl-C. Any other exception is a bug and
+    propagates.
     """
     try:
         command()
@@ -66,14 +69,32 @@ def run_command(command: Callable[[], object]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if not error.filename:
-            raise
-        terminal.write(f"error: {error.filename}: {error.strerror}", to_stderr=True)
+        terminal.write(f"error: {_reason(error)}", to_stderr=True)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not (_is_of_safetensors(error) or str(error).startswith("embedded null ")):
+            raise
+        # the second: Python's words for a path with NUL in it
+        terminal.write(f"error: {error}", to_stderr=True)
+        return EXIT_BAD_INPUT
     return 0
+
+
+def _reason(error: OSError) -> str:
+    """Return what the operating system, or a library in its name, says of a file."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.errno in _IS_FULL:
+        reason += "; make room, and give the same command again"
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _is_of_safetensors(error: Exception) -> bool:
+    """Return whether a file of weights could not be read or written: safetensors has an error of its own for that."""
+    library = sys.modules.get("safetensors")
+    return library is not None and isinstance(error, library.SafetensorError)
 
 
 def run_recipe(main: Callable[[], object]) -> None:
@@ -173,9 +194,26 @@ def commit() -> str | None:
 
 def write_whole(file: Path, text: str) -> None:
     """Write `text` to a file so that no reader ever sees half of it."""
+    with new_file(file) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def new_file(file: Path) -> Iterator[Path]:
+    """Make a file that appears whole or not at all: yield a path beside it, which is renamed at the end.
+
+    After a failure nothing is left, and an error that a full disk raised names `file`.
+    """
     unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(file)
+    try:
+        yield unfinished
+        unfinished.replace(file)
+    except OSError as error:
+        if error.errno in _IS_FULL:
+            error.filename = str(file)
+        raise
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager

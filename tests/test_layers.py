@@ -15,6 +15,7 @@ LAYERS = {
     "xla": 0,
     "markdown": 0,
     "terminal": 0,
+    "bounded": 0,
     "scores": 0,
     "tokenizer": 1,
     "data": 1,

@@ -124,7 +124,7 @@ def preview(argv: Sequence[str]) -> None:
     terminal.console().print(previewing.terminal_tables(previews))
     if settings.output:
         settings.output.parent.mkdir(parents=True, exist_ok=True)
-        settings.output.write_text(previewing.html_page(previews), encoding="utf-8")
+        runtime.write_whole(settings.output, previewing.html_page(previews))
         runtime.announce(f"page {settings.output}")
 
 

@@ -10,12 +10,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import yaml
-
 from jpllm import runtime, terminal
 from jpllm.config.parse import ConfigError, parse
 from jpllm.config.settings import option
-from jpllm.config.types import keys_of
+from jpllm.config.types import keys_of, read_settings
 from jpllm.models.presets import PRESETS, ModelConfig
 from jpllm.planning.hardware import HardwareConfig
 from jpllm.runtime import InputError
@@ -114,8 +112,8 @@ def recipe_of(given: Mapping[str, list[str]]) -> str:
     model = next(iter(given.get("model", [])), None)
     if model is None and given.get("config"):
         try:
-            keys = yaml.safe_load(Path(given["config"][0]).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):  # parse says what is wrong
+            keys = read_settings(Path(given["config"][0]))
+        except (OSError, ValueError):  # parse says what is wrong
             keys = None
         model = keys.get("model") if isinstance(keys, dict) else None
     return "pretrain_scratch" if model is None or model in PRESETS else "cpt"

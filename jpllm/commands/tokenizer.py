@@ -95,7 +95,7 @@ def report(argv: Sequence[str]) -> None:
         is_json = settings.output.suffix == ".json"
         content = json.dumps(table, ensure_ascii=False, indent=2) + "\n" if is_json else reporting.markdown_table(table)
         settings.output.parent.mkdir(parents=True, exist_ok=True)
-        settings.output.write_text(content, encoding="utf-8")
+        runtime.write_whole(settings.output, content)
 
 
 def extend(argv: Sequence[str]) -> None:

@@ -19,6 +19,10 @@ from pathlib import Path
 
 import yaml
 
+from jpllm.bounded import read_bytes
+from jpllm.config.yaml_file import MAX_BYTES, compose
+from jpllm.runtime import InputError
+
 TEXT_TAG = "tag:yaml.org,2002:str"
 _INTEGER = re.compile(r"[-+]?[0-9]+(_[0-9]+)*|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -97,15 +101,28 @@ def parse_scalar(text: str) -> bool | int | float | str | None:
     return int(number) if is_integer else number
 
 
+def plain_value(node: yaml.Node | None) -> object:
+    """Return what a node holds by the core schema of YAML 1.2, whatever it is for; keys that are no scalars are out."""
+    if isinstance(node, yaml.MappingNode):
+        return {key.value: plain_value(value) for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+    if isinstance(node, yaml.SequenceNode):
+        return [plain_value(item) for item in node.value]
+    return None if node is None else node.value if node.style else parse_scalar(node.value)
+
+
+def read_settings(file: Path) -> object:
+    """Return what a file of settings in YAML holds, whichever keys it has.
+
+    Raises:
+        InputError: it is not within the limits of `jpllm.bounded` and `jpllm.config.yaml_file`.
+        OSError: it cannot be read.
+    """
+    return plain_value(compose(read_bytes(file, MAX_BYTES), file.name))
+
+
 def needs_quotes(text: str) -> bool:
     """Return whether the text, written without quotes, would not be read back as itself by each key that holds text."""
     return not isinstance(parse_scalar(text), str) or text in _PYTHON_NONE or not text.isprintable()
-
-
-class PlainLoader(yaml.SafeLoader):
-    """Compose YAML nodes without resolving scalars: they stay as written, so that the declared type decides."""
-
-    yaml_implicit_resolvers: typing.ClassVar[dict] = {}
 
 
 def _text_node(text: str, kind: object) -> yaml.Node:
@@ -113,8 +130,8 @@ def _text_node(text: str, kind: object) -> yaml.Node:
     entry = next(iter(typing.get_args(kind)), kind)
     if dataclasses.is_dataclass(entry) and text.startswith("{"):
         try:
-            return _without_marks(yaml.compose(text, PlainLoader))
-        except yaml.YAMLError:
+            return _without_marks(compose(text.encode("utf-8", "surrogateescape"), ""))
+        except InputError:
             pass  # a file may be called so
     return yaml.ScalarNode(TEXT_TAG, text)
 

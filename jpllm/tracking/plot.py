@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jpllm.runtime import new_file
 from jpllm.terminal import harmless
 from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
 
@@ -56,7 +57,8 @@ def plot_loss(
         top = panel.secondary_xaxis("top", functions=(lambda e: e * tokens_per_epoch, lambda t: t / tokens_per_epoch))
         top.set_xlabel("tokens seen")
         top.xaxis.set_major_formatter(EngFormatter())
-    figure.savefig(file)
+    with new_file(file) as unfinished:
+        figure.savefig(unfinished, format=file.suffix.removeprefix("."))
     plt.close(figure)
 
 
@@ -74,14 +76,16 @@ def plot_figures(rows: Sequence[dict], names: Sequence[str], file: Path, title: 
     panel.set(xlabel="epochs", ylabel="validation rows", title=_as_it_is(title))
     panel.grid(alpha=0.3)
     panel.legend(frameon=False)
-    figure.savefig(file)
+    with new_file(file) as unfinished:
+        figure.savefig(unfinished, format=file.suffix.removeprefix("."))
     plt.close(figure)
 
 
 def _draw(panel: Axes, values: Sequence[tuple[float, float]], colour: str, label: str) -> None:
-    panel.plot(*zip(*values, strict=True), color=colour, linewidth=1.8, marker="o", markersize=3, label=_as_it_is(label))
+    label = _as_it_is(label)
+    panel.plot(*zip(*values, strict=True), color=colour, linewidth=1.8, marker="o", markersize=3, label=label)
 
 
 def _as_it_is(text: str) -> str:
-    """Return what matplotlib draws as the text: it takes what is between two dollars for a formula, and may refuse it."""
+    """Return what matplotlib draws as the text; between two dollars it would read a formula, and may refuse it."""
     return harmless(text).replace("$", r"\$")

@@ -11,7 +11,7 @@ from jpllm.runtime import InputError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
-MAX_VALUES = 50_000  # with those that aliases repeat
+MAX_VALUES = 20_000  # with those that aliases repeat
 # Halves of characters; those from U+DC80 to U+DCFF stand for the bytes of a file name that is not UTF-8.
 _NO_TEXT = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 

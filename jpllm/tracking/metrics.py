@@ -13,6 +13,7 @@ import numpy as np
 
 from jpllm import bounded
 from jpllm.runtime import InputError
+from jpllm.terminal import encodable
 
 METRICS_NAME = "metrics.jsonl"
 SAMPLES_NAME = "samples.jsonl"
@@ -27,7 +28,7 @@ _MAX_CURVES = 1000
 def append_row(file: Path, row: dict) -> None:
     """Add one row and hand it to the operating system at once, so that a killed run keeps what it measured."""
     with file.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        stream.write(encodable(json.dumps(row, ensure_ascii=False)) + "\n")
 
 
 def read_rows(file: Path) -> list[dict]:

@@ -25,7 +25,7 @@ HELD_OUT_NAME = "held_out.jsonl"
 MODEL_NAME = "model"
 LOCK_NAME = ".lock"  # held, for as long as it lives, by the process that writes to the folder
 _PEAK_GPU, _PEAK_HOST = "peak_gpu_bytes", "peak_host_bytes"
-_MAX_HELD_OUT_BYTES = 1 << 30
+_MAX_HELD_OUT_BYTES = 256 << 20
 _MAX_EVALUATIONS = 100
 # An address of the Web or of a bucket, where such a folder is nobody's home; it begins where a word does, for trying
 # all letters of a long word takes quadratic time.
@@ -302,7 +302,7 @@ def _fingerprint(file: Path, remarks: list[str]) -> str | None:
                 digest.update(piece)
                 num_bytes += len(piece)
                 if num_bytes > _MAX_HELD_OUT_BYTES:
-                    raise InputError(f"more than {_MAX_HELD_OUT_BYTES / 1e9:.0f} GB, not compared with other runs'")
+                    raise InputError(f"more than {_MAX_HELD_OUT_BYTES / 1e6:.0f} MB, not compared with other runs'")
     except (InputError, OSError) as error:
         remarks.append(f"{file.name}: {_reason(error)}")
         return None

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from jpllm.terminal import harmless
+
 if TYPE_CHECKING:
     import rich.table
 
@@ -29,9 +31,9 @@ def table(
 
 
 def escaped(text: str) -> str:
-    """Return Markdown that a cell of a table shows as the text itself, line breaks included."""
+    """Return Markdown that a cell of a table shows as the text itself, line breaks included, and made harmless."""
     plain = text.replace("&", "&amp;")  # or it would begin an entity
-    return "<br>".join(_MARKS.sub(r"\\\g<0>", plain).splitlines())
+    return "<br>".join(map(harmless, _MARKS.sub(r"\\\g<0>", plain).splitlines()))
 
 
 def terminal_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> rich.table.Table:

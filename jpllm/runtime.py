@@ -19,7 +19,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from jpllm import streams, xla
+from jpllm import streams, terminal, xla
 from jpllm.processes import Ended, WorkerPool, end_with_launcher, ending_by_signals
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ def _exit_code(command: Callable[[], object]) -> int:
         command()
         _destroy_process_group()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        terminal.write(f"error: {error}", to_stderr=True)
         return EXIT_BAD_INPUT
     except StoppedEarly as stop:
-        print(stop, file=sys.stderr, flush=True)
+        terminal.write(str(stop), to_stderr=True)
         _destroy_process_group()
         return EXIT_STOPPED_EARLY
     except KeyboardInterrupt:
@@ -84,11 +84,15 @@ def _exit_code(command: Callable[[], object]) -> int:
         return 130
     except Exception as error:
         if full := full_disk(error):
-            print(f"error: {full}; make room, then run the same command again", file=sys.stderr, flush=True)
-        elif isinstance(error, OSError) and error.filename:
-            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
+            message = f"{full}; make room, then run the same command again"
+        elif isinstance(error, OSError):
+            reason = error.strerror or str(error) or type(error).__name__
+            message = f"{error.filename}: {reason}" if error.filename else reason
+        elif _is_of_safetensors(error) or str(error).startswith("embedded null "):  # Python's words for a path with NUL
+            message = str(error)
         else:
             raise
+        terminal.write(f"error: {message}", to_stderr=True)
         return EXIT_BAD_INPUT
     return 0
 
@@ -130,6 +134,12 @@ def removed_on_failure(path: Path) -> Generator[None]:
         else:
             path.unlink(missing_ok=True)
         raise
+
+
+def _is_of_safetensors(error: Exception) -> bool:
+    """Return whether a file of weights could not be read or written: safetensors has an error of its own for that."""
+    library = sys.modules.get("safetensors")
+    return library is not None and isinstance(error, library.SafetensorError)
 
 
 def run_recipe(main: Callable[[], object]) -> None:
@@ -178,7 +188,9 @@ def is_first_on_machine() -> bool:
 def configure_logging() -> None:
     """Send log lines of the main process to stderr, and only warnings of the other processes."""
     level = logging.INFO if is_main_process() else logging.WARNING
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING, force=True)
+    lines = logging.StreamHandler()
+    lines.setFormatter(terminal.LogFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(handlers=[lines], level=logging.WARNING, force=True)
     logging.getLogger("jpllm").setLevel(level)
 
 
@@ -187,11 +199,9 @@ def announce(message: str | Text) -> None:
     if not is_main_process():
         return
     if isinstance(message, str):
-        print(message, flush=True)
-        return
-    from rich.console import Console
-
-    Console(highlight=False).print(message, soft_wrap=True)
+        terminal.write(message)
+    else:
+        terminal.console(highlight=False).print(message, soft_wrap=True)
 
 
 def versions() -> dict[str, str]:
@@ -328,10 +338,9 @@ def progress_bar(description: str, *units: str) -> Generator[Callable[..., None]
     Yields `update(done, total, **counts)`: `done` of `total` (None when unknown) drives the bar, `counts` adds to the
     number shown for each of `units`; the rate is given in the last unit.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     counted = dict.fromkeys(units, 0)
     started = time.monotonic()
 
@@ -340,9 +349,10 @@ def progress_bar(description: str, *units: str) -> Generator[Callable[..., None]
         totals = ", ".join(f"{count:,} {unit}" for unit, count in counted.items())
         return f"{totals}, {counted[units[-1]] / seconds:,.0f} {units[-1]}/s"
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[summary]}"))
+    description = terminal.on_one_line(description)
+    texts = [TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[summary]}")]
     with Progress(
-        *columns,
+        *(SpinnerColumn(), texts[0], BarColumn(), texts[1]),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,

@@ -16,6 +16,8 @@ LAYERS = {
     "streams": 0,
     "xla": 0,
     "markdown": 0,
+    "terminal": 0,
+    "bounded": 0,
     "scores": 0,
     "tokenizer": 1,
     "data": 1,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jpllm import runtime
+from jpllm import bounded, runtime
 from jpllm.config.parse import parse
 from jpllm.config.settings import REQUIRED, option
 from jpllm.runtime import InputError
@@ -97,9 +96,9 @@ def _evaluation(folder: Path) -> dict:
     if not file.is_file():
         raise InputError(f"evaluation: {folder} holds no {EVALUATION_NAME}")
     try:
-        return shareable(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise InputError(f"{file}: broken JSON; measure again with recipes/evaluate.py") from error
+        return shareable(bounded.json_object(file))
+    except InputError as error:
+        raise InputError(f"{file}: broken JSON ({error}); measure again with recipes/evaluate.py") from error
 
 
 def weights_of(folder: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jpllm import runtime
+from jpllm import runtime, terminal
 from jpllm.config.parse import parse
 from jpllm.config.settings import REQUIRED, option
 from jpllm.config.types import suggest
@@ -96,7 +96,7 @@ def _talk(conversation: Conversation) -> None:
             if not answer_line(conversation, line):
                 return
         except (InputError, OSError) as error:
-            print(f"error: {error}")
+            terminal.write(f"error: {error}")
         except KeyboardInterrupt:
             print("\n(question taken back)")
 
@@ -105,7 +105,7 @@ def _follow(conversation: Conversation, lines: Iterator[tuple[str, str]] | Seque
     """Show and answer the lines of a file, up to the first that cannot be used."""
     for place, line in lines:
         if line.strip():
-            print(f"\n> {line}")
+            terminal.write(f"\n> {line}")
         try:
             if not answer_line(conversation, line):
                 return
@@ -130,13 +130,13 @@ def answer_line(conversation: Conversation, line: str) -> bool:
     if name not in _COMMANDS:
         known = [*_COMMANDS, "/quit"]
         raise InputError(f"unknown command {name}{suggest(name, known)}; there are {', '.join(known)}")
-    print(_COMMANDS[name](conversation, argument.strip()))
+    terminal.write(_COMMANDS[name](conversation, argument.strip()))
     return True
 
 
 def _answer(conversation: Conversation, question: str) -> None:
     num_forgotten = conversation.num_forgotten
-    reply = conversation.ask(question, on_text=lambda piece: print(piece, end="", flush=True))
+    reply = conversation.ask(question, on_text=lambda piece: terminal.write(piece, end=""))
     print(cut_mark(reply))
     if conversation.num_forgotten and not num_forgotten:
         print(FORGOTTEN)

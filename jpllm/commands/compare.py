@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jpllm import runtime
+from jpllm import runtime, terminal
 from jpllm.commands.card import weights_of
 from jpllm.config.parse import ConfigError, parse
 from jpllm.config.settings import option
@@ -120,9 +120,7 @@ def show(found: Comparison, output: Path | None) -> None:
         runtime.write_whole(output, to_html(found) if output.suffix == ".html" else to_markdown(found))
         runtime.announce(f"{output}: {found.title}, {output.stat().st_size / 1e6:.1f} MB")
         return
-    from rich.console import Console
-
-    Console().print(to_terminal(found))
+    terminal.console().print(to_terminal(found))
     for run in found.runs:
         for remark in run.remarks:
             runtime.announce(f"{run.name}: {remark}")
@@ -130,8 +128,6 @@ def show(found: Comparison, output: Path | None) -> None:
 
 def show_leaderboard(folders: Sequence[Path], output: Path | None) -> None:
     """Write the table of all results, or print it."""
-    from rich.console import Console
-
     from jpllm.evaluation import leaderboard
 
     tables = leaderboard.tables(folders)
@@ -139,7 +135,7 @@ def show_leaderboard(folders: Sequence[Path], output: Path | None) -> None:
         leaderboard.write(output, tables)
         return runtime.announce(str(output))
     for table in leaderboard.terminal(tables):
-        Console().print(table)
+        terminal.console().print(table)
 
 
 def refuse_what_cannot_act(settings: CompareConfig, sampling: SamplingConfig) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jpllm import runtime
+from jpllm import runtime, terminal
 from jpllm.config.parse import parse
 from jpllm.config.settings import REQUIRED, option
 from jpllm.data.clean.preview import PreviewConfig
@@ -119,12 +119,10 @@ def _left_out(size: ShardsSize) -> str:
 def preview(argv: Sequence[str]) -> None:
     """Show what the cleaning rules do to the first rows of sources."""
     (settings,) = parse([PreviewConfig], argv, prog="jpllm data preview", description=preview.__doc__)
-    from rich.console import Console
-
     from jpllm.data.clean import preview as previewing
 
     previews = [previewing.preview(source, settings.num_rows) for source in settings.sources]
-    Console().print(previewing.terminal_tables(previews))
+    terminal.console().print(previewing.terminal_tables(previews))
     if settings.output:
         settings.output.parent.mkdir(parents=True, exist_ok=True)
         runtime.write_whole(settings.output, previewing.html_page(previews))
@@ -162,8 +160,6 @@ def contamination(argv: Sequence[str]) -> None:
         prog="jpllm data contamination",
         description=contamination.__doc__,
     )
-    from rich.console import Console
-
     from jpllm.data.documents import numbered_documents
     from jpllm.data.read.formats import ReadProgress
     from jpllm.evaluation.contamination import report
@@ -185,7 +181,7 @@ def contamination(argv: Sequence[str]) -> None:
         "benchmarks": report.file_content(search.findings),
     }
     write_jsonl([results], files.output)
-    Console().print(report.terminal_table(search.findings))
+    terminal.console().print(report.terminal_table(search.findings))
     runtime.announce(f"{files.output}: the items that were found")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jpllm import terminal
 from jpllm.config.parse import parse
 from jpllm.config.settings import option
 
@@ -29,7 +30,6 @@ def doctor(argv: Sequence[str]) -> None:
         description=f"{doctor.__doc__} Exit code 0: nothing is in the way, 1: something is, 2: bad input.",
     )
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -42,6 +42,6 @@ def doctor(argv: Sequence[str]) -> None:
     for finding in findings:
         status = Text(finding.status, style=_COLOURS[finding.status])
         table.add_row(finding.subject, status, Text(finding.found), Text(finding.fix))
-    Console().print(table)
+    terminal.console().print(table)
     if any(finding.status == "fail" for finding in findings):
         raise SystemExit(EXIT_NOT_READY)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jpllm import runtime
+from jpllm import runtime, terminal
 from jpllm.config.parse import parse
 from jpllm.config.settings import REQUIRED, option
 from jpllm.data.read.formats import ReadProgress, read_rows
@@ -102,11 +102,10 @@ def _prompts_of(file: Path) -> Iterator[str]:
 
 
 def _print_piece(text: str) -> None:
-    print(text, end="", flush=True)
+    terminal.write(text, end="")
 
 
 def _print_table(prompts: Sequence[str], columns: Sequence[ModelAnswers]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -117,4 +116,4 @@ def _print_table(prompts: Sequence[str], columns: Sequence[ModelAnswers]) -> Non
         replies = [column.answers[index] for column in columns]
         cells = [Text.assemble(reply.text.strip(), (comparison.cut_mark(reply), "dim")) for reply in replies]
         table.add_row(Text(prompt), *cells)
-    Console().print(table)
+    terminal.console().print(table)

@@ -10,12 +10,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
-from jpllm import runtime
+from jpllm import runtime, terminal
 from jpllm.config.parse import ConfigError, parse
 from jpllm.config.settings import option
-from jpllm.config.types import keys_of
+from jpllm.config.types import keys_of, read_settings
 from jpllm.models.presets import PRESETS, ModelConfig
 from jpllm.planning.hardware import HardwareConfig
 from jpllm.runtime import InputError
@@ -95,14 +93,12 @@ def plan(argv: Sequence[str]) -> None:
     )
     if planned.recipe not in (None, recipe):
         raise InputError(f"recipe: is for the command line; write jpllm plan --recipe {planned.recipe}")
-    from rich.console import Console
-
     from jpllm.planning import hardware
     from jpllm.planning.recipes import run_of
 
     where = hardware.resolve(hardware_config)
     report = report_of(run_of(recipe, *_with_shape(configuration)), hardware_config, where)
-    console = Console()
+    console = terminal.console()
     for part in report.parts():
         console.print(part, highlight=False, soft_wrap=isinstance(part, str))
     runtime.announce(report.launch_command(recipe, keys_of_recipe(given, recipe, report.model)))
@@ -118,8 +114,8 @@ def recipe_of(given: Mapping[str, list[str]]) -> str:
     model = next(iter(given.get("model", [])), None)
     if model is None and given.get("config"):
         try:
-            keys = yaml.safe_load(Path(given["config"][0]).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):  # parse says what is wrong
+            keys = read_settings(Path(given["config"][0]))
+        except (OSError, ValueError):  # parse says what is wrong
             keys = None
         model = keys.get("model") if isinstance(keys, dict) else None
     return "pretrain_scratch" if model is None or model in PRESETS else "cpt"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jpllm import terminal
 from jpllm.config.parse import parse
 from jpllm.config.settings import REQUIRED, option
 from jpllm.runtime import InputError
@@ -44,14 +45,12 @@ def watch(argv: Sequence[str]) -> None:
         description=f"{watch.__doc__} Example: jpllm watch runs/NAME. Ctrl-C ends it, not the run.",
         positional="run",
     )
-    from rich.console import Console
-
     from jpllm.tracking.watch.status import RunReader
 
     (folder,) = settings.run
     if not settings.wait:
         refuse_what_is_no_run(folder)
-    console, reader = Console(), RunReader(folder)
+    console, reader = terminal.console(), RunReader(folder)
     if settings.once or not console.is_terminal:
         print_frame(reader, console)
     else:

@@ -26,12 +26,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
-from yaml.reader import ReaderError
 
 from jpllm.config.settings import help_text
 from jpllm.config.types import (
     TEXT_TAG,
-    PlainLoader,
     argument_node,
     is_entry_class,
     keys_of,
@@ -40,6 +38,7 @@ from jpllm.config.types import (
     suggest,
     without_none,
 )
+from jpllm.config.yaml_file import MAX_BYTES, compose
 from jpllm.runtime import InputError
 
 _UNTAGGED = (TEXT_TAG, "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
@@ -131,27 +130,16 @@ def _load(config: list[str], problems: list[str]) -> yaml.MappingNode | None:
     if len(config) != 1:
         return problems.append(f"--config: write one file name, not {len(config)}")
     try:
-        content = Path(config[0]).read_bytes()
-        text = content.decode()
-        loader = PlainLoader(text)
-        loader.name = config[0]  # the marks of all nodes carry it into the messages
-        root = loader.get_single_node()
+        with Path(config[0]).open("rb") as stream:  # it may be a pipe
+            root = compose(stream.read(MAX_BYTES + 1), config[0])
     except OSError as error:
         return problems.append(f"--config: cannot read {config[0]}: {error.strerror}")
-    except UnicodeDecodeError as error:
-        line, message = content.count(b"\n", 0, error.start) + 1, "not UTF-8; save the file as UTF-8"
-    except ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        message = f"remove the control character U+{error.character:04X}"
-    except yaml.MarkedYAMLError as error:
-        begin = f" {error.context} (line {error.context_mark.line + 1}):" if error.context_mark else ""
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        message = f"not valid YAML:{begin} {error.problem}"
-    else:
-        if isinstance(root, yaml.MappingNode):
-            return root
-        line, message = 1, f"the file {'is empty' if root is None else 'has no keys'}; write key: value, one a line"
-    return problems.append(f"{config[0]}:{line}: {message}")
+    except InputError as error:
+        return problems.append(str(error))
+    if isinstance(root, yaml.MappingNode):
+        return root
+    what = "is empty" if root is None else "has no keys"
+    return problems.append(f"{config[0]}:1: the file {what}; write key: value, one a line")
 
 
 def _entries(mapping: yaml.MappingNode, place: _Place) -> Iterator[tuple[str, yaml.Node, _Place]]:

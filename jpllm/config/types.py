@@ -19,6 +19,10 @@ from pathlib import Path
 
 import yaml
 
+from jpllm.bounded import read_bytes
+from jpllm.config.yaml_file import MAX_BYTES, compose
+from jpllm.runtime import InputError
+
 if typing.TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -105,16 +109,30 @@ def parse_scalar(text: str) -> bool | int | float | str | None:
     return int(number) if is_integer else number
 
 
+def plain_value(node: yaml.Node | None) -> object:
+    """Return what a node holds by the core schema of YAML 1.2, whatever it is for; keys that are no scalars are out."""
+    if isinstance(node, yaml.MappingNode):
+        return {key.value: plain_value(value) for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+    if isinstance(node, yaml.SequenceNode):
+        return [plain_value(item) for item in node.value]
+    if not isinstance(node, yaml.ScalarNode):
+        return None
+    return node.value if node.style else parse_scalar(node.value)
+
+
+def read_settings(file: Path) -> object:
+    """Return what a file of settings in YAML holds, whichever keys it has.
+
+    Raises:
+        InputError: it is not within the limits of `jpllm.bounded` and `jpllm.config.yaml_file`.
+        OSError: it cannot be read.
+    """
+    return plain_value(compose(read_bytes(file, MAX_BYTES), file.name))
+
+
 def needs_quotes(text: str) -> bool:
     """Return whether the text, written without quotes, would not be read back as itself by each key that holds text."""
     return not isinstance(parse_scalar(text), str) or text in _PYTHON_NONE or not text.isprintable()
-
-
-class PlainLoader(yaml.SafeLoader):
-    """Compose YAML nodes without resolving scalars: they stay as written, so that the declared type decides."""
-
-
-PlainLoader.yaml_implicit_resolvers = {}
 
 
 def _text_node(text: str, kind: object) -> yaml.Node:
@@ -122,9 +140,11 @@ def _text_node(text: str, kind: object) -> yaml.Node:
     entry = next(iter(typing.get_args(kind)), kind)
     if is_entry_class(entry) and text.startswith("{"):
         try:
-            return _without_marks(yaml.compose(text, PlainLoader))
-        except yaml.YAMLError:
-            pass  # a file may be called so
+            node = compose(text.encode("utf-8", "surrogateescape"), "")
+        except InputError:
+            node = None  # a file may be called so
+        if node is not None:
+            return _without_marks(node)
     return yaml.ScalarNode(TEXT_TAG, text)
 
 

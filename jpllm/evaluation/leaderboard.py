@@ -26,6 +26,7 @@ from jpllm.evaluation.results import Results, read
 from jpllm.evaluation.score_tables import FINETUNED_COLUMNS, FINETUNED_NOTE, cell_text, finetuned_cells
 from jpllm.runtime import InputError, write_whole
 from jpllm.scores import WITHOUT_HITS, score_text, score_title, score_with_error, without_hits_text
+from jpllm.terminal import harmless
 
 if TYPE_CHECKING:
     import rich.table
@@ -124,7 +125,7 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 def page(tables: Sequence[Table]) -> str:
     """Return a self-contained web page; wide tables scroll sideways while the names of the models stay in sight."""
-    return _PAGE.replace("<!--body-->", "\n".join(map(_section, tables)))
+    return _PAGE.replace("<!--body-->", harmless("\n".join(map(_section, tables))))
 
 
 def _own_table(results: Sequence[Results]) -> Table:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jpllm import markdown, runtime
+from jpllm import markdown, runtime, terminal
 from jpllm.evaluation import forgetting, score_tables, texts
 from jpllm.evaluation.results import RESULTS_NAME
 from jpllm.runtime import write_whole
@@ -20,9 +20,7 @@ TABLE_NAME = "evaluation.md"
 
 def write(results: dict, output_dir: Path | None) -> None:
     """Print the results, as Markdown where there is no terminal; with `output_dir` also save them."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = terminal.console(highlight=False)
     if not console.is_terminal:
         runtime.announce(_markdown(results))
     elif runtime.is_main_process():

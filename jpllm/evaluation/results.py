@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jpllm import runtime
+from jpllm import bounded, runtime
 from jpllm.evaluation.jglue.lm_eval_tasks.metrics import SCORES
 from jpllm.runtime import InputError
 from jpllm.tokenizer.load import fingerprint
@@ -101,8 +101,8 @@ def read(path: Path) -> Results:
     if not file.is_file():
         raise InputError(f"{path}: no {RESULTS_NAME}; name the output_dir of recipes/evaluate.py")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = bounded.json_value(file)
+    except InputError as error:
         raise InputError(f"{file}: broken JSON ({error}); run recipes/evaluate.py again") from error
     if not isinstance(content, dict) or not isinstance(content.get("model"), str):
         raise InputError(f"{file}: names no model; it is not a file of recipes/evaluate.py")

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from jpllm import runtime
+from jpllm import runtime, terminal
 from jpllm.models.trained_parts import TrainedParts
 from jpllm.planning import budget, hardware
 from jpllm.planning.hardware import DEFAULT_MFU, Hardware, HardwareConfig
@@ -246,10 +246,8 @@ def of_labelled_rows(
 
 
 def _text(report: Report) -> str:
-    from rich.console import Console
-
     written = io.StringIO()
-    console = Console(file=written, width=_TEXT_WIDTH)
+    console = terminal.console(file=written, width=_TEXT_WIDTH)
     for part in report.parts():
         console.print(part, highlight=False, soft_wrap=isinstance(part, str))
     return "\n".join(line.rstrip() for line in written.getvalue().strip().splitlines())

@@ -7,7 +7,7 @@ import typing
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
-from jpllm import markdown
+from jpllm import markdown, terminal
 from jpllm.tokenizer.encoder import corpus_encoder
 from jpllm.tokenizer.pieces import JAPANESE, JOYO_KANJI, LETTERS, byte_piece_ids, piece_bytes, whole_characters
 
@@ -83,13 +83,11 @@ def markdown_table(table: Sequence[Mapping[str, int | float | str]]) -> str:
 
 def show(table: Sequence[Mapping[str, int | float | str]]) -> None:
     """Print the rows to stdout: a table as wide as the terminal, or Markdown where there is none."""
-    from rich.console import Console
-
-    console = Console()
+    console = terminal.console()
     if console.is_terminal:
         console.print(markdown.terminal_table(list(table[0]), _texts(table)))
     else:
-        print(markdown_table(table), end="", flush=True)
+        terminal.write(markdown_table(table), end="")
 
 
 def _lengths(tokenizer: PreTrainedTokenizerFast, encoded: Sequence[np.ndarray], texts: Sequence[str]) -> dict:

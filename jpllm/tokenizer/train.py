@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jpllm import runtime
+from jpllm import runtime, terminal
 from jpllm.config.settings import option
 from jpllm.runtime import InputError
 from jpllm.tokenizer.convert import convert
@@ -167,11 +167,10 @@ def _with_progress(texts: Iterable[str]) -> Iterator[str]:
 
     SentencePiece never lets Python run while it trains, so nothing can move on the screen after that.
     """
-    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     num_documents = num_characters = 0
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("reading: {task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("0 documents")

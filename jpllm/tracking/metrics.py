@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,17 +11,24 @@ from pathlib import Path
 
 import numpy as np
 
+from jpllm import bounded
+from jpllm.runtime import InputError
+from jpllm.terminal import encodable
+
 METRICS_NAME = "metrics.jsonl"
 SAMPLES_NAME = "samples.jsonl"
 GROUP_PREFIX = "group_bits_per_byte/"  # of figures of a group of texts; the name of the group follows
 EVAL_GROUP_PREFIX = f"eval_{GROUP_PREFIX}"  # of their keys in a row
 PLACES = ("step", "tokens", "epoch", "training_seconds")
+_PIECE_BYTES = 16 << 20
+_MAX_SHAPES = 1000  # sets of keys; a training has about five
+_MAX_CURVES = 1000
 
 
 def append_row(file: Path, row: dict) -> None:
     """Add one row and hand it to the operating system at once, so that a killed run keeps what it measured."""
     with file.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        stream.write(encodable(json.dumps(row, ensure_ascii=False)) + "\n")
 
 
 def read_rows(file: Path) -> list[dict]:
@@ -49,29 +57,48 @@ class GrowingRows:
     def read(self) -> list[dict]:
         """Return all whole rows that have a step; none where there is no file."""
         try:
-            with self._file.open("rb") as stream:
+            with bounded.open_regular(self._file) as stream:
                 stream.seek(self._offset - len(self._last_line))
                 if stream.read(len(self._last_line)) != self._last_line:  # cut back, and perhaps grown again
                     self._forget()
                     stream.seek(self._offset)
-                new = stream.read()
-        except OSError:
+                while self._offset - self._begin < bounded.MAX_ROWS_BYTES and self._take(stream.read(_PIECE_BYTES)):
+                    stream.seek(self._offset)
+        except (OSError, InputError):
             self._forget()
             return []
-        whole = new[: new.rfind(b"\n") + 1]
-        lines = whole.splitlines(keepends=True)
-        self._rows += [row for row in map(_row, lines) if row]
-        self._offset += len(whole)
-        self._last_line = lines[-1] if lines else self._last_line
         return self._rows
 
+    def _take(self, new: bytes) -> bool:
+        """Take the whole lines of what follows the last one; return whether there may be more."""
+        whole = new[: new.rfind(b"\n") + 1]
+        lines = whole.splitlines(keepends=True)
+        self._rows += [row for row in map(flat_row, lines) if row and number(row.get("step")) is not None]
+        self._offset += len(whole)
+        self._last_line = lines[-1] if lines else self._last_line
+        return bool(whole) and len(new) == _PIECE_BYTES
 
-def _row(line: bytes) -> dict | None:
+
+def flat_row(line: str | bytes) -> dict | None:
+    """Return the numbers, texts and switches of a row of JSON by key, None for null; None for another line."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int | float) else None
+    if not isinstance(row, dict):
+        return None
+    return {key: value for key, value in row.items() if value is None or isinstance(value, str | int | float)}
+
+
+def number(value: object) -> float | None:
+    """Return the value if it is a finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    return found if math.isfinite(found) else None
 
 
 @dataclass(frozen=True)
@@ -123,6 +150,9 @@ def read_curves(file: Path) -> tuple[dict[str, Curve], Clock, list[str]]:
         places.append([columns.get(place, np.full(len(steps), np.nan)) for place in PLACES])
         for key in columns.keys() - set(PLACES):
             parts.setdefault(key, []).append((steps, columns[key]))
+    if len(parts) > _MAX_CURVES:
+        problems.append(f"{len(parts) - _MAX_CURVES:,} of {len(parts):,} metrics are left out")
+        parts = dict(list(parts.items())[:_MAX_CURVES])
     return {key: _curve(members) for key, members in parts.items()}, _clock(places), problems
 
 
@@ -130,18 +160,21 @@ def _read_rows(file: Path) -> tuple[dict[tuple[str, ...], list[tuple]], list[str
     """Return the values of rows grouped by their keys, as rows with the same keys become one array, and problems."""
     rows_of_shape: dict[tuple[str, ...], list[tuple]] = {}
     bad_lines: list[int] = []
-    number = 0
-    with file.open(encoding="utf-8", errors="replace") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                row = json.loads(line)
-                values = tuple(row.values())
-            except (ValueError, AttributeError, TypeError, RecursionError):
-                bad_lines.append(number)
-            else:
-                rows_of_shape.setdefault(tuple(row), []).append(values)
     problems = []
-    if bad_lines and bad_lines[-1] == number:
+    line_number = 0
+    try:
+        for line_number, line in enumerate(bounded.lines(file), start=1):
+            row = flat_row(line.decode("utf-8", errors="replace"))
+            shape = tuple(row or ())
+            if row is None or (shape not in rows_of_shape and len(rows_of_shape) == _MAX_SHAPES):
+                bad_lines.append(line_number)
+            else:
+                rows_of_shape.setdefault(shape, []).append(tuple(row.values()))
+    except InputError as error:
+        problems.append(str(error))
+    except OSError as error:
+        problems.append(f"cannot be read: {error.strerror}")
+    if bad_lines and bad_lines[-1] == line_number:
         problems.append("the last line is cut")
         bad_lines.pop()
     if bad_lines:
@@ -154,14 +187,14 @@ def _columns(shape: tuple[str, ...], rows: list[tuple]) -> dict[str, np.ndarray]
     try:
         return dict(zip(shape, np.array(rows, dtype=np.float64).T, strict=True))
     except (TypeError, ValueError, OverflowError):
-        pass  # some key has a text or a list
+        pass  # some key has a text
     found = {}
     for key, values in zip(shape, zip(*rows, strict=True), strict=True):
         try:
             found[key] = np.array(values, dtype=np.float64)
         except (TypeError, ValueError, OverflowError):
             continue
-    return {key: values for key, values in found.items() if values.ndim == 1}
+    return found
 
 
 def _curve(parts: list[tuple[np.ndarray, np.ndarray]]) -> Curve:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jpllm.runtime import whole_file
+from jpllm.terminal import harmless
 from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def plot_loss(
     if held_out := points("eval_loss"):
         label = f"held-out ({held_out[-1][1]:.3f})"
         _draw(losses, held_out, _COLOURS[0], label)
-    losses.set(xlabel="epochs", ylabel=f"loss ({loss_unit})", title=title)
+    losses.set(xlabel="epochs", ylabel=f"loss ({loss_unit})", title=_as_it_is(title))
     for panel in others:
         for key, colour in zip(groups, itertools.cycle(_COLOURS[1:])):
             values = points(key)
@@ -55,7 +57,8 @@ def plot_loss(
         top = panel.secondary_xaxis("top", functions=(lambda e: e * tokens_per_epoch, lambda t: t / tokens_per_epoch))
         top.set_xlabel("tokens seen")
         top.xaxis.set_major_formatter(EngFormatter())
-    figure.savefig(file)
+    with whole_file(file) as unfinished:
+        figure.savefig(unfinished, format=file.suffix.removeprefix("."))
     plt.close(figure)
 
 
@@ -70,12 +73,19 @@ def plot_figures(rows: Sequence[dict], names: Sequence[str], file: Path, title: 
     for name, colour in zip(names, itertools.cycle(_COLOURS)):
         values = [(row["epoch"], row[f"eval_{name}"]) for row in rows if f"eval_{name}" in row]
         _draw(panel, values, colour, f"{name} ({values[0][1]:.4f} → {values[-1][1]:.4f})")
-    panel.set(xlabel="epochs", ylabel="validation rows", title=title)
+    panel.set(xlabel="epochs", ylabel="validation rows", title=_as_it_is(title))
     panel.grid(alpha=0.3)
     panel.legend(frameon=False)
-    figure.savefig(file)
+    with whole_file(file) as unfinished:
+        figure.savefig(unfinished, format=file.suffix.removeprefix("."))
     plt.close(figure)
 
 
 def _draw(panel: Axes, values: Sequence[tuple[float, float]], colour: str, label: str) -> None:
+    label = _as_it_is(label)
     panel.plot(*zip(*values, strict=True), color=colour, linewidth=1.8, marker="o", markersize=3, label=label)
+
+
+def _as_it_is(text: str) -> str:
+    """Return what matplotlib draws as the text; between two dollars it would read a formula, and may refuse it."""
+    return harmless(text).replace("$", r"\$")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, overload
 
-import yaml
-
-from jpllm import runtime
+from jpllm import bounded, runtime
+from jpllm.config.types import read_settings
 from jpllm.runtime import InputError
-from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, Clock, Curve, read_curves
+from jpllm.terminal import encodable
+from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, Clock, Curve, flat_row, number, read_curves
 from jpllm.tracking.wandb.mirror import known_id
 
 CONFIG_NAME = "config.yaml"
@@ -27,7 +25,11 @@ HELD_OUT_NAME = "held_out.jsonl"
 MODEL_NAME = "model"
 LOCK_NAME = ".lock"  # held, for as long as it lives, by the process that writes to the folder
 _PEAK_GPU, _PEAK_HOST = "peak_gpu_bytes", "peak_host_bytes"
-_ADDRESS = r"(?P<address>\w{2,}://[^/\s][^\s,]*)"  # of the Web or a bucket, where such a folder is nobody's home
+_MAX_HELD_OUT_BYTES = 256 << 20
+_MAX_EVALUATIONS = 100
+# An address of the Web or of a bucket, where such a folder is nobody's home; it begins where a word does, for trying
+# all letters of a long word takes quadratic time.
+_ADDRESS = r"(?P<address>(?<!\w)\w{2,40}://[^/\s][^\s,]*)"
 _PART = r"[^\\/\s]+"
 _HOMES = rf"(?:[A-Za-z]:)?(?:[\\/]{_PART}){{0,8}}?[\\/](?i:home|users)[\\/]{_PART}"  # also on another disk
 
@@ -114,33 +116,27 @@ def read_run(folder: Path, name: str) -> Run:
             return _model_without_a_record(folder, name)
         raise InputError(f"no {CONFIG_NAME}, so it is no run, and no config.json, so it is no model")
     remarks: list[str] = []
-    results = _json_object(folder / RESULTS_NAME, remarks)
+    results = json_object(folder / RESULTS_NAME, remarks)
     run = Run(
         name,
         "finished" if results else "unfinished",
         model=str(folder / MODEL_NAME) if (folder / MODEL_NAME).is_dir() else None,
-        settings=_settings(folder / CONFIG_NAME, remarks),
+        settings=settings_of(folder / CONFIG_NAME, remarks),
         results=results,
-        plan=_json_object(folder / PLAN_NAME, remarks),
-        environment=_json_object(folder / ENVIRONMENT_NAME, remarks),
+        plan=json_object(folder / PLAN_NAME, remarks),
+        environment=json_object(folder / ENVIRONMENT_NAME, remarks),
         evaluations=_evaluations(folder, remarks),
         samples=_samples(folder / SAMPLES_NAME, remarks),
-        held_out=_fingerprint(folder / HELD_OUT_NAME),
+        held_out=_fingerprint(folder / HELD_OUT_NAME, remarks),
         wandb_id=known_id(folder),
         remarks=remarks,
     )
-    if (folder / METRICS_NAME).is_file():
+    if (folder / METRICS_NAME).exists():
         run.curves, run.clock, problems = read_curves(folder / METRICS_NAME)
         remarks += [f"{METRICS_NAME}: {problem}" for problem in problems]
     if not len(run.clock):
         remarks.append(f"{METRICS_NAME} has no rows")
     return run
-
-
-def number(value: object) -> float | None:
-    """Return the value if it is a finite number, else None."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if is_number else None
 
 
 def rows_of(value: object) -> list[dict]:
@@ -219,11 +215,6 @@ def shareable(value: object) -> object:
     return [shareable(item) for item in value] if isinstance(value, list) else value
 
 
-def encodable(text: str) -> str:
-    """Return the text without halves of characters, which JSON can hold and no file can."""
-    return text.encode("utf-8", errors="replace").decode("utf-8")
-
-
 def short_names(names: Sequence[str]) -> list[str]:
     """Return the last parts of each path, as many as tell it from the others."""
     parts = [Path(name).resolve().parts if Path(name).exists() else Path(name).parts for name in names]
@@ -256,27 +247,30 @@ def _model_without_a_record(folder: Path, name: str) -> Run:
 def _evaluations(folder: Path, remarks: list[str]) -> list[dict]:
     """Return what `recipes/evaluate.py` left in the folder or in one directly below it."""
     files = [*folder.glob(EVALUATION_NAME), *sorted(folder.glob(f"*/{EVALUATION_NAME}"))]
-    return [found for file in files if (found := _json_object(file, remarks))]
+    if len(files) > _MAX_EVALUATIONS:
+        remarks.append(f"{len(files) - _MAX_EVALUATIONS:,} of {len(files):,} evaluations are left out")
+        files = files[:_MAX_EVALUATIONS]
+    return [found for file in files if (found := json_object(file, remarks))]
 
 
-def _json_object(file: Path, remarks: list[str]) -> dict:
-    """Return the object in a file; an empty one where there is no file or, with a remark, where it is broken."""
-    if not file.is_file():
+def json_object(file: Path, remarks: list[str]) -> dict:
+    """Return the object in a file; an empty one where there is no file or, with a remark, where it cannot be used."""
+    if not file.exists():
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        found = None
-    if isinstance(found, dict):
-        return shareable(found)
-    remarks.append(f"{file.name} is broken and left out")
+        return shareable(bounded.json_object(file))
+    except InputError as error:
+        remarks.append(f"{error} and left out")
+    except OSError:
+        remarks.append(f"{file.name} is broken and left out")
     return {}
 
 
-def _settings(file: Path, remarks: list[str]) -> dict:
+def settings_of(file: Path, remarks: list[str]) -> dict:
+    """Return the settings in a file of YAML; none, with a remark, where it cannot be used."""
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        found = read_settings(file)
+    except (OSError, InputError):
         found = None
     if isinstance(found, dict):
         return shareable(found)
@@ -286,32 +280,43 @@ def _settings(file: Path, remarks: list[str]) -> dict:
 
 def _samples(file: Path, remarks: list[str]) -> list[dict]:
     """Return the rows that have a prompt, a text and a step."""
-    if not file.is_file():
+    if not file.exists():
         return []
     found, num_bad = [], 0
-    with file.open(encoding="utf-8", errors="replace") as stream:
-        for line in stream:  # texts may hold what str.splitlines takes for the end of a line
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            if isinstance(row, dict) and isinstance(row.get("prompt"), str) and isinstance(row.get("text"), str):
+    try:
+        for line in bounded.lines(file):  # texts may hold what str.splitlines takes for the end of a line
+            row = flat_row(line)
+            if row and isinstance(row.get("prompt"), str) and isinstance(row.get("text"), str):
                 found.append({**row, "prompt": encodable(row["prompt"]), "text": encodable(row["text"])})
             else:
                 num_bad += 1
+    except (InputError, OSError) as error:
+        remarks.append(f"{file.name}: {_reason(error)}")
     if num_bad:
         remarks.append(f"{file.name}: {num_bad:,} broken lines are left out")
     return [row for row in found if number(row.get("step")) is not None]
 
 
-def _fingerprint(file: Path) -> str | None:
-    if not file.is_file():
+def _fingerprint(file: Path, remarks: list[str]) -> str | None:
+    """Return the SHA-256 of a file; None where there is none or, with a remark, where it cannot be told."""
+    if not file.exists():
         return None
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
+    digest, num_bytes = hashlib.sha256(), 0
+    try:
+        with bounded.open_regular(file) as stream:
+            while piece := stream.read(1 << 20):
+                digest.update(piece)
+                num_bytes += len(piece)
+                if num_bytes > _MAX_HELD_OUT_BYTES:
+                    raise InputError(f"more than {_MAX_HELD_OUT_BYTES / 1e6:.0f} MB, not compared with other runs'")
+    except (InputError, OSError) as error:
+        remarks.append(f"{file.name}: {_reason(error)}")
+        return None
     return digest.hexdigest()
+
+
+def _reason(error: InputError | OSError) -> str:
+    return str(error) if isinstance(error, InputError) else f"cannot be read: {error.strerror}"
 
 
 def _home_folders() -> re.Pattern[str]:

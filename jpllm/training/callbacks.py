@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -15,10 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from jpllm import runtime, xla
+from jpllm import runtime, terminal, xla
 from jpllm.models.build import host_copy
 from jpllm.processes import END_SIGNALS, Ended, is_heeded
 from jpllm.runtime import Diverged
@@ -130,7 +128,7 @@ class MetricsRecorder(TrainerCallback):
         if xla.is_launched():
             row["compilations"] = xla.num_compilations()
         append_row(self._file, row)
-        tqdm.write(_readable(row, state.max_steps), file=sys.stderr)
+        terminal.write_above_bar(_readable(row, state.max_steps))
         _refuse_not_finite(row)
 
     def close(self) -> None:
@@ -166,7 +164,7 @@ class SampleWriter(TrainerCallback):
             return
         for prompt, text in zip(self._prompts, texts, strict=True):
             append_row(self._file, {**self._clock.position(state.global_step), "prompt": prompt, "text": text})
-            tqdm.write(f"  {prompt}▸{text}".replace("\n", "⏎"), file=sys.stderr)
+            terminal.write_above_bar(f"  {prompt}▸{text}")
 
 
 class StopInTime(TrainerCallback):

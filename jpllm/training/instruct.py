@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, default_data_collator
 
-from jpllm import runtime
+from jpllm import runtime, terminal
 from jpllm.data.blocks.dataset import BlockDataset
 from jpllm.data.conversations.blocks import InstructDataset, PackedRows, RowsByLength, padded
 from jpllm.data.conversations.layouts import InstructDataConfig
@@ -150,7 +148,7 @@ class Questions:
                 append_row(self.output_dir / SAMPLES_NAME, self.clock.position(step) | shown)
                 if index < len(self.prompts) + _NUM_SHOWN:
                     mark = "" if got.ended else " …"
-                    tqdm.write(f"  {shown['prompt']}▸{got.text}{mark}".replace("\n", "⏎"), file=sys.stderr)
+                    terminal.write_above_bar(f"  {shown['prompt']}▸{got.text}{mark}")
         if not self.rows:
             return {}
         return {"answers_ended": sum(ended) / len(ended), "answers_right": sum(right) / len(right)}

@@ -16,6 +16,7 @@ from jpllm.data.clean.wikitext.plain_text import removed_inside_sentences, wikip
 from jpllm.data.read.quarantine import BadRow
 from jpllm.data.read.sources import SourceConfig
 from jpllm.data.read.texts import read_texts
+from jpllm.terminal import harmless
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -144,8 +145,8 @@ def preview(source: SourceConfig, num_rows: int) -> SourcePreview:
 def terminal_tables(previews: Sequence[SourcePreview]) -> Group:
     """Return a table of rates for each source, with an example of what each rule changed and dropped."""
     from rich.console import Group
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     tables: list[Table | str] = []
     for result in previews:
@@ -153,23 +154,29 @@ def terminal_tables(previews: Sequence[SourcePreview]) -> Group:
         for name in ("rule", "seen", "changed", "dropped", "characters", "example"):
             table.add_column(name, justify="left" if name in ("rule", "example") else "right", overflow="fold")
         for effect in result.effects:
-            examples = [f"[red]−[/] {escape(e.before)}\n[green]+[/] {escape(e.after)}" for e in effect.changed[:1]]
-            examples += [f"[red]✗ {escape(e.reason)}[/]: {escape(e.before[:80])}" for e in effect.dropped[:1]]
-            table.add_row(effect.rule, *effect.figures(), "\n".join(examples))
+            examples = [
+                Text.assemble(("−", "red"), f" {example.before}\n", ("+", "green"), f" {example.after}")
+                for example in effect.changed[:1]
+            ]
+            examples += [
+                Text.assemble((f"✗ {example.reason}", "red"), f": {example.before[:80]}")
+                for example in effect.dropped[:1]
+            ]
+            table.add_row(effect.rule, *effect.figures(), Text("\n").join(examples))
         tables.append(table)
         if result.removed_templates:
             templates = Table()
             templates.add_column("template", overflow="fold")
             templates.add_column("times", justify="right")
             for name, count in result.removed_templates.most_common(_NUM_TEMPLATES):
-                templates.add_row(escape(name), f"{count:,}")
-            tables += [escape(f"{result.source}: {_REMOVED_TEMPLATES}"), templates]
+                templates.add_row(name, f"{count:,}")
+            tables += [f"{result.source}: {_REMOVED_TEMPLATES}", templates]
     return Group(*tables)
 
 
 def html_page(previews: Sequence[SourcePreview]) -> str:
     """Return an HTML page that needs no other file: rates, and all examples with the place of the change marked."""
-    return _PAGE.replace("<!--body-->", "\n".join(map(_section, previews)))
+    return _PAGE.replace("<!--body-->", harmless("\n".join(map(_section, previews))))
 
 
 def _section(result: SourcePreview) -> str:

@@ -204,7 +204,7 @@ def decompressed(stream: io.RawIOBase, compression: str) -> io.BufferedReader:
     if compression == ".bz2":
         return io.BufferedReader(bz2.open(stream), _BUFFER_BYTES)
     if compression == ".xz":
-        return io.BufferedReader(lzma.open(stream), _BUFFER_BYTES)
+        return io.BufferedReader(lzma.open(io.BufferedReader(stream)), _BUFFER_BYTES)
     if compression == ".zst":
         import pyarrow
 

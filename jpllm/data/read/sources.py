@@ -74,6 +74,9 @@ class SourceConfig:
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield key and problem of a name that is no file name, and of settings that would be ignored."""
+        if "\0" in self.path:
+            yield "path", "remove the character U+0000, which no path can hold"
+            return
         if "/" in self.label:
             yield "name", f"{self.label!r} is used as a file name and cannot have a /; give the source another name"
         elif self.name and label_of(self.name) != self.name:

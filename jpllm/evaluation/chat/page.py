@@ -5,9 +5,10 @@ from __future__ import annotations
 import html
 import os
 import queue
+import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 _FILE_NAME = "conversation.json"
+_OWN_HOST = r"(?i:localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
+_UPLOADS = ("/upload", "/process_recording")  # the ends of Gradio's addresses that take files
+_AsgiApp = Callable[[dict, Callable, Callable], Awaitable[None]]
 
 
 def require_gradio() -> None:
@@ -39,6 +43,8 @@ def serve(begin: Callable[[], Conversation], title: str, port: int | None) -> No
     Raises:
         InputError: the port is taken, or `begin` cannot begin.
     """
+    from starlette.middleware import Middleware  # Gradio is made of it
+
     begin()
     with tempfile.TemporaryDirectory(prefix="jpllm_chat_") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # saved conversations; by default they would outlive the command
@@ -50,6 +56,8 @@ def serve(begin: Callable[[], Conversation], title: str, port: int | None) -> No
                 share=False,
                 ssr_mode=False,  # no second server in Node.js
                 run_history=False,  # else the browser keeps what was said
+                max_file_size=1,  # nobody is to fill the disk
+                app_kwargs={"middleware": [Middleware(for_this_machine)]},
                 footer_links=[],
                 prevent_thread_lock=True,
                 quiet=True,
@@ -63,6 +71,43 @@ def serve(begin: Callable[[], Conversation], title: str, port: int | None) -> No
             page.block_thread()
         except KeyboardInterrupt:  # just before block_thread takes care of it itself
             page.close()
+
+
+def for_this_machine(app: _AsgiApp) -> _AsgiApp:
+    """Return an ASGI application that answers requests to this machine only, from pages of this machine, as `app` does.
+
+    Others are refused, and files that somebody sends. A page of the Web can make its own name point to this machine
+    (DNS rebinding); the browser then lets it read what is served here, but tells that name in `Host`.
+    """
+
+    async def answer(scope: dict, receive: Callable, send: Callable) -> None:
+        reason = refusal(scope["path"], scope["headers"]) if scope["type"] in ("http", "websocket") else None
+        if reason is None:
+            await app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": reason})
+        else:
+            headers = [(b"content-type", b"text/plain; charset=utf-8")]
+            await send({"type": "http.response.start", "status": 403, "headers": headers})
+            await send({"type": "http.response.body", "body": reason.encode()})
+
+    return answer
+
+
+def refusal(path: str, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Return why a request is refused; None for one that is answered."""
+    texts: dict[bytes, list[str]] = {}
+    for name, value in headers:
+        texts.setdefault(name.lower(), []).append(value.decode("latin-1").strip())
+    hosts, origins = texts.get(b"host", []), texts.get(b"origin", [])
+    if len(hosts) != 1 or not re.fullmatch(_OWN_HOST, hosts[0]):
+        return "only requests to localhost are answered"
+    if any(not re.fullmatch(f"https?://{_OWN_HOST}", origin) for origin in origins):
+        return "only pages of localhost are answered"
+    is_form = any(kind.lower().startswith("multipart/") for kind in texts.get(b"content-type", []))
+    if is_form or path.rstrip("/").endswith(_UPLOADS):
+        return "no files are taken"
+    return None
 
 
 def build(begin: Callable[[], Conversation], title: str) -> gradio.Blocks:

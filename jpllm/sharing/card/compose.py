@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jpllm import markdown, runtime
+from jpllm import bounded, markdown, runtime
 from jpllm.config.settings import option
 from jpllm.runtime import InputError
 from jpllm.scores import WITHOUT_HITS
@@ -19,6 +19,7 @@ from jpllm.sharing.card import facts as card_facts
 from jpllm.sharing.card import tables
 from jpllm.sharing.card.facts import Facts
 from jpllm.sharing.card.metadata import HELD_OUT, metadata
+from jpllm.terminal import harmless
 from jpllm.tracking.compare.summary import loss_unit
 from jpllm.tracking.compare.tables import group_changes
 from jpllm.tracking.quantities import count, duration, per_cent, three_digits
@@ -97,7 +98,7 @@ def gather(folder: Path, run: Run, settings: CardConfig) -> Facts:
     if run.state == "unfinished":
         raise InputError(f"{folder}: the run is not finished, so it has no results to state; the same command goes on")
     model_dir = model_folder(folder)
-    model_config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+    model_config = bounded.json_object(model_dir / "config.json")
     sources = card_facts.trained_on(run, settings.data_licences)
     _refuse_unknown(settings.data_licences, [source.label for source in sources])
     base, is_base_on_hub = card_facts.base_model(run)
@@ -154,7 +155,7 @@ def compose(facts: Facts, settings: CardConfig, name: str = ".") -> str:
     files = TEMPLATES if settings.japanese else TEMPLATES[:1]
     template = "\n".join(file.read_text(encoding="utf-8") for file in files)
     card = ModelCard.from_template(metadata(facts), template_str=template, **template_values(facts, name))
-    text = f"{str(card).rstrip()}\n"
+    text = harmless(f"{str(card).rstrip()}\n")
     if facts.licence and (problems := list(hub.card_problems(text))):
         raise InputError(f"the Hub would refuse the metadata of the card: {'; '.join(problems)}")
     return text
@@ -206,7 +207,8 @@ def fenced(text: str) -> str:
 def write(card: str, folder: Path, plots: Sequence[str], from_folder: Path) -> Path:
     """Write the card and copy its pictures beside it; return the file of the card."""
     for name in plots:
-        shutil.copyfile(from_folder / name, folder / name)
+        with runtime.whole_file(folder / name) as unfinished:
+            shutil.copyfile(from_folder / name, unfinished)
     runtime.write_whole(folder / CARD_NAME, card)
     return folder / CARD_NAME
 
@@ -223,4 +225,4 @@ def _has_chat_template(model_dir: Path) -> bool:
     if (model_dir / "chat_template.jinja").is_file():
         return True
     file = model_dir / "tokenizer_config.json"
-    return file.is_file() and bool(json.loads(file.read_text(encoding="utf-8")).get("chat_template"))
+    return file.is_file() and bool(bounded.json_object(file).get("chat_template"))

@@ -9,9 +9,11 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from jpllm import bounded
 from jpllm.data.read.sources import HUB_PREFIX, SourceConfig, without_suffix
 from jpllm.sharing.hub import is_repository
 from jpllm.tracking.runs import HELD_OUT_NAME, MODEL_NAME, Run, is_hub_name, number, rows_of
@@ -188,12 +190,9 @@ def languages_of(folder: Path) -> list[str]:
     if not file.is_file():
         return []
     num_rows = num_japanese = 0
-    with file.open(encoding="utf-8", errors="replace") as stream:
-        for line in stream:
-            num_rows += 1
-            num_japanese += any(map(_KANA.search, texts_of(line)))
-            if num_rows == _MAX_LANGUAGE_ROWS:
-                break
+    for line in islice(bounded.lines(file), _MAX_LANGUAGE_ROWS):
+        num_rows += 1
+        num_japanese += any(map(_KANA.search, texts_of(line.decode("utf-8", errors="replace"))))
     return ["ja"] if num_japanese > num_rows / 2 else []
 
 
@@ -220,7 +219,7 @@ def texts_of(line: str) -> Iterator[str]:
     """Yield the texts in a row of held-out data, whichever recipe wrote it."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     if isinstance(row, dict):
         yield from (value for key, value in row.items() if isinstance(value, str) and key not in ("source", "label"))

@@ -13,6 +13,7 @@ from importlib import resources
 import numpy as np
 
 from jpllm import __version__
+from jpllm.terminal import harmless
 from jpllm.tracking.compare.comparison import Comparison
 from jpllm.tracking.compare.summary import loss_unit
 from jpllm.tracking.compare.tables import Table
@@ -53,7 +54,7 @@ def to_html(found: Comparison) -> str:
     page = text["page.html"]
     scripts = "\n".join(text[name] for name in SCRIPTS)
     for mark, content in (
-        ("<!-- title -->", html.escape(found.title)),
+        ("<!-- title -->", harmless(html.escape(found.title))),
         ("/* style */", text["page.css"]),
         ("/* scripts */", f'"use strict";\n{scripts}'),
         ("<!-- data -->", embedded(payload(found))),  # last: what runs are called is not searched for marks
@@ -64,11 +65,11 @@ def to_html(found: Comparison) -> str:
 
 
 def embedded(value: object) -> str:
-    """Return JSON that ends no script element and opens no comment, whatever texts are in it."""
+    """Return JSON that ends no script element, opens no comment and turns no line round, whatever texts are in it."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return text.encode("utf-8", errors="replace").decode("utf-8")
+    return harmless(text)
 
 
 def payload(found: Comparison) -> dict:

@@ -1,7 +1,7 @@
 """Decide what Weights & Biases gets of a run: settings, rows, samples, results, evaluations, the model card.
 
 Nothing else of this project decides it, and nothing here needs the library: `mirror` and `process` send what these
-functions return. What names this machine or its user must not be among it.
+functions return. What names this machine or its user must not be among it, nor what a page or a terminal would obey.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import cast
 
 from jpllm.config.settings import shareable_values
+from jpllm.terminal import harmless
 
 PROJECT = "jpllm"
 AXES = ("step", "tokens", "epoch")
@@ -28,18 +29,19 @@ Rows = Sequence[Mapping[str, object]]
 
 def settings(configuration: Sequence[object], sources: Sequence[str]) -> dict[str, object]:
     """Return the settings of a training without its paths; of its data the names of the `sources` only."""
-    named = {"sources": list(sources)} if sources else {}
+    named = {"sources": list(map(harmless, sources))} if sources else {}
     return shareable_values(configuration, ("model", "tokenizer")) | named
 
 
 def metrics(row: Mapping[str, object]) -> dict[str, object]:
     """Return what is logged of a row of `metrics.jsonl`: everything."""
-    return dict(row)
+    return {harmless(key): value for key, value in row.items()}
 
 
 def samples(rows: Rows) -> tuple[dict[str, object], Rows, list[str]]:
     """Return, of the samples of one step, the place of the step on each axis, the table's rows and its columns."""
-    return {axis: rows[0].get(axis) for axis in AXES}, rows, columns_of(rows, _SAMPLE_COLUMNS)
+    shown = [{key: _harmless(value) for key, value in row.items()} for row in rows]
+    return {axis: rows[0].get(axis) for axis in AXES}, shown, columns_of(rows, _SAMPLE_COLUMNS)
 
 
 def results(found: Mapping[str, object]) -> dict[str, float]:
@@ -58,7 +60,11 @@ def evaluation_tables(found: Mapping[str, object]) -> dict[str, list[dict]]:
         parts["forgetting"] = _matrix_rows(**cast("dict", found["forgetting"]))
     return {
         f"evaluation_{name}": [
-            {key: value for key, value in row.items() if value is None or isinstance(value, str | bool | int | float)}
+            {
+                harmless(key): _harmless(value)
+                for key, value in row.items()
+                if value is None or isinstance(value, str | bool | int | float)
+            }
             for row in rows
         ]
         for name, rows in parts.items()
@@ -70,6 +76,10 @@ def columns_of(rows: Rows, keys: Sequence[str] | None = None) -> list[str]:
     """Return the columns of a table: those of `keys`, or of all keys, that a row has."""
     known = dict.fromkeys(key for row in rows for key in row)
     return [key for key in (known if keys is None else keys) if key in known]
+
+
+def _harmless(value: object) -> object:
+    return harmless(value) if isinstance(value, str) else value
 
 
 def _matrix_rows(models: Sequence[str], bits_per_byte: Mapping[str, Sequence[float]], **_: object) -> list[dict]:

@@ -24,6 +24,7 @@ from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME
 from jpllm.tracking.wandb import content
 
 ID_NAME = "wandb_run_id"
+_MAX_ID_CHARACTERS = 200
 CLOSING_SECONDS = 60  # for what is on its way when a run ends
 _GRACE_SECONDS = 5  # the process ends itself in time
 # The folder that the training was started in, which Python searches first for a -c or -m, may hold a json.py.
@@ -132,7 +133,10 @@ def _mode() -> tuple[str, str]:
 def known_id(folder: Path) -> str | None:
     """Return the id that the run of a folder has at W&B; None where it has no whole one yet."""
     file = folder / ID_NAME
-    found = file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else ""
+    if not file.is_file():
+        return None
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        found = stream.read(_MAX_ID_CHARACTERS).strip()
     return found if re.fullmatch(r"[\w-]+", found, re.ASCII) else None
 
 

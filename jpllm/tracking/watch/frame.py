@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from jpllm.terminal import on_one_line as shown
 from jpllm.tracking import quantities
 from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
 from jpllm.tracking.runs import planned_peak
@@ -168,11 +169,6 @@ def _warnings(status: RunStatus) -> Iterator[Text]:
 
     for words in status.warnings():
         yield Text(f"! {words}", "bold yellow")
-
-
-def shown(text: object) -> str:
-    """Return a text on one line, without what a terminal would obey instead of showing it."""
-    return "".join(letter if letter.isprintable() else "⏎" if letter == "\n" else " " for letter in str(text))
 
 
 def text_plot(curves: Mapping[str, Sequence[tuple[float, float]]], width: int, height: int) -> list[Text]:

@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from jpllm.tracking import metrics
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, GrowingRows
-from jpllm.tracking.runs import CONFIG_NAME, PLAN_NAME, RESULTS_NAME, is_held, number
+from jpllm.tracking.runs import CONFIG_NAME, PLAN_NAME, RESULTS_NAME, is_held, json_object, number, settings_of
 
 Points = list[tuple[float, float]]  # step and value
 State = Literal["waiting", "starting", "training", "unknown", "stopped", "finished"]
@@ -48,10 +46,11 @@ class Columns:
             self._begin(rows)
         for row in rows[self._num_taken :]:
             for key, value in row.items():
-                if (found := number(value)) is not None:
-                    self.finite.setdefault(key, []).append((row["step"], found))
+                points = self.finite.setdefault(key, [])
+                if (found := number(value)) is not None and (not points or points[-1][0] <= row["step"]):
+                    points.append((row["step"], found))
             for key in _LOSSES:
-                if isinstance(value := row.get(key), int | float):
+                if isinstance(value := row.get(key), float):
                     self.losses[key].append((row["step"], value))
                     if not math.isfinite(value):
                         self.diverged = row["step"], key, value
@@ -163,8 +162,8 @@ class RunReader:
         return RunStatus(
             name="/".join(folder.parts[-2:]),
             state=self._state(bool(rows)),
-            settings=_mapping(folder / CONFIG_NAME),
-            plan=_mapping(folder / PLAN_NAME),
+            settings=settings_of(folder / CONFIG_NAME, []),
+            plan=json_object(folder / PLAN_NAME, []),
             rows=rows,
             samples=[row for row in samples if row["step"] == latest],
             checkpoint=_newest_checkpoint(folder),
@@ -184,15 +183,6 @@ class RunReader:
         if is_locked:
             return "training" if has_rows else "starting"
         return "unknown" if _silent_seconds(self._folder) < LEAST_SILENCE_SECONDS else "stopped"
-
-
-def _mapping(file: Path) -> dict:
-    """Return what a JSON or YAML file holds; nothing where it is not there, or broken."""
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _newest_checkpoint(folder: Path) -> str | None:

@@ -73,6 +73,11 @@ def run_command(command: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        print(f"error: tokenizers gave up on a text: {error}; take another tokenizer", file=sys.stderr, flush=True)
+        return EXIT_BAD_INPUT
     return 0
 
 

@@ -12,6 +12,7 @@ LAYERS = {
     "lm_eval_tasks": 0,
     "config": 0,
     "runtime": 0,
+    "limits": 0,
     "xla": 0,
     "markdown": 0,
     "scores": 0,

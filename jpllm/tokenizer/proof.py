@@ -47,7 +47,7 @@ def verify(folder: Path, texts: Iterable[str]) -> int:
     from sentencepiece import SentencePieceProcessor
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     reference = SentencePieceProcessor(model_file=str(folder / MODEL_FILE_NAME))
     remaining = map(without_surrogates, texts)
     num_texts = 0

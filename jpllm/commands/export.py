@@ -132,14 +132,15 @@ def save_and_prove(
     import transformers
 
     from jpllm.models.build import load_trained
+    from jpllm.models.pretrained import read_config
     from jpllm.sharing import export as exports
     from jpllm.sharing import export_proof
     from jpllm.sharing.card.facts import pipeline_tag
     from jpllm.tokenizer.load import load
 
-    architecture = transformers.AutoConfig.from_pretrained(model_dir, local_files_only=True)
+    architecture = read_config(model_dir, is_local=True)
     tag = pipeline_tag(architecture.to_dict())
-    if tag is None:
+    if tag is None or not hasattr(transformers, architecture.architectures[0]):
         raise InputError(f"{model_dir}: {architecture.architectures} is no architecture that is exported here")
     tokenizer = load(model_dir, needs_eos=False)
     model = load_trained(model_dir, getattr(transformers, architecture.architectures[0])).to("cpu")

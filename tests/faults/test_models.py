@@ -434,7 +434,8 @@ def test_every_command_comes_through_the_same_door(key, value, with_tokenizer, t
     configure(folder, **{key: value})
     texts.write_text("吾輩は猫である。\n" * 50, encoding="utf-8")
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"text": "良い", "label": "a", "prompt": "何?", "target": "猫"}\n' * 30, encoding="utf-8")
+    examples = ({"text": f"{n} 匹の猫", "label": "ab"[n % 2], "prompt": f"{n}?", "target": "猫"} for n in range(40))
+    rows.write_text("".join(json.dumps(example) + "\n" for example in examples))
     model = ["--model", str(folder)]
     epochs = ["--epochs", "1"]
     recipes = {
@@ -447,7 +448,7 @@ def test_every_command_comes_through_the_same_door(key, value, with_tokenizer, t
     commands = [[f"recipes/{name}.py", *model, *more, *output] for name, more in recipes.items()]
     commands += [["-m", "jpllm.cli", *words] for words in (["generate", *model, "--prompt", "猫"], ["chat", *model])]
     commands += [["-m", "jpllm.cli", *PLAN, *model]]
-    commands += [["-m", "jpllm.cli", "export", str(folder), "--to", str(tmp_path / "out"), "--license", "mit"]]
+    commands += [["-m", "jpllm.cli", "export", str(folder), "--to", str(tmp_path / "out"), "--allow_missing"]]
     reason = "name the original model" if key == "quantization_config" else "3,000,000 are more than any model has"
     for command in commands:
         done = subprocess.run(

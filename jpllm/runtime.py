@@ -82,7 +82,7 @@ def _exit_code(command: Callable[[], object]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except Exception as error:
+    except BaseException as error:
         if full := full_disk(error):
             message = f"{full}; make room, then run the same command again"
         elif isinstance(error, OSError):
@@ -90,6 +90,8 @@ def _exit_code(command: Callable[[], object]) -> int:
             message = f"{error.filename}: {reason}" if error.filename else reason
         elif _is_of_safetensors(error) or str(error).startswith("embedded null "):  # Python's words for a path with NUL
             message = str(error)
+        elif type(error).__name__ == "PanicException":  # which is no Exception
+            message = f"tokenizers gave up on a text: {error}; take another tokenizer"
         else:
             raise
         terminal.write(f"error: {message}", to_stderr=True)
@@ -136,7 +138,7 @@ def removed_on_failure(path: Path) -> Generator[None]:
         raise
 
 
-def _is_of_safetensors(error: Exception) -> bool:
+def _is_of_safetensors(error: BaseException) -> bool:
     """Return whether a file of weights could not be read or written: safetensors has an error of its own for that."""
     library = sys.modules.get("safetensors")
     return library is not None and isinstance(error, library.SafetensorError)

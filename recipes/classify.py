@@ -29,7 +29,7 @@ def main() -> None:
     # Imported here, so that --help and a mistake in the configuration answer at once.
     from jpllm.data.labels.encoding import encode_splits
     from jpllm.data.labels.splits import read_splits, summary
-    from jpllm.models.build import describe
+    from jpllm.models.build import describe, refuse_foreign_tokenizer
     from jpllm.models.classifier import build_classifier, choose_trainable, sees_ahead, trainable_line
     from jpllm.models.resize import add_pad_row
     from jpllm.planning import of_run
@@ -47,6 +47,7 @@ def main() -> None:
     runtime.announce(summary(splits))
     tokenizer = load(recipe.tokenizer or recipe.model, needs_eos=False)
     model = build_classifier(recipe.model, splits.output_names, training.seed)
+    refuse_foreign_tokenizer(recipe.model, model, tokenizer)
     if ensure_pad_token(tokenizer):
         add_pad_row(model, tokenizer)
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -61,7 +62,7 @@ def main() -> None:
     trainable = recipe.trainable or ("all" if is_encoder else "last_block")
     frozen_layers = choose_trainable(model, trainable)
     runtime.announce(f"{describe(model)}\n{trainable}: {trainable_line(model)}")
-    kept_layers = classifier.layers_to_keep(frozen_layers, recipe.keep_trunk_output, engine.requested().name)
+    kept_layers = classifier.layers_to_keep(model, frozen_layers, recipe.keep_trunk_output, engine.requested().name)
 
     refuse_impossible(training, engine.requested().name)
     run_data = classifier.run_data(rows, training)

@@ -75,7 +75,7 @@ def main() -> None:
     from jpllm.evaluation.contamination import clean_scores
     from jpllm.evaluation.jglue import files, harness
     from jpllm.evaluation.jglue.continuations import PromptReader
-    from jpllm.models.build import context_length, load_trained
+    from jpllm.models.build import context_length, load_trained, refuse_foreign_tokenizer
     from jpllm.models.classifier import load_any_kind
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load
@@ -93,6 +93,7 @@ def main() -> None:
     is_any_kind = parts == {"jglue_finetuned"}  # the other parts are for language models
     tokenizer = load(given.model, needs_eos=not is_any_kind)
     model = load_any_kind(given.model) if is_any_kind else load_trained(given.model)
+    refuse_foreign_tokenizer(given.model, model, tokenizer)
     found = results.with_earlier(results.identity(given.model, model, tokenizer) | results.measured_with(), output_dir)
     if "perplexity" in parts:
         texts.add_missing(found.setdefault("perplexity", []), model, corpus_encoder(tokenizer, given.model), reading)

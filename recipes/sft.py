@@ -5,9 +5,9 @@
   all weights, 12 GB accelerate launch --config_file accelerate_configs/zero2_offload.yaml recipes/sft.py …
   two minutes, CPU   python recipes/sft.py --config recipes/configs/sft/smoke_cpu.yaml
 
-Rows have `messages`, `instruction`/`input`/`output` or `prompt`/`target`. Prompts and padding are not learned; answers
-and the EOS behind them are. The template is saved with the tokenizer, so `jpllm chat` and `apply_chat_template` ask as
-the training did. Before the first step one row is shown in colour.
+Rows have `messages`, `conversations`, `instruction`/`input`/`output`, `prompt`/`target` or `question`/`answer`. Prompts
+and padding are not learned; answers and the EOS behind them are. The template is saved with the tokenizer, so
+`jpllm chat` and `apply_chat_template` ask as the training did. Before the first step one row is shown in colour.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ LAYERS = {
     "runtime": 0,
     "processes": 0,
     "streams": 0,
+    "limits": 0,
     "xla": 0,
     "markdown": 0,
     "terminal": 0,

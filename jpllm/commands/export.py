@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from jpllm import runtime
 from jpllm.commands.card import read_run
@@ -132,20 +132,23 @@ def save_and_prove(
     import transformers
 
     from jpllm.models.build import load_trained
+    from jpllm.models.pretrained import read_config
     from jpllm.sharing import export as exports
     from jpllm.sharing import export_proof
     from jpllm.sharing.card.facts import pipeline_tag
     from jpllm.tokenizer.load import load
 
-    architecture = transformers.AutoConfig.from_pretrained(model_dir, local_files_only=True)
+    architecture = read_config(model_dir, is_local=True)
+    name = (architecture.architectures or [""])[0]
     tag = pipeline_tag(architecture.to_dict())
-    if tag is None:
+    if tag is None or not hasattr(transformers, name):
         raise InputError(f"{model_dir}: {architecture.architectures} is no architecture that is exported here")
     tokenizer = load(model_dir, needs_eos=False)
-    model = load_trained(model_dir, getattr(transformers, architecture.architectures[0])).to("cpu")
+    model = load_trained(model_dir, getattr(transformers, name)).to("cpu")
     ids = export_proof.proof_ids(model)
     original = export_proof.logits(model, ids)
-    exports.set_dtype(model, getattr(torch, settings.dtype) if settings.dtype else architecture.dtype)
+    saved_dtype = cast("torch.dtype", architecture.dtype)
+    exports.set_dtype(model, getattr(torch, settings.dtype) if settings.dtype else saved_dtype)
     exports.save_model(model, tokenizer, model_dir, unfinished, sampling)
     exports.set_dtype(model, torch.float32)
     expected = export_proof.logits(model, ids)

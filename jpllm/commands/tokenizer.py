@@ -121,11 +121,10 @@ def extend(argv: Sequence[str]) -> None:
 
 def _grow_model(name: str, tokenizer: str, folder: Path, documents: list[str]) -> None:
     """Save the model with rows for the new pieces into `folder`; announce bits per byte before and after."""
-    from transformers import AutoConfig
-
     from jpllm.data.corpus import encode_text
     from jpllm.evaluation import perplexity
     from jpllm.models.build import context_length, load_trained
+    from jpllm.models.pretrained import read_config
     from jpllm.models.resize import grow_embeddings
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load
@@ -152,7 +151,7 @@ def _grow_model(name: str, tokenizer: str, folder: Path, documents: list[str]) -
             batch_size=_SCORED_BATCH_SIZE,
         )
         runtime.announce(f"{label}: {score.bits_per_byte:.4f} bits per byte, {score.num_tokens:,} tokens")
-    model.to(AutoConfig.from_pretrained(name).dtype).save_pretrained(folder)
+    model.to(read_config(name).dtype).save_pretrained(folder)
 
 
 def _texts(sources: Sequence[SourceConfig]) -> Iterator[str]:

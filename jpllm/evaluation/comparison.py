@@ -19,7 +19,7 @@ from jpllm.evaluation.generate import (
     encode_prompt,
     refuse_long_prompts,
 )
-from jpllm.models.build import load_trained
+from jpllm.models.build import load_trained, refuse_foreign_tokenizer
 from jpllm.runtime import write_whole
 
 if TYPE_CHECKING:
@@ -55,10 +55,11 @@ def ask(
     """Load a model, let it answer, and free its memory; `on_text` gets the `transcript` of each answer piece by piece.
 
     Raises:
-        InputError: there is no such model, or a prompt leaves it no room for an answer.
+        InputError: there is no such model, it has another tokenizer, or a prompt leaves it no room for an answer.
     """
     encode = encode_instruction if uses_template else encode_prompt
     model = load_trained(name)
+    refuse_foreign_tokenizer(name, model, tokenizer)
     refuse_long_prompts(model, tokenizer, prompts, encode)
     replies = []
     for prompt in prompts:

@@ -103,9 +103,9 @@ def context_length(model: PreTrainedModel, wanted: int | None) -> int:
     Raises:
         InputError: `wanted` is more than the model has positions.
     """
-    positions = model.config.max_position_embeddings
+    positions = build.num_positions(model)
     length = wanted or min(build.context_length(model), MAX_DEFAULT_CONTEXT)
-    if length > positions:
+    if positions and length > positions:
         raise InputError(f"context_length: {length:,} is more than the model's {positions:,} positions")
     return length
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from jpllm import xla
+from jpllm.models import pretrained
 from jpllm.models.presets import ModelConfig
 from jpllm.runtime import InputError, device
 
@@ -22,6 +23,10 @@ _DROPOUTS = {  # keys in the configurations of architectures, and of their kin
 }
 _OWN_NAMES = {"gpt2": {"intermediate_size": "n_inner", "hidden_act": "activation_function"}}
 TRAINED_LENGTH_KEY = "trained_sequence_length"
+_POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
+_USUAL_LENGTH = 2048
+_INITIALIZER_KEYS = ("initializer_range", "init_std", "embed_init_std")
+_USUAL_DEVIATION = 0.02
 
 
 class Vocabulary(Protocol):
@@ -110,37 +115,42 @@ def _load(
     Raises:
         InputError: see `load_trained`.
     """
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    if Path(name_or_path).exists() and not (Path(name_or_path) / "config.json").is_file():
-        raise InputError(f"{name_or_path}: no model folder: it holds no config.json")
-    try:
-        config = AutoConfig.from_pretrained(name_or_path)
+    config = pretrained.read_config(name_or_path)
+    if dropout is not None:
         probabilities = [key for keys in _DROPOUTS.values() for key in keys if hasattr(config, key)]
-        if dropout is not None:
-            if not probabilities:
-                raise InputError(f"dropout: {config.model_type} models have none; remove it")
-            config.update(dict.fromkeys(probabilities, dropout))
-        if model_class is None and any("ForMaskedLM" in name for name in config.architectures or ()):
-            raise InputError(f"{name_or_path}: a masked language model, which cannot predict the next token")
-        loaded: Any = (model_class or AutoModelForCausalLM).from_pretrained(  # annotated as the model alone
-            name_or_path, config=config, dtype=torch.float32, output_loading_info=True
-        )
-        model, info = loaded
-    except InputError:
-        raise
-    except (OSError, ValueError, SafetensorError) as error:
+        if not probabilities:
+            raise InputError(f"dropout: {config.model_type} models have none; remove it")
+        config.update(dict.fromkeys(probabilities, dropout))
+    if model_class is None:
+        refuse_no_causal(name_or_path, config)
+    model, missing, unexpected = pretrained.load(name_or_path, model_class or AutoModelForCausalLM, config)
+    if missing or unexpected:
         raise InputError(
-            f"{name_or_path}: no such folder, and no model of that name can be loaded from the Hub"
-        ) from error
-    if info["missing_keys"] or info["unexpected_keys"]:
-        raise InputError(
-            f"{name_or_path}: the weights do not fit the model: missing {sorted(info['missing_keys'])[:3]}, "
-            f"unexpected {sorted(info['unexpected_keys'])[:3]}"
+            f"{name_or_path}: the weights do not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}"
         )
     return model
+
+
+def refuse_no_causal(name_or_path: str | Path, config: PretrainedConfig) -> None:
+    """Raise InputError for a model that cannot predict the next token: an encoder, or one with an encoder."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    names = config.architectures or []
+    if config.is_encoder_decoder:
+        kind = f"{config.model_type} has an encoder and a decoder"
+    elif any("ForMaskedLM" in name for name in names) or (
+        type(config) in MODEL_FOR_MASKED_LM_MAPPING
+        and not getattr(config, "is_decoder", False)
+        and not any("LMHead" in name or "CausalLM" in name for name in names)
+    ):
+        kind = "a masked language model"
+    elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        kind = f"{config.model_type} is no language model"
+    else:
+        return
+    raise InputError(f"{name_or_path}: {kind}, which cannot predict the next token; take a decoder, such as a Llama")
 
 
 def host_copy(model: PreTrainedModel) -> PreTrainedModel:
@@ -167,9 +177,10 @@ def load_to_continue(
     model = _load(name_or_path, dropout)
     model.loss_type = "ForCausalLM"  # not derived from the name of GPT-2's class; without it there is a warning
     num_ids = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
-    if model.config.vocab_size < num_ids:
+    num_rows = model.config.get_text_config().vocab_size
+    if num_rows < num_ids:
         raise InputError(
-            f"{name_or_path}: the model has {model.config.vocab_size:,} embeddings, the tokenizer {num_ids:,} ids; "
+            f"{name_or_path}: the model has {num_rows:,} embeddings, the tokenizer {num_ids:,} ids; "
             "jpllm tokenizer extend --model makes both longer together"
         )
     trained_length = context_length(model)
@@ -179,14 +190,31 @@ def load_to_continue(
     return model
 
 
+def refuse_foreign_tokenizer(
+    name_or_path: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Raise InputError where a text can have ids that the model has no embedding for.
+
+    Tokens that were added behind the vocabulary may have none: Gemma 3 has one for images, in models of text too.
+    """
+    num_rows = model.config.get_text_config().vocab_size
+    if tokenizer.vocab_size > num_rows:
+        raise InputError(
+            f"{name_or_path}: the model has {num_rows:,} embeddings, the tokenizer {tokenizer.vocab_size:,} ids: they "
+            "do not belong to each other; give the tokenizer that the model was trained with"
+        )
+
+
 def describe(model: PreTrainedModel) -> str:
     """Return architecture, sizes and the true parameter count in one line."""
-    config = model.config
+    config = model.config.get_text_config()
     embedding = input_embedding(model).weight.numel()
+    heads = getattr(config, "num_attention_heads", None)
+    positions = num_positions(model)
     return (
         f"{config.model_type}: {model.num_parameters():,} parameters ({embedding:,} in the input embedding), "
         f"vocabulary {config.vocab_size:,}, {config.num_hidden_layers} layers × {config.hidden_size}, "
-        f"{config.num_attention_heads} heads, {config.max_position_embeddings:,} positions"
+        f"{f'{heads} heads' if heads else 'no attention'}, {f'{positions:,} positions' if positions else 'any length'}"
     )
 
 
@@ -195,19 +223,51 @@ def input_embedding(model: PreTrainedModel) -> torch.nn.Embedding:
     return cast("torch.nn.Embedding", model.get_input_embeddings())
 
 
+def num_positions(model: PreTrainedModel) -> int | None:
+    """Return how many tokens a model has positions for; None where nothing bounds them, as in Bloom and Mamba.
+
+    Models of RoBERTa's kind begin to count behind the padding id, so the first rows of their table stand for no token.
+    """
+    import torch
+
+    positions = configured_positions(model.config)
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.nn.Embedding) or module.padding_idx is None:
+            continue
+        if positions and "position" in name.rpartition(".")[2]:
+            positions = min(positions, module.num_embeddings - module.padding_idx - 1)
+    return positions
+
+
+def configured_positions(config: PretrainedConfig) -> int | None:
+    """Return the positions that a configuration names; None where it names none."""
+    config = config.get_text_config()
+    found = (getattr(config, key, None) for key in _POSITION_KEYS)
+    return next((number for number in found if isinstance(number, int) and number > 0), None)
+
+
 def context_length(model: PreTrainedModel) -> int:
     """Return how many tokens the model was trained to read at once; its positions where that is not recorded.
 
-    A model trained on shorter sequences than it has positions knows nothing of the later ones.
+    A model trained on shorter sequences than it has positions knows nothing of the later ones. Of a model that any
+    length fits, it is the length that the published Bloom and Mamba were trained on.
     """
-    return getattr(model.config, TRAINED_LENGTH_KEY, None) or model.config.max_position_embeddings
+    return getattr(model.config, TRAINED_LENGTH_KEY, None) or num_positions(model) or _USUAL_LENGTH
 
 
 def record_trained_length(model: PreTrainedModel, sequence_length: int) -> None:
     """Note the training length in the model's configuration. Raises InputError if it is beyond the positions."""
-    if sequence_length > model.config.max_position_embeddings:
+    positions = num_positions(model)
+    if positions and sequence_length > positions:
         raise InputError(
             f"sequence_length: {sequence_length:,} tokens are more than the model's "
-            f"{model.config.max_position_embeddings:,} positions; lower sequence_length or raise max_positions"
+            f"{positions:,} positions; lower sequence_length or raise max_positions"
         )
     setattr(model.config, TRAINED_LENGTH_KEY, sequence_length)
+
+
+def initializer_range(config: PretrainedConfig) -> float:
+    """Standard deviation of the first weights, under whatever name an architecture has it."""
+    config = config.get_text_config()
+    found = (getattr(config, key, None) for key in _INITIALIZER_KEYS)
+    return next((float(value) for value in found if isinstance(value, int | float) and value > 0), _USUAL_DEVIATION)

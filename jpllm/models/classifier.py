@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from jpllm.models.build import load_trained
+from jpllm.models import pretrained
+from jpllm.models.build import initializer_range, load_trained
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -31,38 +32,29 @@ def build_classifier(name_or_path: str | Path, class_names: Sequence[str] | None
         InputError: there is no such model, its weights are not whole, it cannot classify, or it is a classifier of
             other classes.
     """
-    import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
 
-    if Path(name_or_path).exists() and not (Path(name_or_path) / "config.json").is_file():
-        raise InputError(f"{name_or_path}: no model folder: it holds no config.json")
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it warns of a head that is missing, as it has to be
-    try:
-        config = _configuration(name_or_path, class_names)
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            name_or_path, config=config, dtype=torch.float32, output_loading_info=True
-        )
-    except InputError:
-        raise
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{name_or_path}: no such folder, and no model of that name can be loaded from the Hub"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{name_or_path}: no classifier can be made of it: {str(error).splitlines()[0]}") from error
-    finally:
-        logging.set_verbosity(verbosity)
+    config = _configuration(name_or_path, class_names)
+    model, missing, unexpected = pretrained.load(name_or_path, AutoModelForSequenceClassification, config)
     body = f"{model.base_model_prefix}."
-    for kind in ("missing", "unexpected"):
-        names = [name for name in info[f"{kind}_keys"] if name.startswith(body)]
-        names = sorted(name for name in names if not name.startswith(body + _POOLER))
+    for kind, names in (("missing", missing), ("unexpected", unexpected)):
+        names = [name for name in names if name.startswith(body) and not name.startswith(body + _POOLER)]
         if names:
             raise InputError(f"{name_or_path}: the weights do not fit the model: {kind} {names[:3]}")
-    _fill(model, sorted(info["missing_keys"]), seed)
+    _fill(model, missing, seed)
     return model
+
+
+def refuse_no_classifier(name_or_path: str | Path, config: PretrainedConfig) -> None:
+    """Raise InputError for a model that has no classifier of one part."""
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    if config.is_encoder_decoder:
+        raise InputError(f"{name_or_path}: {config.model_type} has an encoder and a decoder; take one or the other")
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise InputError(
+            f"{name_or_path}: no classifier can be made of it: transformers has none for {config.model_type}"
+        )
 
 
 def load_any_kind(name_or_path: str | Path) -> PreTrainedModel:
@@ -71,6 +63,10 @@ def load_any_kind(name_or_path: str | Path) -> PreTrainedModel:
     Raises:
         InputError: see `build_classifier`.
     """
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    if type(pretrained.read_config(name_or_path)) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        return load_trained(name_or_path)
     classifier = build_classifier(name_or_path, None, seed=0)
     if sees_ahead(classifier):
         return cast("PreTrainedModel", classifier.base_model)  # transformers calls it any module
@@ -88,8 +84,8 @@ def sees_ahead(model: PreTrainedModel) -> bool:
     return not torch.allclose(first, second, atol=1e-6)
 
 
-def is_encoder(config: PretrainedConfig) -> bool:
-    """Return whether models of a configuration see ahead; found by trying a small one.
+def small_classifier(config: PretrainedConfig) -> PreTrainedModel:
+    """Return a classifier of one layer for a few ids, which tells how those of a configuration behave.
 
     Raises:
         InputError: no classifier can be made of them.
@@ -97,17 +93,14 @@ def is_encoder(config: PretrainedConfig) -> bool:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    if config.is_encoder_decoder:
-        raise InputError(f"model: {config.model_type} has an encoder and a decoder; take one or the other")
     small = copy.deepcopy(config)
     small.num_hidden_layers, small.vocab_size, small.pad_token_id = 1, 8, 0
     if getattr(small, "layer_types", None):
         small.layer_types = small.layer_types[:1]
     try:
-        model = AutoModelForSequenceClassification.from_config(small, dtype=torch.float32)
-    except ValueError as error:
-        raise InputError(f"model: no classifier can be made of it: {str(error).splitlines()[0]}") from error
-    return sees_ahead(model)
+        return AutoModelForSequenceClassification.from_config(small, dtype=torch.float32)
+    except Exception as error:  # an architecture may refuse another number of layers in any way
+        raise InputError(f"model: no classifier of one layer can be made of it: {error}") from error
 
 
 def choose_trainable(model: PreTrainedModel, trainable: Trainable) -> list[torch.nn.Module]:
@@ -123,7 +116,7 @@ def choose_trainable(model: PreTrainedModel, trainable: Trainable) -> list[torch
     if trainable == "all":
         return []
     body = model.base_model
-    layers = _layers(body, model.config.get_text_config().num_hidden_layers)
+    layers = layers_of(model)
     frozen = layers if trainable == "head" else layers[:-1]
     names = [name for name, _ in body.named_parameters()]
     if trainable == "last_block":
@@ -150,14 +143,12 @@ def num_trainable(model: PreTrainedModel) -> int:
 
 
 def _configuration(name_or_path: str | Path, class_names: Sequence[str] | None) -> PretrainedConfig:
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(name_or_path)
-    if config.is_encoder_decoder:
-        raise InputError(f"{name_or_path}: {config.model_type} has an encoder and a decoder; take one or the other")
+    config = pretrained.read_config(name_or_path)
+    refuse_no_classifier(name_or_path, config)
     names = ["score"] if class_names is None else list(class_names)
     is_classifier = any("ForSequenceClassification" in name for name in config.architectures or ())
-    old_names = [config.id2label[index] for index in sorted(config.id2label)]
+    labels = {int(index): name for index, name in (config.id2label or {}).items()}
+    old_names = [labels[index] for index in sorted(labels)]
     if is_classifier and old_names != names:
         raise InputError(
             f"{name_or_path}: a classifier of {', '.join(old_names)}, and the labels are {', '.join(names)}; "
@@ -170,7 +161,7 @@ def _configuration(name_or_path: str | Path, class_names: Sequence[str] | None) 
 
 
 def _fill(model: PreTrainedModel, names: Sequence[str], seed: int) -> None:
-    """Give parameters their first values; raises InputError if any parameter of the model is not finite."""
+    """Give parameters their first values."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -178,17 +169,16 @@ def _fill(model: PreTrainedModel, names: Sequence[str], seed: int) -> None:
         for name in names:
             parameter = model.get_parameter(name)
             if parameter.ndim > 1:
-                parameter.normal_(0, model.config.initializer_range, generator=generator)
+                parameter.normal_(0, initializer_range(model.config), generator=generator)
             else:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-    for name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
-            raise InputError(f"{model.config.name_or_path}: {name} has values that are not finite; the file is damaged")
 
 
-def _layers(body: torch.nn.Module, num_layers: int) -> list[torch.nn.Module]:
+def layers_of(model: PreTrainedModel) -> list[torch.nn.Module]:
+    """The layers of a model in order. Raises InputError where they are not known."""
     import torch
 
+    body, num_layers = model.base_model, model.config.get_text_config().num_hidden_layers
     for module in body.modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == num_layers:
             return list(module)

@@ -26,8 +26,12 @@ def isolate_documents(model: PreTrainedModel) -> None:
         InputError: the document behind another in a block does not come out as it does alone.
     """
     model.config.use_cache = False
-    padding = model.config.pad_token_id  # transformers warns where it stands first or last and no mask is given
-    words = torch.tensor([index for index in range(min(model.config.vocab_size, 16)) if index != padding])
+    padding = getattr(
+        model.config, "pad_token_id", None
+    )  # transformers warns where it stands first or last and no mask is given
+    words = torch.tensor(
+        [index for index in range(min(model.config.get_text_config().vocab_size, 16)) if index != padding]
+    )
     ids = torch.cat([words[1:6], words[3:10]])
     positions = torch.cat([torch.arange(5), torch.arange(7)])
     try:

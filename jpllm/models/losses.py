@@ -13,6 +13,7 @@ accumulation the loss would be that of the micro-batches added up.
 from __future__ import annotations
 
 import functools
+import re
 from types import MethodType
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ CHUNK_LOGITS_CPU = 2**21
 CHUNK_LOGITS_GPU = 2**25
 _MOST_COUNTED = 0.9  # share of labels below which the other positions are left out
 _PROBE_TOLERANCE_NATS = 1e-3
+# Names in the configurations of transformers 5.23; those of attention and of routers begin otherwise.
+_LOGIT_CAP = re.compile(r"((final|output|lm_head)_)?(logits?_)?soft_?cap(ping)?")
+_LOGIT_SCALE = re.compile(r"((final|output)_)?logits?_(scale|scaling|mup_width_multiplier)|(lm_head|output)_multiplier")
 
 
 def use_chunked_loss(model: PreTrainedModel, label_smoothing: float = 0.0) -> None:
@@ -39,10 +43,11 @@ def use_chunked_loss(model: PreTrainedModel, label_smoothing: float = 0.0) -> No
     2016, https://arxiv.org/abs/1512.00567).
 
     Raises:
-        InputError: the loss is not the model's own (on a few tokens), as where logits are scaled or capped after the
-            output layer, or have a bias.
+        InputError: logits have a bias, or are scaled or capped after the output layer; or the loss is not the model's
+            own on a few tokens.
     """
     head = model.get_output_embeddings()
+    _refuse_other_logits(model, head)
     whole_forward, whole_head = model.forward, head.forward
 
     def head_forward(self, hidden, labels=None, num_items_in_batch=None):
@@ -165,9 +170,28 @@ def _sum_and_gradients(hidden, weight, targets, product_dtype, smoothing: float,
     return loss, hidden_gradient, weight_gradient
 
 
+def _refuse_other_logits(model: PreTrainedModel, head: torch.nn.Module) -> None:
+    """Raise InputError where the model or its configuration says that logits are more than a product.
+
+    Small logits are hardly capped, and a bias may still be 0: a comparison of losses would see neither.
+    """
+    found = []
+    if getattr(head, "bias", None) is not None:
+        found.append("its output layer has a bias")
+    for key, value in model.config.get_text_config().to_dict().items():
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if _LOGIT_CAP.fullmatch(key) and value:
+            found.append(f"its logits are capped ({key}: {value})")
+        if _LOGIT_SCALE.fullmatch(key) and value != 1:
+            found.append(f"its logits are scaled ({key}: {value})")
+    if found:
+        raise InputError(f"chunked_loss: of {type(model).__name__} {' and '.join(found)}; set chunked_loss: false")
+
+
 def _refuse_other_losses(model: PreTrainedModel, chunked_forward) -> None:
     """Compare both losses on 16 ids spread over the vocabulary; raise InputError if they differ."""
-    ids = torch.arange(16, device=model.device).reshape(2, 8) * (model.config.vocab_size // 16)
+    ids = torch.arange(16, device=model.device).reshape(2, 8) * (model.config.get_text_config().vocab_size // 16)
     with evaluating(model):
         whole, chunked = model(input_ids=ids, labels=ids).loss, chunked_forward(input_ids=ids, labels=ids).loss
     if not abs(whole - chunked) <= _PROBE_TOLERANCE_NATS * max(1.0, float(whole)):
@@ -175,9 +199,6 @@ def _refuse_other_losses(model: PreTrainedModel, chunked_forward) -> None:
             f"chunked_loss: the loss in chunks is {chunked:.4f} where {type(model).__name__} computes {whole:.4f}: "
             "its logits are more than the product with the output embedding; set chunked_loss: false"
         )
-
-
-IGNORED_LABEL = -100
 
 
 def use_masked_loss(model: PreTrainedModel, label_smoothing: float = 0.0, everywhere: bool = False) -> None:

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Sequence
 from typing import Literal
 
-from jpllm.models.build import input_embedding
+from jpllm.models.build import initializer_range, input_embedding
 from jpllm.runtime import InputError
 
 if typing.TYPE_CHECKING:
@@ -55,7 +55,7 @@ def grow_embeddings(
             rows = torch.zeros(len(old_ids_of_new_rows))
         else:
             rows = torch.randn(len(old_ids_of_new_rows), weight.shape[1], generator=generator)
-            rows *= model.config.initializer_range
+            rows *= initializer_range(model.config)
         with torch.no_grad():
             weight[first_new_id:num_ids] = rows.to(weight)
 

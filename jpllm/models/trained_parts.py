@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jpllm.models.classifier import Trainable, choose_trainable
 from jpllm.models.lora import add_lora
+from jpllm.models.pretrained import whole_models
 
 if TYPE_CHECKING:
     import torch
@@ -52,23 +51,10 @@ def meta_model(
     """
     import torch
 
-    with torch.device("meta"), _whole_models():
+    with torch.device("meta"), whole_models():
         model = model_class(is_masked, trained_parts).from_config(config, dtype=dtype or torch.float32)
     freeze(model, trained_parts)
     return model
-
-
-@contextmanager
-def _whole_models() -> Generator[None]:
-    """Have models made by this process alone: under ZeRO-3 transformers would have all processes share them."""
-    from transformers.integrations import deepspeed
-
-    asked = deepspeed._hf_deepspeed_config_weak_ref
-    deepspeed.unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        deepspeed._hf_deepspeed_config_weak_ref = asked
 
 
 def model_class(is_masked: bool, trained_parts: TrainedParts) -> type[_BaseAutoModelClass]:

@@ -78,6 +78,22 @@ class Trunk:
         return forward
 
 
+def gives_hidden_states(model: PreTrainedModel, layer: torch.nn.Module) -> bool:
+    """Return whether a layer returns hidden states alone; found by trying."""
+    import torch
+
+    from jpllm.models.evaluating import evaluating
+
+    seen: list[object] = []
+    watch = layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    try:
+        with evaluating(model):
+            model.base_model(torch.tensor([[5, 6]], device=model.device))
+    finally:
+        watch.remove()
+    return all(isinstance(output, torch.Tensor) for output in seen)
+
+
 class KeptStates:
     """Hidden states of rows of different lengths, in a file that is read as memory.
 

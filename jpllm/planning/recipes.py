@@ -126,25 +126,32 @@ def _labelled_rows(
 ) -> RecipeRun:
     """Return a run on labelled rows, encoded here where they and the tokenizer are there."""
     from jpllm.models.build import context_length
-    from jpllm.models.classifier import is_encoder
+    from jpllm.models.classifier import layers_of, sees_ahead, small_classifier
     from jpllm.models.trained_parts import TrainedParts, meta_model
+    from jpllm.models.trunk import gives_hidden_states
 
     tokenizer = load_tokenizer(recipe.tokenizer, shape)
-    model = transformers_config(shape, tokenizer, 0)
-    model.pad_token_id = 0
+    model = transformers_config(shape, tokenizer, 0, is_classifier=True)
+    if getattr(model, "pad_token_id", None) is None:  # else positions may be counted from it
+        model.pad_token_id = 0
     _add_pad_row(model, tokenizer)
-    sees_ahead = is_encoder(model)
+    small = small_classifier(model)
+    is_encoder = sees_ahead(small)
     classifier = meta_model(model, trained_parts=TrainedParts(classifier="all"))
     most = min(context_length(classifier), tokenizer.model_max_length if tokenizer else sys.maxsize)
     longest = recipe.max_row_tokens or most
     if longest > most:
         raise InputError(f"max_row_tokens: {longest:,} are more than the {most:,} that the model can read")
-    splits = _encoded_splits(data, tokenizer, sees_ahead, longest)
+    splits = _encoded_splits(data, tokenizer, is_encoder, longest)
     model.num_labels = 1
     if data.task == "classification":
         model.num_labels = len(splits.class_names) if splits and splits.class_names else _UNKNOWN_CLASSES
-    trainable = recipe.trainable or ("all" if sees_ahead else "last_block")
-    keeps_trunk = trainable != "all" and recipe.keep_trunk_output is not False
+    trainable = recipe.trainable or ("all" if is_encoder else "last_block")
+    keeps_trunk = (
+        trainable != "all"
+        and recipe.keep_trunk_output is not False
+        and gives_hidden_states(small, layers_of(small)[-1])
+    )
     planned = of_run.of_labelled_rows(model, data, training, splits, longest, trainable, keeps_trunk)
     return RecipeRun(shape.model, planned, partial(label_budget, data, training, splits))
 
@@ -166,34 +173,54 @@ def load_tokenizer(name: str | None, shape: ModelConfig) -> PreTrainedTokenizerF
 
 
 def transformers_config(
-    shape: ModelConfig, tokenizer: PreTrainedTokenizerFast | None, sequence_length: int
+    shape: ModelConfig,
+    tokenizer: PreTrainedTokenizerFast | None,
+    sequence_length: int,
+    is_classifier: bool = False,
 ) -> PretrainedConfig:
     """Return the configuration of the model.
 
     Raises:
         InputError: there is no such model, or blocks are longer than it has positions.
     """
-    from transformers import AutoConfig
-
     from jpllm.models import build
     from jpllm.planning.size import VocabularyOnly
 
     if shape.model in PRESETS:
         found = build.transformers_config(shape, tokenizer or VocabularyOnly(shape.vocab_size or 0))
     else:
-        try:
-            found = AutoConfig.from_pretrained(shape.model)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"model: {shape.model} is no preset{suggest(shape.model, PRESETS)}, no folder with a model, and no "
-                "model of that name can be found on the Hub"
-            ) from error
-    positions = getattr(found, "max_position_embeddings", None)
+        found = _trained_config(shape.model, is_classifier)
+    positions = build.configured_positions(found)
     if positions and sequence_length > positions:
         raise InputError(
             f"sequence_length: {sequence_length:,} tokens are more than the model's {positions:,} positions; lower "
             "sequence_length or raise max_positions"
         )
+    return found
+
+
+def _trained_config(name: str, is_classifier: bool) -> PretrainedConfig:
+    """Return the configuration of a trained model, which is looked at as the recipe will."""
+    import transformers
+
+    from jpllm.models import build, classifier, pretrained, weight_files
+
+    try:
+        found = pretrained.read_config(name)
+    except pretrained.ModelNotFound as error:
+        raise InputError(
+            f"model: {name} is no preset{suggest(name, PRESETS)}, no folder with a model, and no model of that name "
+            "can be found on the Hub"
+        ) from error
+    if is_classifier:
+        classifier.refuse_no_classifier(name, found)
+        auto_class = transformers.AutoModelForSequenceClassification
+    else:
+        build.refuse_no_causal(name, found)
+        auto_class = transformers.AutoModelForCausalLM
+    if Path(name).is_dir():
+        weight_files.examine(Path(name))
+    pretrained.build_without_memory(name, auto_class, found)
     return found
 
 

@@ -91,7 +91,8 @@ def model_size(config: PretrainedConfig, is_masked: bool = False, trained_parts:
     frozen = list(takewhile(lambda layer: not _of(layer.parameters(), learning=True), layers_of(model)))
     in_frozen = {id(p) for layer in frozen for p in layer.parameters()}
     text_config = config.get_text_config()
-    heads = text_config.num_attention_heads
+    heads = getattr(text_config, "num_attention_heads", 0)
+    head_size = (getattr(text_config, "head_dim", None) or text_config.hidden_size // heads) if heads else 0
     return ModelSize(
         num_parameters=_of(model.parameters()),
         num_product_parameters=_of(products),
@@ -105,7 +106,7 @@ def model_size(config: PretrainedConfig, is_masked: bool = False, trained_parts:
         num_frozen_layers=len(frozen),
         num_frozen_products=_of(p for p in products if id(p) in in_frozen),
         num_layers=text_config.num_hidden_layers,
-        attention_width=heads * (getattr(text_config, "head_dim", None) or text_config.hidden_size // heads),
+        attention_width=heads * head_size,
         vocab_size=(output or input_embedding(model)).weight.shape[0],
     )
 

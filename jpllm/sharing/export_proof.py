@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jpllm.demo import builtin
+from jpllm.models.build import num_positions
 from jpllm.runtime import InputError
 from jpllm.tokenizer.proof import NASTY_STRINGS
 
@@ -55,8 +56,8 @@ def proof_texts() -> list[str]:
 
 def proof_ids(model: PreTrainedModel) -> list[int]:
     """Return ids of a sequence that the model can read, the same each time."""
-    length = min(NUM_IDS, getattr(model.config, "max_position_embeddings", None) or NUM_IDS)
-    return [(index * _ID_STRIDE + 1) % model.config.vocab_size for index in range(length)]
+    length = min(NUM_IDS, num_positions(model) or NUM_IDS)
+    return [(index * _ID_STRIDE + 1) % model.config.get_text_config().vocab_size for index in range(length)]
 
 
 def logits(model: PreTrainedModel, ids: list[int]) -> np.ndarray:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from jpllm.limits import bounded
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 TemplateName = Literal["alpaca-ja", "chat", "own"]
 Message = dict[str, str]
+
+_TEMPLATE = "template: the chat template"
+_MAX_SECONDS, _MAX_BYTES = 10, 2**31  # of one conversation
 
 # The headings and opening sentences of the Japanese Alpaca prompt, as evaluation boards write them (version 0.3 of the
 # prompts in Stability-AI/lm-evaluation-harness, branch jp-stable).
@@ -79,13 +83,18 @@ def segments(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]) ->
     Raises:
         InputError: the template does not end its answers with the EOS, or changes earlier turns when a turn is added.
     """
+    with bounded(_TEMPLATE, _MAX_SECONDS, _MAX_BYTES):
+        return _segments(tokenizer, messages)
+
+
+def _segments(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]) -> list[Segment]:
     found: list[Segment] = []
     done = ""
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        prompt = render(tokenizer, messages[:index], add_generation_prompt=True)
-        whole = render(tokenizer, messages[: index + 1])
+        prompt = _rendered(tokenizer, messages[:index], add_generation_prompt=True)
+        whole = _rendered(tokenizer, messages[: index + 1])
         if not (prompt.startswith(done) and whole.startswith(prompt)):
             raise InputError(
                 "template: it does not leave the beginning of a conversation as it was when more follows, so no part "
@@ -147,13 +156,20 @@ def render(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], add_
     """Return the conversation as one text, written by the chat template.
 
     Raises:
-        InputError: the template refuses the messages.
+        InputError: the template refuses the messages, or is not done in some seconds and gigabytes.
     """
-    from jinja2 import TemplateError
+    with bounded(_TEMPLATE, _MAX_SECONDS, _MAX_BYTES):
+        return _rendered(tokenizer, messages, add_generation_prompt)
 
+
+def _rendered(
+    tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], add_generation_prompt: bool = False
+) -> str:
     try:
         return str(
             tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt)
         )
-    except TemplateError as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a template is a program, and may fail in any way
         raise InputError(f"template: it cannot write the roles {[m['role'] for m in messages]}: {error}") from error

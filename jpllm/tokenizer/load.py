@@ -9,6 +9,7 @@ import typing
 from pathlib import Path
 
 from jpllm.runtime import InputError
+from jpllm.tokenizer.regexes import refuse_costly
 
 if typing.TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -24,7 +25,8 @@ def load(path: str | Path, needs_eos: bool = True) -> PreTrainedTokenizerFast:
 
     Raises:
         InputError: there is no tokenizer, it is a bare SentencePiece model (AutoTokenizer would give wrong ids), it has
-            no fast backend, or it has no EOS token though `needs_eos`.
+            no fast backend, it needs Python code of its own, its rules take too long, or it has no EOS token though
+            `needs_eos`.
     """
     from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast
 
@@ -34,11 +36,16 @@ def load(path: str | Path, needs_eos: bool = True) -> PreTrainedTokenizerFast:
     is_bare_gpt2 = {"vocab.json", "merges.txt"} <= files and files.isdisjoint(_DESCRIBING_FILES)
     loader = GPT2Tokenizer if is_bare_gpt2 else AutoTokenizer
     try:
-        tokenizer = loader.from_pretrained(path, local_files_only=folder.is_dir())
+        tokenizer = loader.from_pretrained(path, local_files_only=folder.is_dir(), trust_remote_code=False)
     except Exception as error:  # tokenizers raises nothing narrower for a broken tokenizer.json
-        raise InputError(f"{path}: no tokenizer can be loaded from it: {error}") from error
+        raise InputError(f"{path}: no tokenizer can be loaded from it: {_reason(error)}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of tokenizers, for files damaged in ways it is not ready for
+            raise
+        raise InputError(f"{path}: no tokenizer can be loaded from it; the file is damaged: {error}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise InputError(f"{path}: the tokenizer has no fast backend (tokenizer.json), which jpllm needs")
+    refuse_costly(tokenizer, path)
     if needs_eos and tokenizer.eos_token_id is None:
         raise InputError(f"{path}: the tokenizer has no EOS token; set eos_token in tokenizer_config.json")
     return tokenizer
@@ -62,6 +69,9 @@ def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
 
 def _refuse_missing_or_bare(path: Path) -> None:
     if path.is_dir():
+        for file in path.glob("*.json"):
+            if file.exists() and not file.is_file() and not file.is_dir():
+                raise InputError(f"{file}: no regular file")  # reading a pipe would never end
         models = [] if (path / "tokenizer.json").exists() else sorted(path.glob("*.model"))
         if not models and not any(path.glob("tokenizer*")) and not any(path.glob("vocab*")):
             # AutoTokenizer would make an empty one of the model's config.json
@@ -77,6 +87,15 @@ def _refuse_missing_or_bare(path: Path) -> None:
             f"{path}: a SentencePiece model alone would be loaded with wrong ids; convert it first: "
             f"jpllm tokenizer convert --input {models[0]} --output_dir DIR"
         )
+
+
+def _reason(error: Exception) -> str:
+    """Return why transformers loads no tokenizer, in one line."""
+    if "custom code" in str(error):
+        return "it needs the Python code beside it (auto_map), which is never run here; take another tokenizer"
+    if isinstance(error, ImportError):
+        return f"it is in a format that needs another package: {str(error).strip().splitlines()[0]}"
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _is_local(path: Path) -> bool:

@@ -146,14 +146,14 @@ def rows_of(value: object) -> list[dict]:
 
 def num_parameters(model: str | Path) -> int:
     """Count the parameters of a model folder or of a name on the Hub that was loaded before; they take no memory."""
-    import torch
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(model, local_files_only=True)
+    from jpllm.models import pretrained
+
+    config = pretrained.read_config(model, is_local=True)
     names = config.architectures or []
-    build = getattr(transformers, names[0])._from_config if names else transformers.AutoModelForCausalLM.from_config
-    with torch.device("meta"):
-        return build(config).num_parameters()
+    auto_class = getattr(transformers, names[0]) if names else transformers.AutoModelForCausalLM
+    return pretrained.build_without_memory(model, auto_class, config).num_parameters()
 
 
 def count_parameters(run: Run) -> None:

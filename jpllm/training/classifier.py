@@ -26,7 +26,7 @@ from jpllm.data.read.jsonl import write_jsonl
 from jpllm.evaluation.classification import ChoiceScore, ClassScore, RegressionScore, predict, probabilities
 from jpllm.models.build import context_length
 from jpllm.models.classifier import num_trainable
-from jpllm.models.trunk import KeptStates, Trunk
+from jpllm.models.trunk import KeptStates, Trunk, gives_hidden_states
 from jpllm.runtime import Diverged, InputError
 from jpllm.tracking import plot
 from jpllm.tracking.metrics import METRICS_NAME, read_rows
@@ -79,14 +79,22 @@ def row_length(wanted: int | None, model: PreTrainedModel, tokenizer: PreTrained
 
 
 def layers_to_keep(
-    frozen_layers: list[torch.nn.Module], keep_trunk_output: bool | None, engine_name: str
+    model: PreTrainedModel, frozen_layers: list[torch.nn.Module], keep_trunk_output: bool | None, engine_name: str
 ) -> list[torch.nn.Module]:
     """Return the frozen layers whose output is kept. Raises InputError where it is asked for and cannot be."""
     can_keep = bool(frozen_layers) and engine_name in ("", "DDP")
     if keep_trunk_output and not can_keep:
         reason = f"{engine_name} cuts the layers up" if frozen_layers else "no layer is frozen"
         raise InputError(f"keep_trunk_output: {reason}; remove it")
-    return frozen_layers if can_keep and keep_trunk_output is not False else []
+    if not can_keep or keep_trunk_output is False:
+        return []
+    if gives_hidden_states(model, frozen_layers[-1]):
+        return frozen_layers
+    reason = f"keep_trunk_output: the layers of {type(model).__name__} return more than hidden states"
+    if keep_trunk_output:
+        raise InputError(f"{reason}; remove it, or write false")
+    logger.warning("%s, so they are computed in every epoch", reason)
+    return []
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from jpllm.models.classifier import build_classifier, choose_trainable, is_encoder
+from jpllm.models.classifier import build_classifier, choose_trainable, sees_ahead, small_classifier
 from jpllm.models.lora import add_lora
 from jpllm.models.losses import use_chunked_loss
 from jpllm.models.trained_parts import ALL_PARTS, TrainedParts, meta_model
@@ -274,7 +274,7 @@ def test_fsdp2_shares_float32_weights_gradients_and_moments(arithmetic):
 @pytest.mark.parametrize("preset", [*CAUSAL, "bert-tiny"])
 def test_encoders_are_found_by_their_configuration(preset):
     config = tiny_model(preset).config
-    assert is_encoder(config) == (preset == "bert-tiny")
+    assert sees_ahead(small_classifier(config)) == (preset == "bert-tiny")
     assert (config.num_hidden_layers, config.vocab_size) == (2, 50)
 
 

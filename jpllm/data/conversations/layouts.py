@@ -17,11 +17,22 @@ from jpllm.runtime import InputError
 Message = dict[str, str]
 LAYOUTS = {
     "messages": ("messages",),
+    "conversations": ("conversations",),
     "instruction/input/output": ("instruction", "output"),
     "prompt/target": ("prompt", "target"),
+    "question/answer": ("question", "answer"),
 }
 INPUT_HEADING = "\n\n### 入力:\n"  # between instruction and input, as in Alpaca's prompt
-_ROLES = ("system", "user", "assistant")
+_ROLES = {
+    **{role: role for role in ("system", "user", "assistant")},
+    **{
+        "human": "user",
+        "gpt": "assistant",
+        "chatgpt": "assistant",
+        "model": "assistant",
+    },  # as ShareGPT's files have them
+}
+_MESSAGE_KEYS = (("role", "content"), ("from", "value"))
 _ALL_COLUMNS = ("*",)  # no such column: all are read
 
 
@@ -119,9 +130,11 @@ def read_conversations(source: SourceConfig, progress: ReadProgress | None = Non
 
 
 def _messages(place: str, row: dict[str, object], layout: str) -> list[Message] | BadRow:
-    if layout == "messages":
-        return _checked(place, row.get("messages"))
     columns = LAYOUTS[layout]
+    if layout == "messages":
+        return _checked(place, row.get(layout))
+    if layout == "conversations":
+        return _checked(place, _with_system(row, row.get(layout)), layout)
     texts = [row.get(column) for column in columns]
     for column, text in zip(columns, texts, strict=True):
         if not isinstance(text, str) or not text.strip():
@@ -135,14 +148,29 @@ def _messages(place: str, row: dict[str, object], layout: str) -> list[Message] 
     return _checked(place, [{"role": "user", "content": question}, {"role": "assistant", "content": answer}])
 
 
-def _checked(place: str, messages: object) -> list[Message] | BadRow:
+def _with_system(row: dict[str, object], messages: object) -> object:
+    """Return messages behind the text of the column system, which some files keep beside them."""
+    system = row.get("system")
+    has_own = (
+        isinstance(messages, list) and messages and isinstance(messages[0], dict) and "system" in messages[0].values()
+    )
+    if isinstance(messages, list) and isinstance(system, str) and system.strip() and not has_own:
+        return [{"role": "system", "content": system}, *messages]
+    return messages
+
+
+def _checked(place: str, messages: object, column: str = "messages") -> list[Message] | BadRow:
     """Return messages whose roles have an order that can be learned and whose texts can be encoded, or the problem."""
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        return BadRow(place, "messages is no list of messages")
-    found = [{"role": message.get("role"), "content": message.get("content")} for message in messages]
+        return BadRow(place, f"{column} is no list of messages")
+    found = []
+    for message in messages:
+        role_key, text_key = next((keys for keys in _MESSAGE_KEYS if keys[0] in message), _MESSAGE_KEYS[0])
+        role = message.get(role_key)
+        if not isinstance(role, str) or role not in _ROLES:
+            return BadRow(place, "unknown role", repr(role))
+        found.append({"role": _ROLES[role], "content": message.get(text_key)})
     for message in found:
-        if message["role"] not in _ROLES:
-            return BadRow(place, "unknown role", repr(message["role"]))
         if not isinstance(message["content"], str) or not message["content"].strip():
             return BadRow(place, "a message without text")
         if problem := text_problem(place, message["content"]):

@@ -42,7 +42,8 @@ def extend(path: str | Path, texts: Iterable[str], config: ExtendConfig, output_
     model_file = sentencepiece_file(Path(path))
     if not is_byte_level(tokenizer) and model_file is None:
         raise InputError(
-            f"{path}: only a byte-level BPE or a folder with a SentencePiece model ({MODEL_FILE_NAME}) can be extended"
+            f"{path}: no byte-level BPE, and no SentencePiece model beside it to extend; put the {MODEL_FILE_NAME} "
+            "that it was published with into a folder with its other files, and name that folder"
         )
     with runtime.new_folder(output_dir) as folder:
         lines = japanese_lines(texts, config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from jpllm.evaluation.jglue.lm_eval_tasks.tasks import TASKS
 
@@ -29,13 +29,30 @@ def score_text(metric: str, value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f} %" if metric in SHARES else f"{value:.3f}"
 
 
-def score_with_error(metric: str, value: float, standard_error: float | None) -> str:
-    """Return a text such as `41.2 ± 1.0 %`, or the score alone where there is no standard error."""
+def score_with_error(
+    metric: str, value: float, standard_error: float | None, interval: Sequence[float] | None = None
+) -> str:
+    """Return a text such as `41.2 ± 1.0 %`; without a standard error `0.0 % (0.0 to 39.0 %)`, or the score alone."""
     text = score_text(metric, value)
     if standard_error is None:
-        return text
+        return f"{text} {error_text(metric, None, interval)}".rstrip()
     number, *unit = text.split(" ")
     return " ".join([number, "±", *score_text(metric, standard_error).split(" ")[:1], *unit])
+
+
+def error_text(metric: str, standard_error: float | None, interval: Sequence[float] | None) -> str:
+    """Return a text such as `1.0 %`; without a standard error the 95 % interval `(0.0 to 39.0 %)`, or an empty text."""
+    if standard_error is not None or not interval:
+        return score_text(metric, standard_error)
+    low, high = (score_text(metric, value) for value in interval)
+    return f"({low.removesuffix(' %')} to {high})"
+
+
+def interval_of(row: object) -> list[float] | None:
+    """Return the confidence interval of a row of results, or None where it has none that can be read."""
+    found = row.get("interval") if isinstance(row, Mapping) else None
+    is_whole = isinstance(found, list) and len(found) == 2 and all(isinstance(end, int | float) for end in found)
+    return found if is_whole else None
 
 
 def without_hits_text(metric: str, entry: Mapping) -> str:
@@ -43,4 +60,5 @@ def without_hits_text(metric: str, entry: Mapping) -> str:
     left_out = f"{entry['num_left_out']:,.0f} {entry['left_out']} left out"
     if entry["value"] is None:
         return f"none is left, {left_out}"
-    return f"{score_with_error(metric, entry['value'], entry['standard_error'])} (n {entry['n']:,.0f}, {left_out})"
+    score = score_with_error(metric, entry["value"], entry["standard_error"] or None, interval_of(entry))
+    return f"{score} (n {entry['n']:,.0f}, {left_out})"

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -95,17 +96,19 @@ def main() -> None:
     model = load_any_kind(given.model) if is_any_kind else load_trained(given.model)
     refuse_foreign_tokenizer(given.model, model, tokenizer)
     found = results.with_earlier(results.identity(given.model, model, tokenizer) | results.measured_with(), output_dir)
+    save, encoder = partial(report.save, found, output_dir), partial(corpus_encoder, tokenizer, given.model)
     if "perplexity" in parts:
-        texts.add_missing(found.setdefault("perplexity", []), model, corpus_encoder(tokenizer, given.model), reading)
+        texts.add_missing(found.setdefault("perplexity", []), model, encoder(), reading, save)
     if "forgetting" in parts:
-        forgetting.add_missing(found, model, corpus_encoder(tokenizer, given.model), given.earlier_models, reading)
+        forgetting.add_missing(found, model, encoder(), given.earlier_models, reading, save)
     if tasks:
         reader = PromptReader(model, tokenizer, reading.batch_size, runtime.process_rank(), runtime.num_processes())
         harness.add_missing(found, reader, tasks, jglue.style, jglue.num_fewshot, jglue.limit, output_dir)
     if "samples" in parts:
         samples.add_missing(found, model, tokenizer, given.prompts, sampling, given.seed)
+        save()
     if hits and runtime.is_main_process():  # it alone wrote the answers
-        report.save(found, output_dir)
+        save()
         clean_scores.add_scores_without_hits(found["jglue"], hits, output_dir)
     if chosen:
         length = min(context_length(model.to("cpu")), tokenizer.model_max_length)  # the GPU is for the runs

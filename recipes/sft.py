@@ -103,7 +103,7 @@ def conversations(data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast) 
         held_out, more_lines = read_rows(data.eval_sources, data, *encode)
         lines += more_lines
     else:
-        held_out, rows = held_out_and_rest(rows, min(data.held_out_rows, len(rows) // 10))
+        held_out, rows = held_out_and_rest(rows, data.held_out_rows)
     runtime.announce("\n".join(lines))
     # annotated as if the ids of one text could give several
     runtime.announce(preview(rows[0], lambda ids: cast("str", tokenizer.decode([*ids]))))

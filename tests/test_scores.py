@@ -30,6 +30,14 @@ def test_shares_are_per_cent_and_correlations_are_not(metric, value, error, text
     assert scores.score_text(metric, None) == ""
 
 
+def test_a_share_without_error_has_its_interval():
+    assert scores.score_with_error("acc", 0.0, None, [0.0, 0.3903]) == "0.0 % (0.0 to 39.0 %)"
+    assert scores.error_text("acc", 0.01, [0.1, 0.2]) == "1.0 %"
+    assert scores.error_text("pearson", None, None) == ""
+    for broken in (None, {}, {"interval": "0.1"}, {"interval": [0.1]}, {"interval": [0.1, None]}):
+        assert scores.interval_of(broken) is None
+
+
 def test_without_items_in_the_training_texts():
     entry = {"left_out": "items", "num_left_out": 1030, "n": 1400, "value": 0.39, "standard_error": 0.0123}
     assert scores.without_hits_text("acc", entry) == "39.0 ± 1.2 % (n 1,400, 1,030 items left out)"

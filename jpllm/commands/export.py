@@ -73,6 +73,8 @@ def export(argv: Sequence[str]) -> None:
     model_dir = cards.model_folder(folder)
     if settings.push:
         hub.refuse_without_login()
+    if settings.gguf:
+        refuse_impossible_gguf(folder, model_dir, settings.gguf_unknown)
     run = read_run(folder, [])
     text, plots = card_of(folder, model_dir, run, card, settings.push)
     with runtime.new_folder(settings.to, "to") as unfinished:
@@ -90,6 +92,18 @@ def export(argv: Sequence[str]) -> None:
         runtime.announce(section.splitlines()[-1])
     if settings.push:
         runtime.announce(f"pushed to {hub.push(settings.to, settings.push, settings.public)}")
+
+
+def refuse_impossible_gguf(folder: Path, model_dir: Path, unknown: Unknown) -> None:
+    """Raise InputError where the model or its tokenizer cannot go into a GGUF file, before anything is written."""
+    from transformers import AutoConfig
+
+    from jpllm.tokenizer.load import load
+
+    config = AutoConfig.from_pretrained(model_dir, local_files_only=True)
+    architecture = (config.architectures or ["a model that names no class"])[0]
+    tokenizer = load(model_dir, needs_eos=False)
+    gguf_files.refuse_impossible(config, architecture, tokenizer, model_dir, unknown, held_out_texts(folder))
 
 
 def card_of(folder: Path, model_dir: Path, run: Run, settings: CardConfig, name: str | None) -> tuple[str, list[str]]:

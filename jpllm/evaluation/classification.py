@@ -13,7 +13,7 @@ import numpy as np
 from jpllm.data.labels.encoding import AnyRow, batches_by_length
 from jpllm.evaluation.distributed import sum_over_processes
 from jpllm.evaluation.jglue.lm_eval_tasks import metrics
-from jpllm.evaluation.jglue.score_rows import standard_error
+from jpllm.evaluation.jglue.score_rows import interval, standard_error
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +95,7 @@ class ClassScore:
 
     @property
     def standard_error(self) -> float | None:
-        """Standard error of the accuracy; None for a single row."""
+        """Standard error of the accuracy; None for a single row, and where all rows are right, or all wrong."""
         return standard_error("acc", list(zip(self.targets, self.outputs.argmax(axis=1).tolist(), strict=True)))
 
     @property
@@ -136,6 +136,7 @@ class ClassScore:
             "num_rows": len(self.targets),
             **self.figures,
             "standard_error": self.standard_error,
+            "interval": interval("acc", self.accuracy, self.standard_error, len(self.targets), None),
             "chance": 1 / len(names),
             "majority": self.majority,
             "classes": {

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from jpllm.evaluation import texts
-from jpllm.evaluation.results import identity, measured_with
+from jpllm.evaluation.results import SUMS, identity, measured_with
 from jpllm.evaluation.score_tables import TableTexts
 from jpllm.evaluation.texts import ReadingConfig
 from jpllm.models.build import load_trained, refuse_foreign_tokenizer
@@ -42,12 +42,18 @@ class Matrix:
 
 
 def add_missing(
-    results: dict, model: PreTrainedModel, encoder: Encoder, earlier_models: Sequence[str], reading: ReadingConfig
+    results: dict,
+    model: PreTrainedModel,
+    encoder: Encoder,
+    earlier_models: Sequence[str],
+    reading: ReadingConfig,
+    save: Callable = lambda: None,
 ) -> None:
     """Compare the model of `results` with earlier models, unless `results` already has this comparison.
 
     All models read the texts with the same context, by default the shortest of their own contexts. A comparison with
-    other weights, texts or windows is replaced. The rows of this model are also added to `results["perplexity"]`.
+    other weights, texts or windows is replaced. The rows of this model are also added to `results["perplexity"]`, those
+    of the earlier ones to `results["earlier_texts"]` by their checksums; `save()` is called after each text.
 
     Raises:
         InputError: a model or a text cannot be read, or the windows do not fit a model.
@@ -55,7 +61,7 @@ def add_missing(
     earlier, lengths = zip(*(_described(name, reading.context_length) for name in earlier_models), strict=True)
     length = min(texts.context_length(model, reading.context_length), *lengths)
     reading = replace(reading, context_length=length, stride=reading.stride or length - 1)
-    own = texts.add_missing(results.setdefault("perplexity", []), model, encoder, reading)
+    own = texts.add_missing(results.setdefault("perplexity", []), model, encoder, reading, save)
     settings = {
         "earlier_models": list(earlier),
         "texts": [{key: row[key] for key in _OF_TEXTS} for row in own],
@@ -66,11 +72,12 @@ def add_missing(
     if all(kept.get(key) == value for key, value in settings.items()):
         logger.info("forgetting: measured before")
         return
-    scores = {
-        name: texts.add_missing([], load_trained(name), corpus_encoder(load(name), name), reading)
-        for name in earlier_models
-    }
+    scores = {}
+    for name, described in zip(earlier_models, earlier, strict=True):
+        rows = results.setdefault("earlier_texts", {}).setdefault("-".join(described[key] for key in SUMS), [])
+        scores[name] = texts.add_missing(rows, load_trained(name), corpus_encoder(load(name), name), reading, save)
     results["forgetting"] = asdict(matrix(scores | {results["model"]: own})) | settings | measured_with()
+    save()
 
 
 def matrix(scores: Mapping[str, Sequence[dict]]) -> Matrix:

@@ -22,10 +22,10 @@ from jpllm.evaluation.jglue.lm_eval_tasks.tasks import (
     TASKS,
     published_by_model,
 )
-from jpllm.evaluation.results import Results, read
+from jpllm.evaluation.results import Results, actual_limit, read
 from jpllm.evaluation.score_tables import FINETUNED_COLUMNS, FINETUNED_NOTE, cell_text, finetuned_cells
 from jpllm.runtime import InputError, write_whole
-from jpllm.scores import WITHOUT_HITS, score_text, score_title, score_with_error, without_hits_text
+from jpllm.scores import WITHOUT_HITS, interval_of, score_text, score_title, score_with_error, without_hits_text
 from jpllm.terminal import harmless
 
 if TYPE_CHECKING:
@@ -137,7 +137,8 @@ def _own_table(results: Sequence[Results]) -> Table:
             rows.append([f"{one.label}, {WITHOUT_HITS}", *(column.cell_without_hits(number) for column in columns)])
     names = list(dict.fromkeys(name for column in columns for name in column.lines()))
     lines = [[name, *(column.lines().get(name, "") for column in columns)] for name in names]
-    notes = ["Behind ± stands the standard error. Columns whose lines differ were got in different ways."]
+    notes = ["Behind ± stands the standard error, in brackets the 95 % interval where there is none."]
+    notes.append("Columns whose lines differ were got in different ways.")
     if any(_CONSTANT in cell for row in rows for cell in row):
         notes.append("constant: nearly all answers are the same one, so the score tells nothing apart.")
     return Table("Results", ["model", *_titles(columns)], rows, lines, notes + _versions(results))
@@ -203,7 +204,7 @@ class _TaskColumn:
         if number not in self.rows:
             return ""
         row = self.rows[number]
-        parts = [score_with_error(self.metric, row["value"], row.get("standard_error"))]
+        parts = [score_with_error(self.metric, row["value"], row.get("standard_error") or None, interval_of(row))]
         parts += [_CONSTANT] if row.get("is_constant") else []
         parts += [f"({row['num_cut']:,} prompts cut)"] if row.get("num_cut") else []
         return " ".join(parts)
@@ -242,6 +243,7 @@ def _task_columns(results: Sequence[Results]) -> list[_TaskColumn]:
     found: dict[str, dict[int, dict]] = {}
     for number, one in enumerate(results):
         for row in one.jglue:
+            row = {**row, "limit": actual_limit(row)}
             settings = [row.get(key) for key in ("task", "metric", *_SETTINGS)]
             found.setdefault(json.dumps(settings, sort_keys=True), {})[number] = row
     order = {key: place for place, key in enumerate([*TASKS, *SCORES])}

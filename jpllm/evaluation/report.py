@@ -25,13 +25,12 @@ def write(results: dict, output_dir: Path | None) -> None:
         runtime.announce(_markdown(results))
     elif runtime.is_main_process():
         _print(results, console)
-    if output_dir:
-        save(results, output_dir)
+    save(results, output_dir)
 
 
-def save(results: dict, output_dir: Path) -> None:
-    """Write the results as `evaluation.json` and `evaluation.md`, each whole or not at all."""
-    if runtime.is_main_process():
+def save(results: dict, output_dir: Path | None) -> None:
+    """Write the results as `evaluation.json` and `evaluation.md`, each whole or not at all, where there is a folder."""
+    if output_dir and runtime.is_main_process():
         output_dir.mkdir(parents=True, exist_ok=True)
         write_whole(output_dir / RESULTS_NAME, json.dumps(results, ensure_ascii=False, indent=2) + "\n")
         text = f"# {markdown.escaped(results['model'])}\n\n{_markdown(results)}\n"

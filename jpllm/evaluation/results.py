@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,6 @@ _TEXTS = {
     "jglue_finetuned": ("task", "metric", "trainable", "scored"),
 }
 _AGAIN = "evaluate the model again into a new output_dir"
-logger = logging.getLogger(__name__)
 
 
 def identity(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> dict:
@@ -52,6 +50,12 @@ def identity(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFa
     }
 
 
+def actual_limit(row: dict) -> int | None:
+    """Return the limit of a row of the part jglue; one above its number of items is none."""
+    limit = row.get("limit")
+    return None if limit is not None and row["n"] < limit else limit
+
+
 def measured_with() -> dict:
     """Return the versions of the libraries and the commit of jpllm, for a row that is measured now."""
     return {"versions": runtime.versions(), "commit": runtime.commit()}
@@ -61,18 +65,22 @@ def with_earlier(identity: dict, output_dir: Path | None) -> dict:
     """Return `identity` and what `output_dir` holds of the same weights, configuration and tokenizer.
 
     Raises:
-        InputError: the file with the results is broken.
+        InputError: the file with the results is broken, or holds those of another model.
     """
     file = output_dir / RESULTS_NAME if output_dir else None
     if not file or not file.is_file():
         return identity
     try:
         earlier = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: broken JSON; remove it, or name another output_dir") from error
+    if not isinstance(earlier, dict):
+        raise InputError(f"{file}: not a file of recipes/evaluate.py; remove it, or name another output_dir")
     if changed := [key.removesuffix("_sha256") for key in SUMS if earlier.get(key) != identity[key]]:
-        logger.warning("%s: results of another model (%s) are replaced", file, ", ".join(changed))
-        return identity
+        raise InputError(
+            f"{file}: results of another model ({earlier.get('model')}: other {', '.join(changed)}); name another "
+            "output_dir, or move this folder away"
+        )
     return {**earlier, **identity}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jpllm.evaluation.jglue.lm_eval_tasks.tasks import FINETUNED_SETTINGS, FINETUNED_SOURCE, published_by_model
-from jpllm.scores import WITHOUT_HITS, score_text, score_with_error, without_hits_text
+from jpllm.scores import WITHOUT_HITS, error_text, interval_of, score_text, score_with_error, without_hits_text
 
 JGLUE_COLUMNS = {
     "task": "task",
@@ -52,9 +52,15 @@ def jglue_table(rows: Sequence[dict]) -> TableTexts:
         found += ["examples from valid"] if row["num_fewshot"] and row["shots_from"] == "valid" else []
         return ", ".join(found)
 
-    scores = ("value", "standard_error", "chance", "majority")
+    scores = ("value", "chance", "majority")
     cells = [
-        {**row, **{key: score_text(row["metric"], row[key]) for key in scores}, "remarks": remarks(row)} for row in rows
+        {
+            **row,
+            **{key: score_text(row["metric"], row[key]) for key in scores},
+            "standard_error": error_text(row["metric"], row["standard_error"], interval_of(row)),
+            "remarks": remarks(row),
+        }
+        for row in rows
     ]
     columns = dict(JGLUE_COLUMNS)
     if any("without_hits" in row for row in rows):
@@ -74,7 +80,8 @@ def finetuned_table(rows: Sequence[dict]) -> TableTexts:
 def finetuned_cells(row: Mapping) -> dict:
     """Return the cells of a row of `jglue.finetuning` and of published scores, by the keys of `FINETUNED_COLUMNS`."""
     metric = row["metric"]
-    shown = {key: score_text(metric, row.get(key)) for key in ("standard_error", "chance", "majority")}
+    shown = {key: score_text(metric, row.get(key)) for key in ("chance", "majority")}
+    shown["standard_error"] = error_text(metric, row.get("standard_error"), interval_of(row))
     for model, scores in PUBLISHED_FINETUNED.items():
         known = scores.get((row["task"], metric))
         shown[model] = score_text(metric, known and known.value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,10 +71,13 @@ class ReadingConfig:
             yield "texts", f"{', '.join(twice)}: named twice; results are told apart by these names"
 
 
-def add_missing(rows: list[dict], model: PreTrainedModel, encoder: Encoder, reading: ReadingConfig) -> list[dict]:
+def add_missing(
+    rows: list[dict], model: PreTrainedModel, encoder: Encoder, reading: ReadingConfig, save: Callable = lambda: None
+) -> list[dict]:
     """Return a row for each text of `reading`, in their order; score the texts without a row, and add these to `rows`.
 
-    With several processes all of them must call this function, and each gets all rows.
+    `save()` is called after each text. With several processes all of them must call this function, and each gets all
+    rows.
 
     Raises:
         InputError: a text cannot be read, or the windows do not fit the model.
@@ -92,6 +96,7 @@ def add_missing(rows: list[dict], model: PreTrainedModel, encoder: Encoder, read
             logger.info("%s: scored before", source.label)
         row["group"] = source.group or source.label
         found.append(row)
+        save()
     return found
 
 
@@ -111,18 +116,24 @@ def context_length(model: PreTrainedModel, wanted: int | None) -> int:
 
 
 def table(rows: Sequence[dict]) -> score_tables.TableTexts:
-    """Return the rows as a table, and below them the averages."""
+    """Return the rows as a table, and below them the averages, arithmetic ones and the geometric one of perplexity."""
     return score_tables.table([*rows, *averages(rows)], COLUMNS)
 
 
 def averages(rows: Sequence[dict]) -> Iterator[dict]:
-    """Yield the mean of rows with the same windows, where there are several; each text counts the same."""
+    """Yield the means of rows with the same windows, where there are several; each text counts the same.
+
+    The arithmetic mean of perplexities is what is published; the worst text decides it. The geometric one is that of
+    the mean loss.
+    """
     keys = ("max_bytes", "context_length", "stride")
     for settings in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
         members = [row for row in rows if tuple(row[key] for key in keys) == settings]
         if len(members) > 1:
             means = {rate: sum(row[rate] for row in members) / len(members) for rate in _RATES}
-            yield {"text": "average", **means, **dict(zip(keys, settings, strict=True))}
+            windows = dict(zip(keys, settings, strict=True))
+            yield {"text": "average", **means, **windows}
+            yield {"text": "geometric mean", "perplexity": math.exp(means["loss"]), **windows}
 
 
 def _windows(model: PreTrainedModel, reading: ReadingConfig) -> dict[str, int]:

@@ -14,6 +14,7 @@ from jpllm.data.blocks.dataset import IGNORED_LABEL
 from jpllm.data.conversations.blocks import padded
 from jpllm.data.conversations.rows import Row
 from jpllm.evaluation.distributed import sum_over_batches, sum_over_processes
+from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +33,14 @@ class TokenScore:
 
     @property
     def loss(self) -> float:
-        """Mean negative log-likelihood per token in nats."""
-        return self.nll_nats / max(self.num_tokens, 1)
+        """Mean negative log-likelihood per token in nats.
+
+        Raises:
+            InputError: no token was to be predicted.
+        """
+        if not self.num_tokens:
+            raise InputError(f"{self.name or 'held-out rows'}: no token to predict, so no loss; evaluate on more text")
+        return self.nll_nats / self.num_tokens
 
     @property
     def accuracy(self) -> float:

@@ -258,7 +258,7 @@ def _encoded_conversations(
         data.sources, data, partial(encode_conversation, tokenizer), partial(special_token_in, tokenizer)
     )
     if not data.eval_sources:
-        _, rows = held_out_and_rest(rows, min(data.held_out_rows, len(rows) // 10))
+        _, rows = held_out_and_rest(rows, data.held_out_rows)
     if data.batching == "packed":
         return PackedRows(rows, data.sequence_length, tokenizer.eos_token_id, training.seed)
     return RowsByLength(rows, training.blocks_per_step(1), training.seed)

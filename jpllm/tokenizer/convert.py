@@ -13,9 +13,10 @@ where a letter has several combining marks, tokenizers' NFKC sorts the marks, Se
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -43,6 +44,7 @@ if typing.TYPE_CHECKING:
 _RESERVED = (UNKNOWN, CONTROL, BYTE)
 _NFKC_RULES = ("nfkc", "nfkc_cf", "nmt_nfkc", "nmt_nfkc_cf")
 _HIDDEN_PREFIX, _HIDDEN_TILDE = "\U0001fffe", "\U0001ffff"  # noncharacters: no text has them
+_HIDDEN_CHARACTERS = [chr(plane << 16 | 0xFFFE | last) for plane in range(2, 17) for last in (0, 1)]
 
 
 def convert(model_file: Path, output_dir: Path, proof_texts: Iterable[str] = ()) -> None:
@@ -59,18 +61,23 @@ def convert(model_file: Path, output_dir: Path, proof_texts: Iterable[str] = ())
     runtime.refuse_used(output_dir)
     model = read_model(model_file)
     if problems := list(_problems(model)):
-        raise InputError(f"{model_file}: cannot be converted exactly: {'; '.join(problems)}")
+        raise InputError(
+            f"{model_file}: cannot be converted exactly: {'; '.join(problems)}. If the folder that the model was "
+            "published in has a tokenizer.json, name that folder as the tokenizer: it needs no conversion"
+        )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=_backend(model),
         split_special_tokens=True,
         clean_up_tokenization_spaces=False,
         **model.special_tokens,
     )
+    symbols = [piece.text for piece in model.pieces if piece.kind == USER_DEFINED]
+    symbol_texts = (text.format(symbol) for symbol in symbols for text in ("{0}", "a{0}{0} {0}b", "\n{0}</s>{0}"))
     with runtime.new_folder(output_dir) as folder:
         tokenizer.save_pretrained(folder)
         _name_portable_class(folder / "tokenizer_config.json")
         shutil.copyfile(model_file, folder / MODEL_FILE_NAME)
-        verify(folder, chain(NASTY_STRINGS, proof_texts))
+        verify(folder, chain(NASTY_STRINGS, symbol_texts, proof_texts))
 
 
 def _problems(model: SentencePieceModel) -> Iterator[str]:
@@ -84,22 +91,75 @@ def _problems(model: SentencePieceModel) -> Iterator[str]:
     if any(piece.kind == UNUSED for piece in model.pieces):
         yield "it has unused pieces"
     normalizer = _character_normalizer(model)
-    for piece in model.pieces:
-        if piece.kind == USER_DEFINED:
-            is_plain = normalizer.normalize_str(piece.text) == piece.text and not set(piece.text) & set(" ▁")
-            if not is_plain or (model.algorithm == BPE and len(piece.text) > 1):
-                yield f"its user-defined symbol {piece.text!r} would be normalized, or not be kept whole"
-    single = {piece.text for piece in model.pieces if piece.kind not in _RESERVED and len(piece.text) == 1}
+    symbols = [piece.text for piece in model.pieces if piece.kind == USER_DEFINED]
+    if changed := [one for one in symbols if normalizer.normalize_str(one) != one or set(one) & set(" ▁")]:
+        yield f"{_named(changed)} would be normalized"
+    if model.has_dummy_prefix and (whole := _kept_whole(model)):
+        yield f"{_named(whole)} would not follow the space that it puts before each text"
     if model.algorithm == UNIGRAM:
+        single, spelled = _single_characters(model), _spelled_otherwise(model)
         for piece in model.pieces:
-            if piece.kind != USER_DEFINED and (missing := set(piece.text) - single):
+            missing = set(piece.text) - single
+            if missing and piece.kind != USER_DEFINED and piece.text not in spelled:
                 yield f"its piece {piece.text!r} has {min(missing)!r}, which is no piece of its own"
                 break
 
 
+def _named(symbols: Sequence[str]) -> str:
+    others = f" and {len(symbols) - 1:,} others" if len(symbols) > 1 else ""
+    return f"its user-defined symbol {symbols[0]!r}{others}"
+
+
+def _kept_whole(model: SentencePieceModel) -> list[str]:
+    """Return the user-defined symbols that the vocabulary cannot keep whole: those of BPE of several characters."""
+    return [
+        one.text for one in model.pieces if one.kind == USER_DEFINED and len(one.text) > 1 and model.algorithm == BPE
+    ]
+
+
+def _single_characters(model: SentencePieceModel) -> set[str]:
+    return {piece.text for piece in model.pieces if piece.kind not in _RESERVED and len(piece.text) == 1}
+
+
+def _spelled_otherwise(model: SentencePieceModel) -> dict[str, tuple[str, str]]:
+    """Return reserved pieces of a unigram model with a character of theirs, and what to put in its place in a text.
+
+    They have characters that are no piece of their own: a typed `<s>` whose `<` is unknown cannot be spelled out with a
+    better score than the reserved piece has. So in such a text something else stands for `<`: the pieces of its bytes,
+    or without them a character that no text has, which is unknown too.
+    """
+    single, found = _single_characters(model), {}
+    for piece in model.pieces if model.algorithm == UNIGRAM else ():
+        for character in piece.text if piece.kind in _RESERVED else ():
+            byte_pieces = [f"<0x{byte:02X}>" for byte in character.encode()] if model.has_bytes else []
+            if character not in single and all(set(one) - single for one in byte_pieces):
+                found[piece.text] = character, "".join(byte_pieces) or _HIDDEN_CHARACTERS[0]
+                break
+    used = list(dict.fromkeys(character for character, _ in found.values()))
+    return {piece: one for piece, one in found.items() if one[0] in used[: len(_HIDDEN_CHARACTERS)]}
+
+
+def _spelling_rules(model: SentencePieceModel) -> Iterator[Normalizer]:
+    """Yield the rules that put what `_spelled_otherwise` says into a text."""
+    from tokenizers import Regex, normalizers
+
+    places: dict[tuple[str, str], list[str]] = {}
+    for piece, (character, spelled) in _spelled_otherwise(model).items():
+        before, _, behind = map(re.escape, piece.partition(character))
+        pattern = (
+            f"(?<={before}){re.escape(character)}(?={behind})" if before else f"{re.escape(character)}(?={behind})"
+        )
+        places.setdefault((character, spelled), []).append(pattern)
+    hidden = dict(zip(places, _HIDDEN_CHARACTERS, strict=False))  # at first: what is put in has such characters too
+    for place, patterns in places.items():
+        yield normalizers.Replace(Regex("|".join(patterns)), hidden[place])
+    for place, character in hidden.items():
+        yield normalizers.Replace(character, place[1])
+
+
 def _backend(model: SentencePieceModel) -> Tokenizer:
     """Return the model as a `tokenizers.Tokenizer`, with its control pieces and its unknown piece as special tokens."""
-    from tokenizers import Regex, Tokenizer, decoders, normalizers
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers
 
     backend = Tokenizer(_unigram(model) if model.algorithm == UNIGRAM else _bpe(model))
     rules = [_character_normalizer(model)]
@@ -117,12 +177,13 @@ def _backend(model: SentencePieceModel) -> Tokenizer:
         rules.append(normalizers.Replace(prefix, "▁"))
     if model.removes_extra_spaces:  # after the escape: SentencePiece strips a "▁" that was typed, too
         rules.append(normalizers.Replace(Regex(r"▁+\z"), ""))
-    backend.normalizer = normalizers.Sequence(rules)
+    backend.normalizer = normalizers.Sequence([*rules, *_spelling_rules(model)])
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     if model.has_dummy_prefix or model.removes_extra_spaces:
         max_leading_spaces = 2**31 if model.removes_extra_spaces else 1
         steps.append(decoders.Strip(" ", max_leading_spaces, 0))
     backend.decoder = decoders.Sequence(steps)
+    backend.add_tokens([AddedToken(symbol, special=False, normalized=True) for symbol in _kept_whole(model)])
     backend.add_special_tokens([piece.text for piece in model.pieces if piece.kind in (UNKNOWN, CONTROL)])
     return backend
 

@@ -26,6 +26,8 @@ from jpllm.tokenizer.pieces import without_surrogates
 
 # SentencePiece skips a line of more than 4192 bytes without a word; a character takes 4 bytes at most.
 MAX_LINE_CHARACTERS = 4192 // 4
+MIN_VOCAB_SIZE = 300
+MIN_CHARACTER_COVERAGE = 0.98
 _SPACE = "▁"  # how pieces spell it; without that piece a space becomes bytes, which decode to "▁"
 # Each character of these literals needs a piece of its own, whatever the corpus: only then can a converted
 # tokenizer spell out a `</s>` or `<0x0A>` that somebody typed, as SentencePiece does (see `convert`).
@@ -192,14 +194,16 @@ def _as_input_error(error: RuntimeError, config: TokenizerConfig) -> Exception:
     """Return an InputError that says what to change, or the error itself if it is not about the user's input."""
     message = str(error)
     if match := re.search(r"Vocabulary size too high \(\d+\)\. Please set it to a value <= (\d+)", message):
-        return InputError(
-            f"vocab_size: {config.vocab_size} is too large for this text; "
-            f"write {match[1]} or less, or train on more text"
-        )
+        found = f"; write {match[1]} or less, or"
+        if int(match[1]) < MIN_VOCAB_SIZE:
+            found = f", which has {match[1]} pieces at most, below the least ({MIN_VOCAB_SIZE});"
+        return InputError(f"vocab_size: {config.vocab_size} is too large for this text{found} train on more text")
+    lower = f", or lower character_coverage ({config.character_coverage})"
+    lower = lower if config.character_coverage > MIN_CHARACTER_COVERAGE else ""
     if match := re.search(r"Vocabulary size is smaller than required_chars\. \d+ vs (\d+)", message):
         return InputError(
             f"vocab_size: {config.vocab_size} is too small: the characters of this text alone need {match[1]} "
-            f"pieces; write {match[1]} or more, or lower character_coverage ({config.character_coverage})"
+            f"pieces; write {match[1]} or more{lower}"
         )
     if "sentences_.empty()" in message or "all_chars_count" in message:
         return InputError("the training text is empty: no line has a character that can be trained on")
@@ -210,7 +214,9 @@ def _as_input_error(error: RuntimeError, config: TokenizerConfig) -> Exception:
 class TokenizerConfig:
     """Settings of SentencePiece's training."""
 
-    vocab_size: int = option(32_000, "Number of pieces, with 4 control and 256 byte pieces among them.", minimum=300)
+    vocab_size: int = option(
+        32_000, "Number of pieces, with 4 control and 256 byte pieces among them.", minimum=MIN_VOCAB_SIZE
+    )
     preset: Literal["default", "published"] = option(
         "default",
         "default keeps newlines, tabs and indentation, and no piece crosses punctuation; published removes extra "
@@ -229,7 +235,7 @@ class TokenizerConfig:
     character_coverage: float = option(
         0.9995,
         "Share of the text's characters that get a piece of their own; the rest is spelled in bytes.",
-        minimum=0.98,
+        minimum=MIN_CHARACTER_COVERAGE,
         maximum=1.0,
     )
     max_sentences: int = option(

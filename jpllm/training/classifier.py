@@ -310,13 +310,15 @@ def closing_text(results: dict) -> str:
 
 
 def _classes(found: dict, before: dict | None) -> str:
-    earlier = f" ({before['accuracy']:.2%} before)" if before else ""
     is_of_choices = "macro_f1" not in found
     macro_f1 = "" if is_of_choices else f", macro-F1 {found['macro_f1']:.4f}"
     most_frequent = "choosing always the same place" if is_of_choices else "the most frequent class"
     error = "" if found["standard_error"] is None else f" ± {found['standard_error']:.2%}"
+    notes = ["95 % interval {:.2%} to {:.2%}".format(*found["interval"])] if not error else []
+    notes += [f"{before['accuracy']:.2%} before"] if before else []
+    in_brackets = f" ({'; '.join(notes)})" if notes else ""
     return (
-        f"accuracy {found['accuracy']:.2%}{error}{earlier}{macro_f1}; "
+        f"accuracy {found['accuracy']:.2%}{error}{in_brackets}{macro_f1}; "
         f"{found['num_rows']:,} rows, chance {found['chance']:.2%}, {most_frequent} {found['majority']:.2%}"
     )
 

@@ -83,6 +83,7 @@ def test_figures_of_choices():
         "loss": pytest.approx(-(3 * math.log(0.8) + math.log(0.1)) / 4),
         "accuracy": 0.75,
         "standard_error": pytest.approx(math.sqrt(0.75 * 0.25 / 3)),
+        "interval": pytest.approx([0.3006, 0.9544], abs=5e-5),
         "chance": pytest.approx(1 / 3),
         "majority": 0.5,
     }

@@ -29,16 +29,19 @@ def test_results_of_the_same_model_stay(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["weights_sha256", "config_sha256", "tokenizer_sha256"])
-def test_results_of_another_model_are_replaced(tmp_path, caplog, key):
+def test_results_of_another_model_are_left_as_they_are(tmp_path, key):
     report.save({**IDENTITY, key: "other", "jglue": []}, tmp_path)
-    assert results.with_earlier(IDENTITY, tmp_path) == IDENTITY
-    assert f"results of another model ({key.removesuffix('_sha256')}) are replaced" in caplog.text
+    other = rf"results of another model \(m: other {key.removesuffix('_sha256')}\); name another output_dir"
+    with pytest.raises(InputError, match=other):
+        results.with_earlier(IDENTITY, tmp_path)
+    assert json.loads((tmp_path / results.RESULTS_NAME).read_text())[key] == "other"
 
 
 def test_broken_results_are_refused(tmp_path):
-    (tmp_path / results.RESULTS_NAME).write_text(json.dumps(IDENTITY)[:-5], encoding="utf-8")
-    with pytest.raises(InputError, match=r"evaluation\.json: broken JSON"):
-        results.with_earlier(IDENTITY, tmp_path)
+    for content, problem in ((json.dumps(IDENTITY)[:-5], "broken JSON"), ("[]", "not a file of recipes/evaluate.py")):
+        (tmp_path / results.RESULTS_NAME).write_text(content, encoding="utf-8")
+        with pytest.raises(InputError, match=rf"evaluation\.json: {problem}"):
+            results.with_earlier(IDENTITY, tmp_path)
 
 
 def test_results_as_markdown(tmp_path, capsys):

@@ -66,7 +66,7 @@ def test_average_counts_each_text_the_same(tmp_path, encoder, model):
     texts.add_missing(rows, model, encoder, reading(tmp_path, "短い。"))
     texts.add_missing(rows, model, encoder, reading(tmp_path, "短い。", "長い文章です。" * 9))
     texts.add_missing(rows, model, encoder, reading(tmp_path, "短い。", context_length=8))
-    (average,) = texts.averages(rows)
+    average, geometric = texts.averages(rows)
     for key in (
         "loss",
         "perplexity",
@@ -77,9 +77,10 @@ def test_average_counts_each_text_the_same(tmp_path, encoder, model):
     ):
         assert average[key] == pytest.approx((rows[0][key] + rows[1][key]) / 2)
     assert (average["text"], average["context_length"], average["stride"]) == ("average", 16, 15)
+    assert geometric["perplexity"] == pytest.approx((rows[0]["perplexity"] * rows[1]["perplexity"]) ** 0.5)
     head, shown = texts.table(rows)
     assert {len(cells) for cells in shown} == {len(head)}
-    assert [cells[0] for cells in shown] == ["text0", "text1", "text0", "average"]
+    assert [cells[0] for cells in shown] == ["text0", "text1", "text0", "average", "geometric mean"]
 
 
 def test_windows_that_do_not_fit(tmp_path, encoder, model):

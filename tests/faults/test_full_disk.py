@@ -15,7 +15,7 @@ from jpllm import cli, runtime
 from jpllm.data.read.jsonl import write_jsonl
 from tests.tracking.run_folders import write_run
 
-FULL = "No space left on device; make room, and give the same command again"
+FULL = "No space left on device; make room, then run the same command again"
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_limit_of_file_sizes(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr.endswith(
-        f"error: {tmp_path / 'r.html'}: File too large; make room, and give the same command again\n"
+        f"error: {tmp_path / 'r.html'}: File too large; make room, then run the same command again\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 

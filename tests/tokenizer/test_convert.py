@@ -20,7 +20,8 @@ from jpllm.tokenizer.proof import NASTY_STRINGS, first_difference, verify
 from jpllm.tokenizer.train import RESERVED_LITERALS, TokenizerConfig, train
 
 SPELLABLE = "".join(sorted(set(RESERVED_LITERALS) - {" "}))
-DEFAULT = {"add_dummy_prefix": False, "remove_extra_whitespaces": False, "user_defined_symbols": ["\n", "\t"]}
+NO_PREFIX = {"add_dummy_prefix": False, "remove_extra_whitespaces": False}
+DEFAULT = {**NO_PREFIX, "user_defined_symbols": ["\n", "\t"]}
 
 
 def japanese_lines(num_lines: int = 600) -> list[str]:
@@ -149,10 +150,41 @@ def test_normalization_rules(tmp_path: Path, rule: str, white_space: dict) -> No
         {"control_symbols": ["<mask>"], "required_chars": SPELLABLE + "mk"},
         {"user_defined_symbols": ["<mask>", "<br>"]},
         {"bos_id": -1, "pad_id": 5},
+        {"model_type": "bpe", "user_defined_symbols": ["<mask>", "<br>", "<b"], **NO_PREFIX},
     ],
 )
 def test_other_models(tmp_path: Path, settings: dict) -> None:
-    exact_ids(converted(tmp_path, **settings), ["山<mask>川<br>", *japanese_lines()])
+    texts = ["山<mask>川<br>", "<mask>", "<br><br", "＜ｂｒ＞a </s>", "<mask></s><br> <mask>"]
+    exact_ids(converted(tmp_path, **settings), [*texts, *japanese_lines()])
+
+
+@pytest.mark.parametrize("byte_fallback", [False, True])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"required_chars": ""},
+        {"required_chars": ">/sunk", "normalization_rule_name": "nmt_nfkc"},
+        {"required_chars": "", "user_defined_symbols": ["<br>", "[SEP]"]},
+        {"required_chars": "", "control_symbols": ["[CLS]", "<|日本|>"], **NO_PREFIX},
+        {"required_chars": "", "model_type": "bpe", "normalization_rule_name": "identity"},
+    ],
+)
+def test_reserved_pieces_of_characters_without_a_piece(tmp_path: Path, byte_fallback: bool, settings: dict) -> None:
+    """SentencePiece's own test model is one of these: its `<` is no piece, so a typed `<s>` is <unk>, s, <unk>."""
+    folder = converted(tmp_path, byte_fallback=byte_fallback, **settings)
+    typed = [
+        "<s>",
+        "a<s>b</s>",
+        "<unk><0x0A>",
+        "山<は>",
+        "<0x3C>",
+        "＜ｓ＞",
+        "<<s>>",
+        "[CLS]山<br>",
+        "<|日本|>",
+        "[SEP]<",
+    ]
+    exact_ids(folder, [*typed, *japanese_lines()[:200]])
 
 
 @pytest.mark.parametrize("model_type", ["unigram", "bpe"])
@@ -176,8 +208,11 @@ def test_strings_over_a_small_alphabet(tmp_path: Path, model_type: str) -> None:
         ({"treat_whitespace_as_suffix": True}, "white space as a suffix"),
         ({"model_type": "char", "vocab_size": 340}, "not unigram or bpe"),
         ({"user_defined_symbols": ["㍿"]}, "user-defined symbol '㍿'"),
-        ({"model_type": "bpe", "user_defined_symbols": ["<mask>"]}, "user-defined symbol '<mask>'"),
-        ({"required_chars": ""}, "its piece '<unk>' has '[<unk>]', which is no piece of its own"),
+        (
+            {"model_type": "bpe", "user_defined_symbols": ["<mask>", "[/INST]"]},
+            "user-defined symbol '<mask>' and 1 others would not follow the space",
+        ),
+        ({"required_chars": SPELLABLE.replace("k", "")}, "its piece '<unk>' has 'k', which is no piece of its own"),
     ],
 )
 def test_what_cannot_be_exact_is_refused(tmp_path: Path, settings: dict, reason: str) -> None:

@@ -261,7 +261,8 @@ def test_choices_that_can_be_told_apart_are(tmp_path, capsys, preset):
     assert (results["validation"]["accuracy"], results["test"]["accuracy"]) == (1.0, 1.0)
     assert results["reloaded_loss"] == pytest.approx(results["loss"], abs=1e-6)
     assert results["test"]["chance"] == pytest.approx(1 / 3)
-    assert results["test"].keys() == {"num_rows", "loss", "accuracy", "standard_error", "chance", "majority"}
+    keys = {"num_rows", "loss", "accuracy", "standard_error", "interval", "chance", "majority"}
+    assert results["test"].keys() == keys
     labels = [row.target for row in splits_of(has_choices=True).test]
     assert results["test"]["majority"] == max(map(labels.count, labels)) / 10
     rows = [json.loads(line) for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()][12:]
@@ -272,7 +273,8 @@ def test_choices_that_can_be_told_apart_are(tmp_path, capsys, preset):
         assert row["predicted"] == row["label"] == encoded.target == scores.argmax()
         assert row["choices"] == ["a", "b", "c"]
     printed = capsys.readouterr().out
-    assert "test: accuracy 100.00% ± 0.00%; 10 rows, chance 33.33%, choosing always the same place" in printed
+    accuracy = "accuracy 100.00% (95 % interval 72.25% to 100.00%)"
+    assert f"test: {accuracy}; 10 rows, chance 33.33%, choosing always the same place" in printed
     assert "true ↓ predicted →" not in printed
 
 

@@ -20,5 +20,9 @@ def test_an_accuracy_with_its_error():
     )
 
 
-def test_a_single_row_has_no_error():
-    assert closing_line(0).startswith("validation: accuracy 100.00% (50.00% before), macro-F1 0.5000; 1 rows")
+def test_all_rows_right_are_no_certainty():
+    """Wilson's interval of n right of n is from n / (n + 1.96²)."""
+    for number, low in ((1, "20.65%"), (10, "72.25%")):
+        line = closing_line(*[0] * number)
+        expected = f"validation: accuracy 100.00% (95 % interval {low} to 100.00%; 50.00% before), macro-F1 0.5000"
+        assert line.startswith(expected)

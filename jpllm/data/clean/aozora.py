@@ -8,20 +8,41 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 
+VERSION = 2  # of the texts that come out; shards of another one are packed again
 GETA = "〓"  # the printers' mark for a character that cannot be set
 
 _MAX_TITLE_LINES = 8
 _MAX_TITLE_CHARACTERS = 60  # per line
-_BOX = re.compile(r"\A(?:.*\n){0,30}?-{20,}\n【テキスト中に現れる記号について】\n(?:.*\n)*?-{20,}(?:\n|\Z)")
-_COLOPHON = re.compile(r"(?:\A|\n[ \u3000]*\n)底本[:：]")
-_CREDITS = ("入力：", "入力:", "校正：", "校正:", "青空文庫")  # one of them follows in every colophon
+_RULER = r"[ \u3000]*-{20,}[ \u3000]*"
+_BOX = re.compile(rf"\A(?:.*\n){{0,30}}?{_RULER}\n\s*【[^【】\n]+】[ \u3000]*\n(?:.*\n)*?{_RULER}(?:\n|\Z)")
+_END_MARK = "［＃本文終わり］"
+_END = re.compile(rf"^[ \u3000]*{_END_MARK}[ \u3000]*$", re.MULTILINE)
+_COLOPHON = re.compile(r"底本[:：]")
+_COLOPHON_HEADS = ("", "翻訳の")
+_SPACES = " \u3000"
+_CREDITS = (
+    "入力：",
+    "入力:",
+    "校正：",
+    "校正:",
+    "翻訳者：",
+    "翻訳者:",
+    "青空文庫",
+)  # one of them follows in every colophon
+_COLOPHON_LINE = re.compile(r"[ \u3000]{2}.*|[ \u3000]*(?:(?:(?:翻訳の)?底本|初出[:：]|[※●]).*)?")
 
 _INSIDE = r"［＃((?:[^［］\n]|［[^＃［］\n][^［］\n]*］)*)］"  # without an annotation in it
 _GAIJI = re.compile(f"※{_INSIDE}")
 _ANNOTATION = re.compile(_INSIDE)
 _CODE_POINT = re.compile(r"U\+([0-9A-Fa-f]{4,6})")
 _MEN_KU_TEN = re.compile(r"(?:水準|[、，]|^)([12])-(\d{1,2})-(\d{1,2})(?=[、，]|$)")  # 129-3 is a page and a line
+
+_INSERTED = re.compile(
+    r"([（〔]?)［＃(?:ここから)?割り?注］((?:(?!［＃(?:ここから)?割り?注］).)*?)［＃(?:ここで)?割り?注終わり］([）〕]?)",
+    re.DOTALL,
+)
 
 _MARKED_RUBY = re.compile(r"｜([^｜《》\n]*)《[^《》\n]*》")
 _RUBY = re.compile(r"(?<=[^\s、。「『（〈〔［｛])《[^《》\n]*》")  # 《》 with nothing before it to read is a quotation
@@ -48,10 +69,11 @@ def aozora(text: str) -> str:
     """Turn a file of Aozora Bunko into the plain text of the work.
 
     Removed: the title block and the box that explains the marks, ruby, annotations, and the colophon from
-    底本： on. Characters described in notes become Unicode (by men-ku-ten of JIS X 0213 or by code point; 〓 where
-    neither is given), accents in 〔〕 become letters with accents, and ／＼ becomes the repeat mark 〳〵. Runs of
-    blank lines become one. A text with neither box nor colophon keeps its first and last lines, so the rule
-    can run again over its own result; only 《》 that the work itself prints could then be taken for ruby.
+    底本： or 翻訳の底本： on. Characters described in notes become Unicode (by men-ku-ten of JIS X 0213 or by code
+    point; 〓 where neither is given), accents in 〔〕 become letters with accents, and ／＼ becomes the repeat mark
+    〳〵. Notes of the work that are set in two small lines (割り注) stand in parentheses. Runs of blank lines become
+    one. A text with neither box nor colophon keeps its first and last lines, so the rule can run again over its own
+    result; only 《》 that the work itself prints could then be taken for ruby.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _plain(_body(text)).translate(_UNPROTECT)
@@ -59,13 +81,31 @@ def aozora(text: str) -> str:
 
 def _body(text: str) -> str:
     """Return the text without what stands before and after the work."""
-    last_credit = max(text.rfind(credit) for credit in _CREDITS)
-    colophons = list(_COLOPHON.finditer(text, 0, max(last_credit, 0)))
-    body = text[: colophons[-1].start()] if colophons else text
+    body = text[: _end(text)]
     without_box = _BOX.sub("", body, count=1)
-    if colophons and without_box == body:
+    if body != text and without_box == body:
         without_box = _without_title(body)
     return without_box
+
+
+def _end(text: str) -> int:
+    """Return where the work ends: at a mark that says so, or where the last colophon begins."""
+    if _END_MARK in text and (mark := _END.search(text)):
+        return mark.start()
+    last_credit = max(text.rfind(credit) for credit in _CREDITS)
+    ends = list(_colophons(text, max(last_credit, 0)))
+    while len(ends) > 1 and all(map(_COLOPHON_LINE.fullmatch, text[ends[-2] : ends[-1]].split("\n"))):
+        ends.pop()  # one colophon, in several paragraphs
+    return ends[-1] if ends else len(text)
+
+
+def _colophons(text: str, end: int) -> Iterator[int]:
+    """Yield where a line behind a blank one, or the first line, begins with 底本： or 翻訳の底本：."""
+    for match in _COLOPHON.finditer(text, 0, end):
+        start = text.rfind("\n", 0, match.start()) + 1
+        line_before = text[text.rfind("\n", 0, max(start - 1, 0)) + 1 : max(start - 1, 0)]
+        if text[start : match.start()].strip(_SPACES) in _COLOPHON_HEADS and not line_before.strip(_SPACES):
+            yield start
 
 
 def _without_title(text: str) -> str:
@@ -82,14 +122,34 @@ def _plain(text: str) -> str:
     """Resolve the marks within the work, until none is left: notes stand inside notes."""
     while True:
         before = text
-        text = _GAIJI.sub(_character, text)
-        text = _ANNOTATION.sub("", text)
+        text = _without_notes(text)
         text = _RUBY.sub("", _MARKED_RUBY.sub(r"\1", text))
         text = _BRACKETED.sub(_accented, text)
         text = text.replace("／＼", "〳〵").replace("／″＼", "〴〵")
         text = re.sub(r"\n{3,}", "\n\n", text.strip())
         if text == before:
             return text
+
+
+def _without_notes(text: str) -> str:
+    """Resolve notes, from the inside: what stands in one may be a character that another describes."""
+    while "注終わり］" in text and (resolved := _INSERTED.sub(_in_parentheses, text)) != text:
+        text = resolved
+    while "［＃" in text:
+        before = text
+        while "※［＃" in text and (resolved := _GAIJI.sub(_character, text)) != text:
+            text = resolved
+        text = _ANNOTATION.sub("", text)
+        if text == before:
+            break
+    return text
+
+
+def _in_parentheses(inserted: re.Match[str]) -> str:
+    """Return a 割り注 without its marks, in the parentheses that it has, or in new ones."""
+    opening, text, closing = inserted.groups()
+    has_own = (opening and closing) or (text.startswith(("（", "〔")) and text.endswith(("）", "〕")))
+    return f"{opening}{text}{closing}" if has_own else f"{opening}（{text}）{closing}"
 
 
 def _character(gaiji: re.Match[str]) -> str:

@@ -62,7 +62,9 @@ def whitespace(text: str) -> str:
 def nfkc(text: str) -> str:
     """Normalize to Unicode NFKC: full-width letters and digits become half-width, half-width kana full-width.
 
-    It also turns … into ..., ！ into ! and x² into x2. U+3000 stays, because it is the indent of a paragraph.
+    It also turns … into ..., ！ into ! and x² into x2, and marks that stand alone into a space with a combining mark
+    behind it: ゛゜ into U+0020 U+3099 and U+309A, ￣ into U+0020 U+0304, as it does with ´ ¨ ¯ ¸. U+3000 stays, because
+    it is the indent of a paragraph.
     """
     if unicodedata.is_normalized("NFKC", text):
         return text

@@ -46,7 +46,12 @@ class InstructDataConfig:
     eval_sources: list[SourceConfig] = option(
         default_factory=list, help="Rows to evaluate on, instead of rows held out of the sources."
     )
-    held_out_rows: int = option(200, "Rows kept out of training for evaluation, a tenth of all at most.", minimum=1)
+    held_out_rows: int = option(
+        200,
+        "Most rows kept out of training for evaluation, a tenth of all at most; rows that begin with the same "
+        "question stay together.",
+        minimum=1,
+    )
     sequence_length: int = option(1024, "Tokens per block or row at most; at most the model's positions.", minimum=8)
     too_long: Literal["drop", "cut", "refuse"] = option(
         "drop", "Rows longer than sequence_length: leave them out, cut the end of the answer, or end with an error."

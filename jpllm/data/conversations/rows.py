@@ -140,18 +140,39 @@ def _fitting(
     return Row(conversation, np.array(ids, np.int32), np.array(learned, bool))
 
 
-def rank(row: Row) -> float:
-    """Return a number below 1 that depends on the first user message alone: equal questions stay together."""
-    question = next(message["content"] for message in row.conversation.messages if message["role"] == "user")
-    return int.from_bytes(hashlib.sha256(question.encode()).digest()[:8], "big") / 2**64
+def held_out_and_rest(rows: Sequence[Row], max_rows: int) -> tuple[list[Row], list[Row]]:
+    """Return at most `max_rows` rows, and no more than a tenth of all, to evaluate on, and the others.
+
+    Rows whose first question is the same come to the same side. Their groups are taken in the order of a hash of that
+    question; one that would pass the limit is left in the others.
+
+    Raises:
+        InputError: there are fewer than ten rows, or each group is larger than the limit.
+    """
+    advice = "name eval_sources to evaluate on"
+    limit = min(max_rows, len(rows) // 10)
+    if limit == 0:
+        raise InputError(f"sources: {len(rows):,} rows, too few to hold a tenth out; add rows up to ten, or {advice}")
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(_first_question(row), []).append(index)
+    chosen: set[int] = set()
+    for question in sorted(groups, key=lambda text: hashlib.sha256(text.encode()).digest()):
+        if len(chosen) + len(groups[question]) <= limit:
+            chosen.update(groups[question])
+    if not chosen:
+        smallest = min(map(len, groups.values()))
+        raise InputError(
+            f"sources: rows with the same first question have to stay together, and of {len(rows):,} rows at least "
+            f"{smallest:,} share each of them, where {limit:,} may be held out; {advice}, or add rows with other "
+            "questions"
+        )
+    held_out = [row for index, row in enumerate(rows) if index in chosen]
+    return held_out, [row for index, row in enumerate(rows) if index not in chosen]
 
 
-def held_out_and_rest(rows: Sequence[Row], num_held_out: int) -> tuple[list[Row], list[Row]]:
-    """Return about `num_held_out` rows, chosen by a hash of what they ask, and the others."""
-    ranks = [rank(row) for row in rows]
-    threshold = sorted(ranks)[min(num_held_out, len(rows)) - 1] if num_held_out and rows else -1.0
-    chosen = [row for row, one in zip(rows, ranks, strict=True) if one <= threshold]
-    return chosen, [row for row, one in zip(rows, ranks, strict=True) if one > threshold]
+def _first_question(row: Row) -> str:
+    return next(message["content"] for message in row.conversation.messages if message["role"] == "user")
 
 
 def preview(row: Row, decode: Callable[[Sequence[int]], str]) -> Text:

@@ -128,10 +128,15 @@ class TextExtractor:
         return text_problem(place, text)
 
 
+_ISO_2022_JP = re.compile(r"\x1b(?:\$[@B(]|\([IJ])")  # the sequences that switch to another character set
+
+
 def text_problem(place: str, text: str) -> BadRow | None:
     """Return what is wrong with a text that cannot be encoded, and None for one that can."""
     if "\0" in text:
         return BadRow(place, "NUL character", f"at character {text.index(chr(0))}")
+    if "\x1b" in text and _ISO_2022_JP.search(text):
+        return BadRow(place, "ISO-2022-JP text", "convert the file: iconv -f ISO-2022-JP -t UTF-8")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -8,6 +8,7 @@ import os
 import re
 from pathlib import Path
 
+from jpllm.data.clean.aozora import VERSION as AOZORA_VERSION
 from jpllm.data.clean.wikitext.plain_text import VERSION as WIKITEXT_VERSION
 from jpllm.data.read.files import find_files, printable
 from jpllm.data.read.sources import SourceConfig
@@ -114,6 +115,9 @@ def _reading_facts(source: SourceConfig) -> dict[str, object]:
 
 
 def _cleaning_facts(source: SourceConfig) -> list:
-    """Return the rules of a source with the thresholds that are set, and the version of the wikitext engine if used."""
+    """Return the rules of a source with the thresholds that are set, and the versions of formats that they read."""
     rules = [[rule.rule, {key: float(value) for key, value in rule.given.items()}] for rule in source.clean]
-    return [*rules, ["wikitext", {"version": WIKITEXT_VERSION}]] if source.has_wikitext else rules
+    formats = [["wikitext", {"version": WIKITEXT_VERSION}]] if source.has_wikitext else []
+    if any(rule.rule == "aozora" for rule in source.clean):
+        formats.append(["aozora", {"version": AOZORA_VERSION}])
+    return [*rules, *formats]

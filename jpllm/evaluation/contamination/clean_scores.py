@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from jpllm.evaluation.jglue.harness import ANSWERS_FOLDER
 from jpllm.evaluation.jglue.lm_eval_tasks import metrics
-from jpllm.evaluation.jglue.score_rows import standard_error
+from jpllm.evaluation.jglue.score_rows import interval, standard_error
 from jpllm.runtime import InputError
 
 logger = logging.getLogger(__name__)
@@ -80,8 +80,9 @@ def add_scores_without_hits(rows: list[dict], report: Report, output_dir: Path) 
     """Add `without_hits` to the JGLUE rows whose file the report covers, from the answers in `output_dir`.
 
     `without_hits` has an entry without the items found, and for tasks with contexts a second one that also leaves out
-    the items whose context was found. An entry says what was left out and how many, and has `n`, `value` and
-    `standard_error` (None where no item is left). Rows whose answers are missing are left as they are, with a warning.
+    the items whose context was found. An entry says what was left out and how many, and has `n`, `value`,
+    `standard_error` and `interval` (None where no item is left). Rows whose answers are missing are left as they are,
+    with a warning.
 
     Raises:
         InputError: the report covers none of the files, answers do not give the score of their row, or more of the
@@ -138,13 +139,15 @@ def _left_out(found: Found) -> Iterator[tuple[str, frozenset[str]]]:
 
 def _score(metric: str, answers: dict[str, Answer], what: str, left_out: frozenset[str]) -> dict:
     kept = [answer for name, answer in answers.items() if name not in left_out]
-    pairs = [answer.pair for answer in kept]
+    pairs, clusters = [answer.pair for answer in kept], [answer.cluster for answer in kept]
+    value, error = metrics.SCORES[metric](pairs) if kept else None, standard_error(metric, pairs, clusters)
     return {
         "left_out": what,
         "num_left_out": len(answers) - len(kept),
         "n": len(kept),
-        "value": metrics.SCORES[metric](pairs) if kept else None,
-        "standard_error": standard_error(metric, pairs, [answer.cluster for answer in kept]),
+        "value": value,
+        "standard_error": error,
+        "interval": None if value is None else interval(metric, value, error, len(kept), clusters),
     }
 
 

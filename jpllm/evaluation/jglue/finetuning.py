@@ -14,7 +14,7 @@ import numpy as np
 from jpllm.evaluation.jglue.lm_eval_tasks import metrics
 from jpllm.evaluation.jglue.lm_eval_tasks.items import joined_texts
 from jpllm.evaluation.jglue.lm_eval_tasks.tasks import TASKS
-from jpllm.evaluation.jglue.score_rows import score_row
+from jpllm.evaluation.jglue.score_rows import interval, score_row
 
 # In the order in which they are fine-tuned on: pairs of sentences first.
 FINETUNED_TASKS = sorted(
@@ -91,10 +91,10 @@ def score_rows(task: str, runs: Sequence[FinetunedRun]) -> list[dict]:
     """Return one row per metric, as JSON holds it: shares and correlations, not per cent.
 
     `value` is the mean over the seeds at the chosen learning rate, `standard_deviation` that between them (None with
-    one seed), `standard_error` that of a single run, from its n rows and the texts that they are about. `chance` and
-    `majority` are explained at `score_row`; `is_constant` means that every run gives nearly always one answer. `runs`
-    lists all learning rates, with None for the scores of runs that diverged. The list is empty where no learning rate
-    can be chosen.
+    one seed), `standard_error` and `interval` those of a single run, from its n rows and the texts that they are
+    about. `chance` and `majority` are explained at `score_row`; `is_constant` means that every run gives nearly always
+    one answer. `runs` lists all learning rates, with None for the scores of runs that diverged. The list is empty where
+    no learning rate can be chosen.
     """
     rate = best_learning_rate(task, runs)
     if rate is None:
@@ -110,12 +110,14 @@ def _score_row_of_runs(task: str, metric: str, chosen: Sequence[FinetunedRun], r
     assert len(tests) == len(chosen), "a learning rate of which a run diverged is never chosen"
     scored = [score_row(task, metric, score(test), test, run.clusters) for run, test in zip(chosen, tests, strict=True)]
     values, errors = ([row[key] for row in scored] for key in ("value", "standard_error"))
+    value, error = float(np.mean(values)), None if None in errors else float(np.mean(errors))
     return {
         "task": task,
         "metric": metric,
-        "value": float(np.mean(values)),
+        "value": value,
         "standard_deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-        "standard_error": None if None in errors else float(np.mean(errors)),
+        "standard_error": error,
+        "interval": interval(metric, value, error, len(tests[0]), chosen[0].clusters),
         "chance": scored[0]["chance"],
         "majority": scored[0]["majority"],
         "is_constant": all(row["is_constant"] for row in scored),

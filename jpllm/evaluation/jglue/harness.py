@@ -22,7 +22,7 @@ from jpllm.evaluation.jglue.lm_eval_tasks import metrics
 from jpllm.evaluation.jglue.lm_eval_tasks.items import text_key
 from jpllm.evaluation.jglue.lm_eval_tasks.tasks import TASKS
 from jpllm.evaluation.jglue.score_rows import score_row
-from jpllm.evaluation.results import measured_with
+from jpllm.evaluation.results import actual_limit, measured_with
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -69,18 +69,26 @@ def add_missing(
     rows = results.setdefault("jglue", [])
     for data in tasks:
         shots = board_shots(data, style) if num_fewshot is None else num_fewshot
-        settings = {"task": data.task, "style": style, "num_fewshot": shots, "limit": limit, "data_sha256": data.sha256}
-        before = [row for row in rows if all(row.get(key) == value for key, value in settings.items())]
+        settings = {"task": data.task, "style": style, "num_fewshot": shots, "data_sha256": data.sha256}
+        alike = [row for row in rows if all(row.get(key) == value for key, value in settings.items())]
+        before = [row for row in alike if has_limit(row, limit)]
         settings["task_sha256"] = task_sha256(data, style)
         if any(row.get("task_sha256") == settings["task_sha256"] for row in before):
             logger.info("%s %s with %d examples: scored before", data.task, style, shots)
             continue
         scored = evaluate(reader, data, style, shots, limit)
+        settings["limit"] = scored.rows[0]["limit"]
         added = {"task_sha256": settings["task_sha256"], "answers": answers_name(settings), **measured_with()}
         rows[:] = [row for row in rows if row not in before] + [{**row, **added} for row in scored.rows]
         if output_dir and runtime.is_main_process():
             write_jsonl(scored.answers, output_dir / ANSWERS_FOLDER / added["answers"])
             report.save(results, output_dir)
+
+
+def has_limit(row: dict, limit: int | None) -> bool:
+    """Whether a row is of the items that `limit` leaves; one above the number of items leaves all, as None does."""
+    row_limit = actual_limit(row)
+    return row_limit == limit or (row_limit is None and limit is not None and row["n"] <= limit)
 
 
 def answers_name(settings: Mapping) -> str:
@@ -139,6 +147,8 @@ def evaluate_with(
     with _quiet():  # its simple_evaluate gives the results to one process only
         loaded = _tasks(data).load([name])
         loaded["tasks"][name].set_config(key="num_fewshot", value=shots)
+        if limit is not None and limit >= len(list(loaded["tasks"][name].task_docs)):
+            limit = None
         results = lm_eval.evaluate(lm, loaded, limit=limit, bootstrap_iters=0, log_samples=True)
     samples = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
     pairs = [metrics.pair_of(sample["doc"], sample["filtered_resps"]) for sample in samples]

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jpllm import markdown
-from jpllm.scores import score_text, without_hits_text
+from jpllm.scores import error_text, interval_of, score_text, without_hits_text
 from jpllm.sharing.card.facts import TrainedOn, folder_name
 from jpllm.tracking.compare.scores import without_hits
 from jpllm.tracking.quantities import count, four_decimals, per_cent, three_digits
 from jpllm.tracking.runs import Run, number, rows_of
 
 SPLIT_FIGURES = ("accuracy", "macro_f1", "pearson", "spearman")
-_SCORES = ("value", "standard_error", "chance", "majority")
+_SCORES = ("value", "chance", "majority")
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,10 @@ def scores_of(evaluation: dict) -> Scores:
 
 
 def _cell(row: Mapping, key: str) -> str:
-    """Return a score as its metric is written; other numbers with commas or decimals."""
+    """Return a score or its error as its metric is written; other numbers with commas or decimals."""
     value = row.get(key)
+    if key == "standard_error":
+        return error_text(str(row.get("metric")), number(value), interval_of(row))
     if key in _SCORES:
         return score_text(str(row.get("metric")), number(value))
     if isinstance(value, int):

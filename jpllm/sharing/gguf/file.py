@@ -22,7 +22,7 @@ from jpllm.tokenizer.proof import first_difference
 
 if TYPE_CHECKING:
     import numpy as np
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 Unknown = Literal["refuse", "unk"]
 MAX_DIVERGENCE_NATS = 1e-4
@@ -59,15 +59,7 @@ def write(
     Raises:
         InputError: a package is missing, or llama.cpp cannot compute the model or cut texts as its tokenizer does.
     """
-    for name in _PACKAGES:
-        if importlib.util.find_spec(name) is None:
-            raise InputError(f"gguf: needs the package {name}: pip install 'jpllm[gguf]'")
-    if found := list(tensors.problems(model)):
-        raise InputError(f"gguf: the model does not survive it: {'; '.join(found)}")
-    try:
-        converted = vocabulary.vocabulary(tokenizer, model_dir, model.config.vocab_size)
-    except InputError as error:
-        raise InputError(f"gguf: the tokenizer does not survive it: {error}") from error
+    converted = _vocabulary(model.config, type(model).__name__, tokenizer, model_dir)
     writer = tensors.new_writer(model, str(file))
     vocabulary.add_vocabulary(writer, converted)
     tensors.add_tensors(writer, model, precision)
@@ -75,6 +67,42 @@ def write(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def refuse_impossible(
+    config: PretrainedConfig,
+    architecture: str,
+    tokenizer: PreTrainedTokenizerFast,
+    model_dir: Path,
+    unknown: Unknown,
+    more_texts: Sequence[str] = (),
+) -> None:
+    """Raise InputError for what `write` and `prove` are known to refuse, before there is a model or a file."""
+    if not _vocabulary(config, architecture, tokenizer, model_dir).has_no_bytes or unknown == "unk":
+        return
+    for text in [*proof_texts(), *more_texts]:
+        ids = tokenizer(text, verbose=False)["input_ids"]
+        if _bytes_as_unknown(ids, tokenizer) != ids:
+            raise _without_bytes(text, ids)
+
+
+def _vocabulary(
+    config: PretrainedConfig, architecture: str, tokenizer: PreTrainedTokenizerFast, model_dir: Path
+) -> vocabulary.Vocabulary:
+    """Return the vocabulary as llama.cpp reads it.
+
+    Raises:
+        InputError: a package is missing, or llama.cpp cannot compute the model or cut texts as its tokenizer does.
+    """
+    for name in _PACKAGES:
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"gguf: needs the package {name}: pip install 'jpllm[gguf]'")
+    if found := list(tensors.problems(config, architecture)):
+        raise InputError(f"gguf: the model does not survive it: {'; '.join(found)}")
+    try:
+        return vocabulary.vocabulary(tokenizer, model_dir, config.vocab_size)
+    except InputError as error:
+        raise InputError(f"gguf: the tokenizer does not survive it: {error}") from error
 
 
 def prove(
@@ -159,16 +187,19 @@ def _compare_ids(
             if unknown == "unk":
                 num_with_unknown += 1
                 continue
-            raise InputError(
-                "gguf: the tokenizer does not survive it: llama.cpp has no byte fallback for this kind, so characters "
-                f"without a piece of their own become <unk>; the first text in which that happens is "
-                f"{_shown(text)}: ids {own[:20]}, llama.cpp {found[:20]}. --gguf_unknown unk accepts that; a model "
-                f"trained with a tokenizer of `{vocabulary.SURVIVING}` survives whole"
-            )
+            raise _without_bytes(text, own)
         raise InputError(
             f"gguf: the tokenizer does not survive it: {_shown(text)} gives the ids {own[:40]}, llama.cpp {found[:40]}"
         )
     return num_with_unknown
+
+
+def _without_bytes(text: str, ids: Sequence[int]) -> InputError:
+    return InputError(
+        "gguf: the tokenizer does not survive it: llama.cpp has no byte fallback for this kind, so characters without "
+        f"a piece of their own become <unk>; the first text in which that happens is {_shown(text)}: ids {ids[:20]}. "
+        f"--gguf_unknown unk accepts that; a model trained with a tokenizer of `{vocabulary.SURVIVING}` survives whole"
+    )
 
 
 def _reference(model_dir: Path):

@@ -33,9 +33,8 @@ _TAKEN_FOR_GRANTED: dict[str, dict[str, tuple]] = {
 _GGUF_NAMES = {"llama": "llama", "gpt2": "gpt2", "gpt_neox": "gptneox"}
 
 
-def problems(model: PreTrainedModel) -> Iterator[str]:
-    """Yield a sentence for each thing in the model that llama.cpp cannot compute."""
-    config, name = model.config, type(model).__name__
+def problems(config: PretrainedConfig, name: str) -> Iterator[str]:
+    """Yield a sentence for each thing in a model that llama.cpp cannot compute; `name` is that of its class."""
     if config.model_type not in _GGUF_NAMES or not name.endswith(("ForCausalLM", "LMHeadModel")):
         yield f"{name} is not an architecture that is converted here; language models of {', '.join(_GGUF_NAMES)} are"
         return

@@ -25,6 +25,7 @@ _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True
 _DIGITS = {"type": "Digits", "individual_digits": True}
 _CUTS = {"gpt-2": [_BYTE_LEVEL], "smollm": [_DIGITS, _BYTE_LEVEL]}
 _UNUSED_SCORE = -1e6
+_UNIGRAM_MODEL = "t5"
 SURVIVING = "jpllm tokenizer train --model_type bpe --normalization identity"  # as an advice in messages
 _CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5  # kinds of pieces, the same numbers as SentencePiece's
 
@@ -38,6 +39,11 @@ class Vocabulary(NamedTuple):
     scores: list[float] | None
     merges: list[str] | None
     settings: dict[str, str | int | bool | bytes]
+
+    @property
+    def has_no_bytes(self) -> bool:
+        """Whether llama.cpp makes <unk> of characters without a piece, whatever pieces of bytes there are."""
+        return self.model == _UNIGRAM_MODEL
 
 
 def vocabulary(tokenizer: PreTrainedTokenizerFast, folder: Path, num_ids: int) -> Vocabulary:
@@ -112,10 +118,13 @@ def _sentencepiece(tokenizer: PreTrainedTokenizerFast, model: SentencePieceModel
             "for SentencePiece BPE: full-width letters, for one, would get other ids. A tokenizer made by "
             f"`{SURVIVING}` has no such rule"
         )
-    if model.algorithm == BPE and model.removes_extra_spaces:
+    if model.removes_extra_spaces:
+        kind = (
+            "does not do for SentencePiece BPE" if model.algorithm == BPE else "does otherwise at the edges of a text"
+        )
         raise InputError(
-            "the tokenizer removes extra spaces, which llama.cpp does not do for SentencePiece BPE. A tokenizer made "
-            f"by `{SURVIVING}`, with the default preset, keeps them"
+            f"the tokenizer removes extra spaces, which llama.cpp {kind}. A tokenizer made by `{SURVIVING}`, with the "
+            "default preset, keeps them"
         )
     pieces, kinds = _pieces(tokenizer, num_ids)
     scores = [_UNUSED_SCORE] * num_ids
@@ -123,12 +132,12 @@ def _sentencepiece(tokenizer: PreTrainedTokenizerFast, model: SentencePieceModel
         pieces[index], kinds[index], scores[index] = piece.text, piece.kind, piece.score
     settings = {
         "add_space_prefix": model.has_dummy_prefix,
-        "remove_extra_whitespaces": model.removes_extra_spaces,
+        "remove_extra_whitespaces": False,
         "unknown_token_id": model.unk_id,
     }
     if model.charsmap:
         settings["precompiled_charsmap"] = model.charsmap
-    return Vocabulary("t5" if model.algorithm == UNIGRAM else "llama", pieces, kinds, scores, None, settings)
+    return Vocabulary(_UNIGRAM_MODEL if model.algorithm == UNIGRAM else "llama", pieces, kinds, scores, None, settings)
 
 
 def _pieces(tokenizer: PreTrainedTokenizerFast, num_ids: int) -> tuple[list[str], list[int]]:

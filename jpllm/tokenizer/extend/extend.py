@@ -54,7 +54,8 @@ def _model_file(path: str | Path) -> Path:
     file = sentencepiece_file(Path(path))
     if file is None:
         raise InputError(
-            f"{path}: only a byte-level BPE or a folder with a SentencePiece model ({MODEL_FILE_NAME}) can be extended"
+            f"{path}: no byte-level BPE, and no SentencePiece model beside it to extend; put the {MODEL_FILE_NAME} "
+            "that it was published with into a folder with its other files, and name that folder"
         )
     return file
 

@@ -192,5 +192,5 @@ def refuse_too_few(num_found: int, num_pieces: int) -> None:
     if num_found < num_pieces:
         raise InputError(
             f"num_pieces: the text gives only {num_found:,} new pieces, not {num_pieces:,}; "
-            "ask for fewer, raise max_lines or give more text"
+            f"{'ask for fewer, ' if num_found else ''}raise max_lines or give more text"
         )

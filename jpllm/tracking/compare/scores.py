@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from jpllm.scores import SHARES, score_title, score_with_error, without_hits_text
+from jpllm.scores import SHARES, interval_of, score_title, score_with_error, without_hits_text
 from jpllm.tracking.compare.tables import Cell, Row
 from jpllm.tracking.quantities import four_decimals, per_cent
 from jpllm.tracking.runs import Run, number, rows_of
@@ -38,7 +38,7 @@ def without_hits(row: dict) -> list[dict]:
         known = {key: number(entry.get(key)) for key in ("n", "num_left_out", "value", "standard_error")}
         is_counted = None not in (known["n"], known["num_left_out"])
         if is_counted and (known["value"] is None) == (known["n"] == 0):
-            found.append({**known, "left_out": str(entry.get("left_out"))})
+            found.append({**known, "left_out": str(entry.get("left_out")), "interval": interval_of(entry)})
     return found
 
 
@@ -81,7 +81,8 @@ def _cells(row: dict) -> Iterator[tuple[str, Cell]]:
 
     if value is not None:
         constant = ", one answer" if row.get("is_constant") else ""
-        yield "", cell(score_with_error(metric, value, number(row.get("standard_error"))) + constant, value)
+        error = number(row.get("standard_error")) or None  # 0 in results before there were intervals
+        yield "", cell(score_with_error(metric, value, error, interval_of(row)) + constant, value)
         for entry in without_hits(row):
             yield entry["left_out"], cell(without_hits_text(metric, entry), entry["value"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jpllm.scores import score_with_error
+from jpllm.scores import interval_of, score_with_error
 from jpllm.tracking.compare.scores import Best, jglue_rows, text_rows, with_best
 from jpllm.tracking.compare.tables import Cell, Row, Table, group_changes, note_on_group, tone_of
 from jpllm.tracking.quantities import byte_size, count, duration, four_decimals, per_cent, three_digits
@@ -173,7 +173,8 @@ def _classifier_row(runs: Sequence[Run], split: str) -> Row:
         value, pearson = _split_figure(run, split, "accuracy"), _split_figure(run, split, "pearson")
         chance, error = run.result(split, "chance"), run.result(split, "standard_error")
         if value is not None:
-            cells.append(Cell(f"{score_with_error('acc', value, error)} accuracy", value, bar=value, mark=chance))
+            accuracy = score_with_error("acc", value, error, interval_of(run.results.get(split)))
+            cells.append(Cell(f"{accuracy} accuracy", value, bar=value, mark=chance))
         else:
             cells.append(None if pearson is None else Cell(f"{pearson:.3f} Pearson", pearson, bar=max(pearson, 0.0)))
     settings = {_scored_by(run, split) for run, cell in zip(runs, cells, strict=True) if cell}

@@ -54,6 +54,27 @@ def test_a_text_without_box_and_colophon_keeps_its_first_and_last_lines():
     assert aozora(text) == text
 
 
+@pytest.mark.parametrize("heading", ["【テキスト中に現れる記号について】", "【記号について】", "　【凡例】　"])
+@pytest.mark.parametrize("ruler", ["-" * 55, "　" + "-" * 30 + " "])
+def test_boxes_headed_otherwise(heading, ruler):
+    box = f"{ruler}\n{heading}\n\n《》：ルビ\n{ruler}\n"
+    assert aozora(f"題名\n著者\n\n{box}\n　本文。{COLOPHON}") == "本文。"
+
+
+@pytest.mark.parametrize(
+    "colophon",
+    [
+        '翻訳の底本：Foo (1890) "Bar"\n　　　上記の翻訳底本は、著作権が失効しています。\n青空文庫提供ファイル：',
+        "　　　底本：「全集」書房\n　　　入力：山田",
+        " \u3000底本: 全集\n校正: 田中",
+        "底本：「全集」\n　　　1969年発行\n※表記は新字。\n\n翻訳の底本：Foo\n\n　　底本の親本：「全集」\n入力：山田",
+        "［＃本文終わり］\n原書：Foo\n※利用条件",
+    ],
+)
+def test_colophons_of_other_forms(colophon):
+    assert aozora(f"題名\n著者\n\n　本文。\n　二。\n\n\n{colophon}\n") == "本文。\n　二。"
+
+
 def test_only_the_last_colophon_ends_the_work():
     text = "一\n\n底本：について書く。\n\n終わり。"
     assert aozora(f"{BOX}{text}{COLOPHON}") == text
@@ -75,6 +96,13 @@ def test_only_the_last_colophon_ends_the_work():
         ("字［＃「［字］」に傍点］だ", "字だ"),
         ("甲［＃「乙［＃「乙」に傍点］」は底本では「丙※［＃「口＋皮」、第3水準1-14-75］」］丁", "甲丁"),
         ("［以下空白］［注］", "［以下空白］［注］"),
+        ("甲［＃割り注］乙［＃割り注終わり］丙", "甲（乙）丙"),
+        ("甲（［＃割り注］乙［＃改行］丙［＃割り注終わり］）丁", "甲（乙丙）丁"),
+        ("甲［＃割り注］（乙）［＃割り注終わり］丙", "甲（乙）丙"),
+        ("甲〔［＃割り注］乙《おつ》［＃割り注終わり］〕丙［＃割り注］丁［＃割り注終わり］", "甲〔乙〕丙（丁）"),
+        ("甲［＃ここから割り注］乙［＃ここで割り注終わり］丙［＃割り注］丁", "甲（乙）丙丁"),
+        ("甲［＃割り注］乙［＃割り注］丙［＃割り注終わり］丁［＃割り注終わり］", "甲（乙（丙）丁）"),
+        ("乙［＃「乙（［＃割り注］丙［＃割り注終わり］）」は底本では「乙」］丁", "乙丁"),
     ],
 )
 def test_ruby_and_annotations(raw, plain):
@@ -98,6 +126,9 @@ def test_ruby_and_annotations(raw, plain):
         ("※［＃米印、1-2-8］［＃改ページ］", "※"),
         ("※［＃始め角括弧、1-1-46］※［＃井桁、1-1-84］注］", "［＃注］"),
         ("※［＃あり得ない、1-99-99］※［＃番号だけ、U+110000］", "〓〓"),
+        ("※［＃「姉」の正字、「※［＃「例」の正字、第3水準1-85-57］」の「木」に代えて「女」、749-12］が", "〓が"),
+        ("※［＃「甲※［＃「乙※［＃「木＋解」、第3水準1-86-22］」、1-2-54］」、第3水準1-84-22］。", "弴。"),
+        ("※［＃「甲［＃「甲」に傍点］」、第3水準1-86-22］", "檞"),
         ("　　※\n次", "※\n次"),
     ],
 )
@@ -136,7 +167,7 @@ def test_line_ends_and_blank_lines():
 
 
 MARKS = ["《", "》", "｜", "［＃", "］", "※［＃", "「", "」", "、", "1-86-22", "1-1-52"]
-MARKS += ["〔", "〕", "e'", "／＼", "\n", "　", "語", "か"]
+MARKS += ["［＃割り注］", "［＃割り注終わり］", "（", "）", "〔", "〕", "e'", "／＼", "\n", "　", "語", "か"]
 
 
 @given(st.lists(st.sampled_from(MARKS), max_size=25).map("".join))

@@ -152,12 +152,33 @@ def test_a_source_of_which_nothing_is_left(tmp_path):
 def test_held_out_rows_are_those_of_the_same_questions():
     rows, _ = rows_of(*((chr(97 + n % 20), chr(65 + n)) for n in range(40)))
     held_out, rest = held_out_and_rest(rows, 6)
-    assert len(held_out) + len(rest) == 40
-    assert 6 <= len(held_out) <= 7
+    assert (len(held_out), len(rest)) == (4, 36)  # a tenth at most
     questions = [{row.conversation.messages[0]["content"] for row in part} for part in (held_out, rest)]
     assert not questions[0] & questions[1]
     again, _ = held_out_and_rest(rows[::-1], 6)
     assert {row.conversation.place for row in again} == {row.conversation.place for row in held_out}
+
+
+@pytest.mark.parametrize(("max_rows", "expected"), [(10, 9), (8, 6), (3, 3), (200, 9)])
+def test_held_out_groups_are_whole_and_within_the_limit(max_rows, expected):
+    """Groups of 3 rows, and one of 70: as many whole groups as fit into the limit and into a tenth."""
+    rows, _ = rows_of(*(("z", chr(0x3042 + n)) for n in range(70)), *((chr(97 + n // 3), str(n)) for n in range(30)))
+    held_out, rest = held_out_and_rest(rows, max_rows)
+    assert (len(held_out), len(rest)) == (expected, 100 - expected)
+    assert "z" not in {row.conversation.messages[0]["content"] for row in held_out}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([(str(n), "a") for n in range(9)], "9 rows, too few to hold a tenth out"),
+        ([("a", str(n)) for n in range(20)], "of 20 rows at least 20 share each of them, where 2 may be held out"),
+        ([(str(n // 5), str(n)) for n in range(20)], "at least 5 share each of them, where 2 may be held out"),
+    ],
+)
+def test_rows_that_cannot_be_held_out(rows, message):
+    with pytest.raises(InputError, match=f"^sources: .*{message}.*name eval_sources"):
+        held_out_and_rest(rows_of(*rows)[0], 200)
 
 
 def test_packed_blocks():

@@ -66,7 +66,8 @@ def test_choices(tmp_path):
     rows = scored(tmp_path, "jnli", JNLI, "acc", "balanced_acc")
     assert [row["value"] for row in rows] == [4 / 6, pytest.approx((1 + 1 / 2 + 1 / 2) / 3)]
     ((accuracy,), (balanced,)) = without_hits(tmp_path, rows, benchmark("jnli", ["a", "d"]))
-    assert accuracy == {"left_out": "items", "num_left_out": 2, "n": 4, "value": 0.75, "standard_error": 0.25}
+    expected = {"left_out": "items", "num_left_out": 2, "n": 4, "value": 0.75, "standard_error": 0.25}
+    assert accuracy == expected | {"interval": pytest.approx([0.3006, 0.9544], abs=5e-5)}
     assert (balanced["n"], balanced["value"]) == (4, pytest.approx((1 + 1 / 2 + 1) / 3))
     assert balanced["standard_error"] > 0
     assert rows[0]["value"] == 4 / 6

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jpllm.evaluation.jglue.lm_eval_tasks import metrics
-from jpllm.evaluation.jglue.score_rows import standard_error
+from jpllm.evaluation.jglue.score_rows import share_interval, standard_error
 
 
 def test_of_a_share():
@@ -80,3 +80,17 @@ def test_of_questions_on_paragraphs():
         naive.append(standard_error("acc", pairs))
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.12)
     assert np.mean(naive) < 0.8 * np.std(values)
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "expected"),
+    [(0, 6, (0.0, 0.3903)), (10, 10, (0.7225, 1.0)), (3, 4, (0.3006, 0.9544)), (40, 100, (0.3094, 0.4980))],
+)
+def test_interval_of_a_share(right, n, expected):
+    """Of independent items it is Wilson's own, as in tables; items that come in equal pairs count as half as many."""
+    pairs = [(0, 0)] * right + [(0, 1)] * (n - right)
+    error = standard_error("acc", pairs)
+    assert (error is None) == (right in (0, n))
+    assert share_interval(right / n, error, n, n) == pytest.approx(expected, abs=6e-5)
+    twice = standard_error("acc", pairs * 2, [*range(n)] * 2)
+    assert share_interval(right / n, twice, 2 * n, n) == pytest.approx(expected, abs=6e-5)

@@ -114,7 +114,7 @@ def test_our_bpe_gives_equal_ids_three_ways(is_extended, whole_dir, corpus_file,
     [
         ("unigram", {"normalization_rule_name": "nfkc"}, None),
         ("bpe", {"normalization_rule_name": "identity", "byte_fallback": True}, None),
-        ("unigram", {"normalization_rule_name": "nfkc", "remove_extra_whitespaces": True}, "gives the ids"),
+        ("unigram", {"normalization_rule_name": "nfkc", "remove_extra_whitespaces": True}, "removes extra spaces"),
     ],
 )
 def test_sentencepiece_models_of_other_makers(kind, settings, message, corpus_file, tmp_path):
@@ -133,11 +133,12 @@ def test_sentencepiece_models_of_other_makers(kind, settings, message, corpus_fi
     convert(tmp_path / "m.model", tmp_path / "tok")
     tokenizer, file = load(tmp_path / "tok"), tmp_path / "a.gguf"
     model = random_model("llama-tiny", tokenizer)
-    gguf_file.write(model, tokenizer, tmp_path / "tok", file, "f32")
     if message:
         with pytest.raises(InputError, match=message):
-            gguf_file.prove(file, model, tokenizer, tmp_path / "tok", "unk")
+            gguf_file.write(model, tokenizer, tmp_path / "tok", file, "f32")
+        assert not file.exists()
     else:
+        gguf_file.write(model, tokenizer, tmp_path / "tok", file, "f32")
         proof = gguf_file.prove(file, model, tokenizer, tmp_path / "tok", "refuse", lines[:100])
         assert (proof.num_texts, proof.num_with_unknown) == (len(proof_texts()) + 100, 0)
 

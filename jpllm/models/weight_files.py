@@ -54,6 +54,11 @@ def examine(folder: Path) -> tuple[int, dict[str, list[int]]]:
     return sum(file.stat().st_size for file in files), shapes
 
 
+def has_some(folder: Path) -> bool:
+    """Return whether a folder holds weights, be they whole or not."""
+    return any(any(folder.glob(f"{Path(name).stem}*{Path(name).suffix}*")) for name in (_SAFETENSORS, _PICKLED))
+
+
 def _files_of(folder: Path, name: str) -> list[Path]:
     """Return the file of this name, or those that its index names; none where there is neither."""
     index = folder / f"{name}.index.json"

@@ -213,12 +213,12 @@ def _trained_config(name: str, is_classifier: bool) -> PretrainedConfig:
             "can be found on the Hub"
         ) from error
     if is_classifier:
-        classifier.refuse_no_classifier(name, found)
+        classifier.refuse_no_classifier("model", found)
         auto_class = transformers.AutoModelForSequenceClassification
     else:
-        build.refuse_no_causal(name, found)
+        build.refuse_no_causal("model", found)
         auto_class = transformers.AutoModelForCausalLM
-    if Path(name).is_dir():
+    if weight_files.has_some(Path(name)):  # a configuration alone can be planned with
         weight_files.examine(Path(name))
     pretrained.build_without_memory(name, auto_class, found)
     return found

@@ -195,7 +195,14 @@ def test_runs_in_reports(folder, capsys):
 
 
 def test_the_table_of_all_results(folder, capsys):
-    row = {"text": ATTACK, "num_bytes": 10, "bits_per_byte": 1.0, "xz_bits_per_byte": 2.0, "context_length": 8, "stride": 4}
+    row = {
+        "text": ATTACK,
+        "num_bytes": 10,
+        "bits_per_byte": 1.0,
+        "xz_bits_per_byte": 2.0,
+        "context_length": 8,
+        "stride": 4,
+    }
     file = folder / "evaluation.json"
     file.write_text(json.dumps({"model": ATTACK, "perplexity": [row], "versions": {"torch": ATTACK}}), encoding="utf-8")
     (folder.parent / "broken").mkdir()

@@ -107,9 +107,7 @@ SLOW = [
 @pytest.mark.parametrize("pattern", SLOW)
 @pytest.mark.parametrize("part", ["pre_tokenizer", "normalizer"])
 def test_regular_expressions_of_catastrophic_cost_are_refused(part, pattern, folder, capfd, monkeypatch):
-    monkeypatch.setenv(
-        "TOKENIZERS_PARALLELISM", "false"
-    )  # or what is left behind would occupy the threads of all tests
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")  # a thread left behind would hold them
     rule = {"type": "Replace", "pattern": {"Regex": pattern}, "content": "b"}
     change(folder, "tokenizer.json", **{part: rule if part == "normalizer" else split_by(pattern)})
     started = time.monotonic()

@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from jpllm import runtime
 from jpllm.data.read.jsonl import write_jsonl
@@ -147,9 +147,8 @@ def evaluate_with(
     with _quiet():  # its simple_evaluate gives the results to one process only
         loaded = _tasks(data).load([name])
         loaded["tasks"][name].set_config(key="num_fewshot", value=shots)
-        task: Any = loaded["tasks"][name]  # annotated as the class above, without documents
-        if limit is not None and limit >= len(list(task.task_docs)):
-            limit = None
+        num_items = len(list(cast("ConfigurableTask", loaded["tasks"][name]).task_docs))
+        limit = None if limit is None or limit >= num_items else limit
         results = lm_eval.evaluate(lm, loaded, limit=limit, bootstrap_iters=0, log_samples=True)
     samples = sorted(results["samples"][name], key=lambda sample: sample["doc_id"])
     pairs = [metrics.pair_of(sample["doc"], sample["filtered_resps"]) for sample in samples]

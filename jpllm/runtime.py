@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED_EARLY = 75  # EX_TEMPFAIL of sysexits.h: the same command, later, goes on
 _GIT_SECONDS = 10
+_FULL_DISK_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_DISK_WORDS = (*map(os.strerror, _FULL_DISK_NUMBERS), *(f"os error {number}" for number in _FULL_DISK_NUMBERS))
+_FULL_DISK_WORDS += ("file write failed", "PytorchStreamWriter failed")
 STARTED_SECONDS = time.monotonic()  # by the clock of `time.monotonic`
 
 
@@ -49,8 +53,9 @@ class StoppedEarly(Exception):
 def run_command(command: Callable[[], object]) -> int:
     """Run `command` and return its exit code; an error of the user becomes one message instead of a traceback.
 
-    The code is 0 when the command returns, 2 after an `InputError` or a file that cannot be used, 75 when the command
-    was stopped early with its work saved, and 130 on Ctrl-C. Any other exception is a bug and propagates.
+    The code is 0 when the command returns, 2 after an `InputError`, a file that cannot be used or a disk without room,
+    75 when the command was stopped early with its work saved, and 130 on Ctrl-C. Any other exception is a bug and
+    propagates.
     """
     try:
         command()
@@ -65,15 +70,57 @@ def run_command(command: Callable[[], object]) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in `jpllm … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if not error.filename:
-            raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
-        return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if full := full_disk(error):
+            print(f"error: {full}; make room, then run the same command again", file=sys.stderr, flush=True)
+        elif isinstance(error, OSError) and error.filename:
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
+        else:
+            raise
+        return EXIT_BAD_INPUT
     return 0
+
+
+def full_disk(error: BaseException | None) -> str | None:
+    """Return what an error says where it comes from a disk without room, or a quota; None for another error.
+
+    A failed write does not know the name of its file, PyTorch and safetensors raise errors of their own, and what is
+    raised while a file is closed hides the first one.
+    """
+    while error is not None:
+        text = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.errno in _FULL_DISK_NUMBERS:
+            return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+        if any(words in text for words in _FULL_DISK_WORDS):
+            return f"a file could not be written ({text:.200})"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextmanager
+def naming_file(file: Path) -> Iterator[None]:
+    """Give an OSError of the body the name of a file, where it has none, as when a write fails."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(file)
+        raise
+
+
+@contextmanager
+def removed_on_failure(path: Path) -> Iterator[None]:
+    """Remove a folder or a file, if the body fails, that it was writing."""
+    try:
+        yield
+    except BaseException:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def run_recipe(main: Callable[[], object]) -> None:
@@ -174,8 +221,9 @@ def commit() -> str | None:
 def write_whole(file: Path, text: str) -> None:
     """Write `text` to a file so that no reader ever sees half of it."""
     unfinished = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(file)
+    with naming_file(file), removed_on_failure(unfinished):
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(file)
 
 
 @contextmanager

@@ -82,7 +82,8 @@ def training_arguments(
 
     Evaluations are `steps_per_epoch` apart where the configuration names no number of steps.
 
-    Raises InputError if one process would use several GPUs, or what would be compiled is compiled already.
+    Raises InputError if one process would use several GPUs, what would be compiled is compiled already, or the run is
+    over before its warm-up.
     """
     import torch
     from transformers import TrainingArguments
@@ -135,6 +136,12 @@ def training_arguments(
     if on_xla:
         # accelerate would set XLA_USE_BF16 on a TPU, which makes weights and moments bf16 too; BaseTrainer has autocast
         arguments.mixed_precision = "no"
+    num_warmup_steps = arguments.get_warmup_steps(max_steps)
+    if num_warmup_steps >= max_steps:  # the first step of a warm-up has a learning rate of 0
+        raise InputError(
+            f"warmup_steps: {config.warmup_steps:g} is {num_warmup_steps:,} of the run's {max_steps:,} steps, so that "
+            "learning_rate is never reached; lower it (0 is no warm-up), or raise the budget"
+        )
     if arguments.n_gpu > 1:  # Trainer would split each batch over them, and every count of tokens would be wrong
         raise InputError(
             f"one process sees {arguments.n_gpu} GPUs: launch one process for each with "

@@ -19,7 +19,7 @@ import warnings
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from jpllm import xla
 from jpllm.runtime import InputError, device, is_main_process, num_processes
@@ -221,6 +221,16 @@ def any_process(value: bool, arguments: TrainingArguments) -> bool:
     flag = torch.tensor(int(value), device="cpu" if xla.is_launched() else arguments.device)
     torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
     return bool(flag.item())
+
+
+def from_main_process(value: Any, arguments: TrainingArguments) -> Any:
+    """Return the value that the main process has; to be called in all processes of the training."""
+    import torch
+
+    found = [value]
+    if arguments.world_size > 1:
+        torch.distributed.broadcast_object_list(found)
+    return found[0]
 
 
 def load_operators(*names: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from jpllm.runtime import InputError
 from jpllm.training import checkpoint
-from jpllm.training.checkpoint import Facts
+from jpllm.training.facts import Facts
 
 FACTS = Facts("data-1", "tokenizer-1", {"learning_rate": 0.01, "seed": 0}, 2, "DDP")
 

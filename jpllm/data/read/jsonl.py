@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from jpllm.data.read.quarantine import BadRow
-from jpllm.runtime import InputError
+from jpllm.runtime import InputError, naming_file, removed_on_failure
 
 PlacedRow = tuple[str, "dict[str, object] | BadRow"]  # with its file and line
 
@@ -64,6 +64,7 @@ def write_jsonl(rows: Iterable[dict], file: Path) -> None:
     """Write each row as a JSON object in a line of `file`, which appears when it is whole; make its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    partial.replace(file)
+    with naming_file(file), removed_on_failure(partial):
+        with partial.open("w", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        partial.replace(file)

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
+from jpllm import TOKEN_SHARDS_FORMAT
 from jpllm.runtime import InputError
 
 FORMAT = "jpllm-token-shards"
-FORMAT_VERSION = 2
+FORMAT_VERSION = TOKEN_SHARDS_FORMAT
 META_NAME = "meta.json"
 TOKENS_NAME = "tokens.bin"
 HELD_OUT_TEXT_NAME = "held_out.jsonl"

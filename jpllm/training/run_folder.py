@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -31,7 +32,9 @@ CHECKPOINTS_NAME = "checkpoints"
 RUN_NAME = "run.json"  # the facts of the run, before its first checkpoint has them
 UNPROVED_NAME = "model.unproved"
 PREDICTIONS_NAME = "predictions.jsonl"  # of a classifier
+TRUNK_NAME = "trunk_output.npy"  # of a classifier, while its frozen layers are computed
 DIVERGED_NAME = "diverged.txt"  # of a classifier whose training diverged
+_UNFINISHED_FILE = re.compile(r".+\.(json|jsonl|yaml|md)\.(\d+\.tmp|partial)")  # left by a process that was killed
 _LOCK_SECONDS = 1  # `jpllm watch` takes the lock for a moment
 _held_locks: dict[Path, object] = {}
 logger = logging.getLogger(__name__)
@@ -47,7 +50,7 @@ def is_finished(output_dir: Path, configuration: Sequence[object]) -> bool:
         return False
     if not output_dir.is_dir():
         raise InputError(f"output_dir: {output_dir} is a file; name a folder")
-    names = sorted(path.name for path in output_dir.iterdir() if path.name != LOCK_NAME)
+    names = sorted(path.name for path in output_dir.iterdir() if not _is_of_no_run_yet(path))
     if names and CONFIG_NAME not in names:
         raise InputError(
             f"output_dir: {output_dir} already holds {', '.join(names[:4])}{' …' if len(names) > 4 else ''}; "
@@ -64,6 +67,12 @@ def is_finished(output_dir: Path, configuration: Sequence[object]) -> bool:
         f"{output_dir} is finished: the model is in {output_dir / MODEL_NAME}, its figures in {RESULTS_NAME}"
     )
     return True
+
+
+def _is_of_no_run_yet(path: Path) -> bool:
+    """Return whether a file or folder can be there before anything says which run it is of."""
+    is_empty = path.name == CHECKPOINTS_NAME and checkpoint.newest_directory(path) is None
+    return is_empty or path.name in (LOCK_NAME, TRUNK_NAME) or bool(_UNFINISHED_FILE.fullmatch(path.name))
 
 
 def claim(output_dir: Path, wanted: Facts, resume_changed: bool = False) -> None:
@@ -160,10 +169,13 @@ def prepare(
         _lock(output_dir)
         for name in (MODEL_NAME, UNPROVED_NAME, f"{CHECKPOINTS_NAME}/{PARTIAL_NAME}"):
             shutil.rmtree(output_dir / name, ignore_errors=True)
+        for path in output_dir.iterdir():
+            if _UNFINISHED_FILE.fullmatch(path.name):
+                path.unlink()
+        write_yaml(configuration, output_dir / CONFIG_NAME)
         if wanted:
             record = {"format": RUN_FORMAT, "facts": wanted.record()}
             runtime.write_whole(output_dir / RUN_NAME, json.dumps(record, ensure_ascii=False, indent=2) + "\n")
-        write_yaml(configuration, output_dir / CONFIG_NAME)
         write_held_out(output_dir / HELD_OUT_NAME)
 
 

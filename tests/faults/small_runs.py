@@ -10,7 +10,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.configs.test_configs import ROOT, load_recipe
@@ -65,16 +65,22 @@ def write_rows(file: Path, rows: list[dict]) -> None:
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def run(folder: Path, settings: Mapping[str, object], end: str = "", recipe: str = "pretrain_scratch") -> int:
+def run(
+    folder: Path,
+    settings: Mapping[str, object],
+    end: str = "",
+    recipe: str = "pretrain_scratch",
+    arrange: Callable[[], None] | None = None,
+) -> int:
     """Run a recipe in `folder` as if typed there, and return its exit code, or −9 where `end` ended it.
 
     `end` is "" for no such moment, "proof", or a number of optimizer steps, with "s" behind it after its checkpoint.
-    What it printed is in `folder/log`.
+    `arrange`, a function of a module, is called in the process before. What it printed is in `folder/log`.
     """
     argv = [f"--{key}={value}" for key, value in settings.items() if not isinstance(value, list)]
     for key, values in settings.items():
         argv += [f"--{key}", *map(str, values)] if isinstance(values, list) else []
-    process = _CONTEXT.Process(target=_train, args=(str(folder), recipe, argv, end))
+    process = _CONTEXT.Process(target=_train, args=(str(folder), recipe, argv, end, arrange))
     process.start()
     process.join(300)
     assert process.exitcode is not None, "it hangs"
@@ -86,7 +92,7 @@ def log(folder: Path) -> str:
     return (folder / "log").read_text(encoding="utf-8", errors="replace")
 
 
-def _train(folder: str, recipe: str, argv: list[str], end: str) -> None:
+def _train(folder: str, recipe: str, argv: list[str], end: str, arrange: Callable[[], None] | None) -> None:
     os.chdir(folder)
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -99,6 +105,8 @@ def _train(folder: str, recipe: str, argv: list[str], end: str) -> None:
     runtime.use_all_cores = lambda: None
     if end:
         _end_at(end)
+    if arrange:
+        arrange()
     sys.argv = [f"recipes/{recipe}.py", *argv]
     os._exit(runtime.run_command(load_recipe(ROOT / "recipes" / f"{recipe}.py").main))
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -101,7 +101,7 @@ def full_disk(error: BaseException | None) -> str | None:
 
 
 @contextmanager
-def naming_file(file: Path) -> Iterator[None]:
+def naming_file(file: Path) -> Generator[None, None, None]:
     """Give an OSError of the body the name of a file, where it has none, as when a write fails."""
     try:
         yield
@@ -111,7 +111,7 @@ def naming_file(file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def removed_on_failure(path: Path) -> Iterator[None]:
+def removed_on_failure(path: Path) -> Generator[None, None, None]:
     """Remove a folder or a file, if the body fails, that it was writing."""
     try:
         yield

@@ -223,7 +223,7 @@ def _refuse_other_shape(directory: Path, manifest: dict) -> None:
     """Raise InputError for a manifest that lacks something; with a digest of itself none does."""
     files, logs = manifest.get("files"), manifest.get("logs")
     is_whole = (
-        manifest.get("step") == int(_NAME.fullmatch(directory.name)[1])
+        f"checkpoint-{manifest.get('step')}" == directory.name
         and isinstance(manifest.get("facts"), dict)
         and isinstance(manifest["facts"].get("configuration"), dict)
         and isinstance(logs, dict)

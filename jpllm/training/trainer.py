@@ -67,6 +67,11 @@ class BaseTrainer(Trainer):
         self.config, self.facts, self._embedding_warmup_steps = config, facts, embedding_warmup_steps
         self.clock: Clock | None = None
         self.best: EarlyStopping | None = None
+        if embedding_warmup_steps >= self.args.max_steps > 0:
+            logger.warning(
+                "embedding_warmup_steps: %d are all of the run's %d steps: nothing but the token embeddings will learn",
+                *(embedding_warmup_steps, self.args.max_steps),
+            )
         engine.keep_sums_in_float32(self.accelerator)
         if xla.is_launched():
             self.add_callback(_GraphPerStep())

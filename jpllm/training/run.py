@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from transformers import TrainerCallback
 from transformers.utils import logging as logging_of_transformers
@@ -27,6 +27,9 @@ from jpllm.training.facts import facts_of
 from jpllm.training.proof import prove
 from jpllm.training.run_data import Clock, RowClock, RunData
 from jpllm.training.trainer import BaseTrainer, last_good
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 
 class Plan(Protocol):
@@ -78,7 +81,7 @@ def train(
             steps_per_epoch=data.clock.steps_per_epoch if is_of_rows else None,
         )
         recorder = _recorder(training, data, configuration)
-        run_folder.claim(training.output_dir, facts, training.resume_changed)
+        _in_main_process(lambda: run_folder.claim(training.output_dir, facts, training.resume_changed), arguments)
 
         def write_record() -> None:
             run_folder.prepare(training.output_dir, configuration, data.write_held_out, facts)
@@ -117,8 +120,6 @@ def train_and_prove(
     training = trainer.config
     logging_of_transformers.disable_progress_bar()  # for saving and loading: ours is the training's
     runs = engine.confirm(trainer.accelerator)
-    if runs.name == "XLA":
-        xla.connect_processes()
     runtime.announce(str(runs))
     trainer.clock = clock
     if training.early_stopping_evals:
@@ -178,21 +179,34 @@ def _starting_point(trainer: BaseTrainer) -> Checkpoint | None:
         if trainer.best:
             trainer.best.refuse_lost(start)
 
-    found: tuple[Checkpoint | None, str] = (None, "")
-    if trainer.is_world_process_zero():
+    def choose() -> Checkpoint | None:
+        start = checkpoint.newest(trainer.checkpoints_dir, refuse)
+        if start:
+            earlier, resume_changed = start.manifest["facts"], trainer.config.resume_changed
+            run_folder.refuse_another_run(start.directory, earlier, trainer.facts, resume_changed)
+            trainer.refuse_other_weights(start)
+        return start
+
+    return _in_main_process(choose, trainer.args)
+
+
+Found = TypeVar("Found")
+
+
+def _in_main_process(find: Callable[[], Found], arguments: TrainingArguments) -> Found:
+    """Return in every process what `find` returns in the main one; an InputError there is raised in every process."""
+    if xla.is_launched():
+        xla.connect_processes()
+    found, problem = None, ""
+    if arguments.process_index == 0:
         try:
-            start = checkpoint.newest(trainer.checkpoints_dir, refuse)
-            if start:
-                changed = trainer.config.resume_changed
-                run_folder.refuse_another_run(start.directory, start.manifest["facts"], trainer.facts, changed)
-                trainer.refuse_other_weights(start)
-            found = (start, "")
+            found = find()
         except InputError as error:
-            found = (None, str(error))
-    start, problem = engine.from_main_process(found, trainer.args)
+            problem = str(error)
+    found, problem = engine.from_main_process((found, problem), arguments)
     if problem:
         raise InputError(problem)
-    return start
+    return found
 
 
 def _position(start: Checkpoint, trainer: BaseTrainer, clock: Clock) -> Mapping[str, float]:

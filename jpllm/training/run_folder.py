@@ -76,13 +76,11 @@ def _is_of_no_run_yet(path: Path) -> bool:
 
 
 def claim(output_dir: Path, wanted: Facts, resume_changed: bool = False) -> None:
-    """Take the folder for this process, if the run in it is the wanted one. Nothing in it is changed.
+    """Take the folder for this process, the main one, if the run in it is the wanted one. Nothing in it is changed.
 
     Raises:
         InputError: another process is at work in it, or the run in it is another one and `resume_changed` is not set.
     """
-    if not runtime.is_main_process():
-        return
     _lock(output_dir)
     if (output_dir / RESULTS_NAME).exists():
         raise InputError(f"output_dir: another process has finished the run in {output_dir} by now")

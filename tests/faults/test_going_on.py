@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests.faults import small_runs
-from tests.faults.small_runs import COMMON, OF_TEXTS, SCRATCH, digests, log, results, rows
+from tests.faults.small_runs import COMMON, OF_TEXTS, SCRATCH, digests, log, outcome, results, rows
+from tests.recipes.test_engines import launch, operators_are_compiled  # noqa: F401 — a fixture
 
 SETTINGS = SCRATCH | {"output_dir": "run", "learning_rate": 0.01}
 CHANGED = {"resume_changed": "true"}
@@ -201,3 +202,48 @@ def test_a_source_that_is_not_evaluated_on_is_named(folder):
     sources = ["{path: corpus.jsonl, weight: 0.9}", "{path: few.jsonl, weight: 0.1}"]
     assert small_runs.run(folder, SETTINGS | {"output_dir": "two", "sources": sources}) == 0, log(folder)
     assert "nothing of few is evaluated on: none of its documents was held out; raise held_out_fraction" in log(folder)
+
+
+def words_of(folder, output_dir: str, **changes) -> list[str]:
+    """The recipe and its arguments, for a launch from another folder."""
+    settings = SETTINGS | {"per_device_train_batch_size": 2, "output_dir": folder / output_dir} | changes
+    settings |= {key: folder / str(settings[key]) for key in ("tokenizer", "sources", "shards_dir")}
+    return [
+        "recipes/pretrain_scratch.py",
+        *(str(word) for pair in settings.items() for word in (f"--{pair[0]}", pair[1])),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_below_deepspeed_settings_act_and_shares_that_do_not_fit_are_refused(folder, operators_are_compiled):  # noqa: F811
+    with pytest.raises(AssertionError, match=r"stopped at step 1 of 12 \(max_hours"):
+        launch("zero2", 2, words_of(folder, "zero", max_hours="1e-6"))
+    run = folder / "zero"
+    before = digests(run)
+    for engine, num_processes, changes, named in [
+        ("zero3", 2, {}, "engine: DeepSpeed ZeRO-2, not DeepSpeed ZeRO-3"),
+        ("multi_gpu", 2, {}, "engine: DeepSpeed ZeRO-2, not DDP"),
+        ("zero2", 1, {"per_device_train_batch_size": 4}, "world_size: 2 processes, not 1"),
+        ("zero2", 2, {"precision": "bf16"}, "precision: fp32, not bf16"),
+    ]:
+        with pytest.raises(AssertionError, match=f"{named}\n  set it back|  {named}\nset it back"):
+            launch(engine, num_processes, words_of(folder, "zero", **CHANGED, **changes))
+        assert digests(run) == before
+    lower = {"learning_rate": 0.002, "lr_scheduler_type": "constant_with_warmup", "weight_decay": 0.25}
+    launch("zero2", 2, words_of(folder, "zero", **CHANGED, **lower))
+    rates = {row["step"]: row["learning_rate"] for row in rows(run) if "loss" in row}
+    assert rates == {1: 0.0} | dict.fromkeys(range(2, 13), 0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_best_model_of_two_processes(folder):
+    """Stopped after each of the first steps, and so at, before and behind evaluations that were the best."""
+    stopping = {"early_stopping_evals": 3, "learning_rate": 0.05}
+    launch("multi_gpu", 2, words_of(folder, "whole", **stopping))
+    for _ in range(5):
+        with pytest.raises(AssertionError, match=r"\(max_hours: 1e-06 hours are over\)"):
+            launch("multi_gpu", 2, words_of(folder, "stopped", max_hours="1e-6", **stopping))
+    launch("multi_gpu", 2, words_of(folder, "stopped", **stopping))
+    assert outcome(folder / "stopped") == outcome(folder / "whole")

@@ -75,6 +75,23 @@ def num_steps(config: TrainingConfig, tokens_per_step: float, tokens_per_epoch: 
     return max(1, math.ceil(budget_tokens / tokens_per_step - _ROUNDING_STEPS))
 
 
+def _warmup_steps(config: TrainingConfig, max_steps: int) -> float:
+    """Return the steps of warm-up, or their share; a share leaves at least one step after it.
+
+    The first step of a warm-up has a learning rate of 0, so that a run of one step would learn nothing.
+
+    Raises InputError for a number of steps after which nothing is left.
+    """
+    if config.warmup_steps < 1:
+        return max_steps - 1 if math.ceil(config.warmup_steps * max_steps) >= max_steps else config.warmup_steps
+    if config.warmup_steps >= max_steps:
+        raise InputError(
+            f"warmup_steps: {config.warmup_steps:,.0f} are not fewer than the run's {max_steps:,} steps, so that "
+            "learning_rate is never reached; lower it (0 is no warm-up), or raise the budget"
+        )
+    return config.warmup_steps
+
+
 def training_arguments(
     config: TrainingConfig, max_steps: int, precision: Precision, steps_per_epoch: int | None = None
 ) -> TrainingArguments:
@@ -103,7 +120,7 @@ def training_arguments(
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,
-        warmup_steps=config.warmup_steps,
+        warmup_steps=_warmup_steps(config, max_steps),
         weight_decay=config.weight_decay,
         adam_beta1=config.adam_beta1,
         adam_beta2=config.adam_beta2,
@@ -136,12 +153,6 @@ def training_arguments(
     if on_xla:
         # accelerate would set XLA_USE_BF16 on a TPU, which makes weights and moments bf16 too; BaseTrainer has autocast
         arguments.mixed_precision = "no"
-    num_warmup_steps = arguments.get_warmup_steps(max_steps)
-    if num_warmup_steps >= max_steps:  # the first step of a warm-up has a learning rate of 0
-        raise InputError(
-            f"warmup_steps: {config.warmup_steps:g} is {num_warmup_steps:,} of the run's {max_steps:,} steps, so that "
-            "learning_rate is never reached; lower it (0 is no warm-up), or raise the budget"
-        )
     if arguments.n_gpu > 1:  # Trainer would split each batch over them, and every count of tokens would be wrong
         raise InputError(
             f"one process sees {arguments.n_gpu} GPUs: launch one process for each with "

@@ -177,23 +177,22 @@ def test_a_finished_run_asked_again_with_keys_that_may_change(folder):
     assert not (folder / "elsewhere").exists()
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"warmup_steps": 100}, "warmup_steps: 100 is 100 of the run's 12 steps, so that learning_rate is never"),
-        ({"warmup_steps": 12}, "12 of the run's 12 steps"),
-        ({"tokens": 64}, "warmup_steps: 0.02 is 1 of the run's 1 steps, so that learning_rate is never reached; lower"),
-    ],
-)
-def test_a_warm_up_as_long_as_the_run_is_refused(folder, changes, message):
-    assert small_runs.run(folder, SETTINGS | changes | {"output_dir": "warm"}) == 2
-    assert message in log(folder)
+@pytest.mark.parametrize("num_steps", [12, 100])
+def test_a_warm_up_as_long_as_the_run_is_refused(folder, num_steps):
+    assert small_runs.run(folder, SETTINGS | {"warmup_steps": num_steps, "output_dir": "warm"}) == 2
+    assert f"warmup_steps: {num_steps} are not fewer than the run's 12 steps, so that learning_rate is never" in log(
+        folder
+    )
     assert not (folder / "warm").exists()
 
 
-def test_a_run_of_one_step_learns_without_warm_up(folder):
-    assert small_runs.run(folder, SETTINGS | {"output_dir": "one", "tokens": 64, "warmup_steps": 0}) == 0
-    first, *_, last = (row["eval_loss"] for row in rows(folder / "one") if "eval_loss" in row)
+@pytest.mark.parametrize(("share", "tokens", "rates"), [(0.02, 64, [0.01]), (0.9, 192, [0.0, 0.005, 0.01])])
+def test_a_share_of_warm_up_leaves_a_step_to_learn_in(folder, share, tokens, rates):
+    settings = SETTINGS | {"output_dir": "one", "tokens": tokens, "warmup_steps": share}
+    assert small_runs.run(folder, settings) == 0, log(folder)
+    found = rows(folder / "one")
+    assert [row["learning_rate"] for row in found if "loss" in row] == pytest.approx(rates)
+    first, *_, last = (row["eval_loss"] for row in found if "eval_loss" in row)
     assert last != first
 
 

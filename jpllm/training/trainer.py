@@ -189,8 +189,10 @@ class BaseTrainer(Trainer):
         if not file.exists() or "FSDP" in self.facts.engine:  # LoRA's matrices, or more files than one
             return
         num_saved = _num_elements(file)
-        buffers = sum(tensor.numel() for tensor in self.model.buffers())
-        if not self.num_parameters <= num_saved <= self.num_parameters + buffers:
+        named = dict(self.model.named_parameters(remove_duplicate=False))
+        num_named = sum(parameter.numel() for parameter in named.values())  # DeepSpeed saves tied weights twice
+        buffers = sum(tensor.numel() for name, tensor in self.model.state_dict().items() if name not in named)
+        if num_saved not in {count + more for count in (self.num_parameters, num_named) for more in (0, buffers)}:
             raise InputError(
                 f"{start.directory}: its model has {num_saved:,} parameters, and the one to train has "
                 f"{self.num_parameters:,}: another model or vocabulary cannot go on from it; set it back, or name a "

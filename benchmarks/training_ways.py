@@ -138,7 +138,7 @@ def ours(model, size: Size, folder: Path, step_ended, **settings) -> float:
     from jpllm.training.arguments import training_arguments
     from jpllm.training.callbacks import LossScaleGuard, MetricsRecorder, SampleWriter, StopInTime
     from jpllm.training.causal import CausalLMTrainer
-    from jpllm.training.checkpoint import Facts
+    from jpllm.training.facts import Facts
     from jpllm.training.run_data import Clock
 
     config = our_settings(size, folder, **settings)

@@ -32,7 +32,7 @@ _GIT_SECONDS = 10
 _MAX_NAME_BYTES = 200
 _FULL_DISK_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_DISK_WORDS = (*map(os.strerror, _FULL_DISK_NUMBERS), *(f"os error {number}" for number in _FULL_DISK_NUMBERS))
-_FULL_DISK_WORDS += ("file write failed", "PytorchStreamWriter failed")
+_FULL_DISK_WORDS += ("file write failed", "PytorchStreamWriter failed", "iostream error")  # of PyTorch
 STARTED_SECONDS = time.monotonic()  # by the clock of `time.monotonic`
 
 

@@ -15,7 +15,7 @@ import os
 import shutil
 import textwrap
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
 import yaml
@@ -57,6 +57,25 @@ def to_yaml(instances: Iterable[typing.Any]) -> str:
     """Return YAML with every key of the instances, in their order; `--config` reads it back into equal instances."""
     values = {name: value for instance in instances for name, value in dataclasses.asdict(instance).items()}
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
+
+
+def with_defaults(values: Mapping[str, typing.Any], classes: Iterable[type]) -> dict[str, typing.Any]:
+    """Return values that YAML held, with the default of each key of the classes that they lack, also in list entries.
+
+    So what an older version wrote, which knew fewer keys, can be compared with what is set now. Required keys that are
+    missing stay so.
+    """
+    found = dict(values)
+    for cls in classes:
+        for name, key in keys_of(cls).items():
+            entry_classes = list(_entry_classes(key.hint))
+            if name not in found and not key.is_required:
+                found[name] = json.loads(json.dumps(_default_value(key), default=_plain))
+            elif entry_classes and isinstance(found.get(name), list):
+                found[name] = [
+                    with_defaults(entry, entry_classes) if isinstance(entry, dict) else entry for entry in found[name]
+                ]
+    return found
 
 
 def shareable_values(instances: Iterable[typing.Any], names: Sequence[str] = ()) -> dict[str, object]:
@@ -120,9 +139,12 @@ def _wrap(text: str, indent: int, width: int) -> str:
 def _default(key: Key) -> str:
     if key.is_required:
         return "required"
+    return f"default {json.dumps(_default_value(key), ensure_ascii=False, default=_plain)}"
+
+
+def _default_value(key: Key) -> object:
     made = key.field.default_factory is not dataclasses.MISSING
-    value = key.field.default_factory() if made else key.field.default
-    return f"default {json.dumps(value, ensure_ascii=False, default=_plain)}"
+    return key.field.default_factory() if made else key.field.default
 
 
 def _plain(value: object) -> object:

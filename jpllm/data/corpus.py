@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,7 @@ from jpllm.data.shards.token_shards import HELD_OUT_TEXT_NAME, TokenShards, veri
 from jpllm.runtime import InputError
 
 VERIFY_HELP = "Compare the token shards with their checksums before they are read, at about 1.5 GB a second."
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -155,6 +157,13 @@ def evaluation_texts(config: DataConfig, encoder: Encoder, shards: Sequence[Toke
     chosen = {name: choose_documents(documents, config.held_out_bytes) for name, documents in named.items()}
     groups = {source.label: source.group for source in (config.eval_sources or config.sources)}
     texts = [encode_text(name, documents, encoder, groups[name]) for name, documents in chosen.items() if documents]
+    missing = ", ".join(name for name, documents in chosen.items() if not documents)
+    if missing and texts:
+        logger.warning(
+            "nothing of %s is evaluated on: none of its documents was held out; raise held_out_fraction (%g), or give "
+            "eval_sources",
+            *(missing, config.effective_held_out_fraction),
+        )
     if not texts:
         raise InputError(
             f"no document was held out for evaluation (held_out_fraction {config.effective_held_out_fraction:g} of "

@@ -19,8 +19,8 @@ from jpllm.processes import WorkerPool
 from jpllm.runtime import InputError
 from jpllm.training import machine
 from jpllm.training.arguments import choose_precision, training_arguments
-from jpllm.training.checkpoint import Facts
 from jpllm.training.config import TrainingConfig
+from jpllm.training.facts import Facts
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from jpllm import bounded
-from jpllm.runtime import InputError
+from jpllm.runtime import InputError, naming_file
 from jpllm.terminal import encodable
 
 METRICS_NAME = "metrics.jsonl"
@@ -27,14 +27,14 @@ _MAX_CURVES = 1000
 
 def append_row(file: Path, row: dict) -> None:
     """Add one row and hand it to the operating system at once, so that a killed run keeps what it measured."""
-    with file.open("a", encoding="utf-8") as stream:
+    with naming_file(file), file.open("a", encoding="utf-8") as stream:
         stream.write(encodable(json.dumps(row, ensure_ascii=False)) + "\n")
 
 
-def read_rows(file: Path) -> list[dict]:
-    """Return all complete rows; a last line that a crash has cut off is left out."""
+def read_rows(file: Path, num_bytes: int | None = None) -> list[dict]:
+    """Return all complete rows, or those in the first bytes; a last line that a crash has cut off is left out."""
     rows = []
-    for line in file.read_text(encoding="utf-8").split("\n")[:-1]:
+    for line in file.read_bytes()[:num_bytes].decode("utf-8").split("\n")[:-1]:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

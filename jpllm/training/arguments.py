@@ -84,6 +84,23 @@ def num_steps(config: TrainingConfig, tokens_per_step: float, tokens_per_epoch: 
     return max(1, math.ceil(budget_tokens / tokens_per_step - _ROUNDING_STEPS))
 
 
+def _warmup_steps(config: TrainingConfig, max_steps: int) -> float:
+    """Return the steps of warm-up, or their share; a share leaves at least one step after it.
+
+    The first step of a warm-up has a learning rate of 0, so that a run of one step would learn nothing.
+
+    Raises InputError for a number of steps after which nothing is left.
+    """
+    if config.warmup_steps < 1:
+        return max_steps - 1 if math.ceil(config.warmup_steps * max_steps) >= max_steps else config.warmup_steps
+    if config.warmup_steps >= max_steps:
+        raise InputError(
+            f"warmup_steps: {config.warmup_steps:,.0f} are not fewer than the run's {max_steps:,} steps, so that "
+            "learning_rate is never reached; lower it (0 is no warm-up), or raise the budget"
+        )
+    return config.warmup_steps
+
+
 def training_arguments(
     config: TrainingConfig, max_steps: int, precision: Precision, steps_per_epoch: int | None = None
 ) -> TrainingArguments:
@@ -91,7 +108,8 @@ def training_arguments(
 
     Evaluations are `steps_per_epoch` apart where the configuration names no number of steps.
 
-    Raises InputError if one process would use several GPUs, or what would be compiled is compiled already.
+    Raises InputError if one process would use several GPUs, what would be compiled is compiled already, or the run is
+    over before its warm-up.
     """
     import torch
     from transformers import TrainingArguments
@@ -111,7 +129,7 @@ def training_arguments(
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,
-        warmup_steps=config.warmup_steps,
+        warmup_steps=_warmup_steps(config, max_steps),
         weight_decay=config.weight_decay,
         adam_beta1=config.adam_beta1,
         adam_beta2=config.adam_beta2,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import TrainerCallback
 
@@ -27,9 +26,6 @@ from jpllm.tracking.wandb.mirror import WandbMirror
 from jpllm.training import machine
 from jpllm.training.engine import any_process
 from jpllm.training.run_data import Clock
-
-if TYPE_CHECKING:
-    from jpllm.training.trainer import BaseTrainer
 
 _MAX_SKIPPED_IN_A_ROW = 25
 _STOP_SIGNALS = (signal.SIGINT, *END_SIGNALS)
@@ -81,7 +77,7 @@ class MetricsRecorder(TrainerCallback):
         self._meter, self._mirror, self._is_begun, self._earlier_kwh = meter, mirror, False, 0.0
         self._mark = time.monotonic()
         self._training_seconds = self._logged_seconds = 0.0
-        self._logged_step = 0
+        self._logged_tokens = 0
         self._losses: deque[float] = deque(maxlen=metrics.NUM_SPIKE_LOSSES)
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
@@ -91,7 +87,7 @@ class MetricsRecorder(TrainerCallback):
         self._losses.extend(row["loss"] for row in rows if "loss" in row)
         for row in rows:
             if "loss" in row:
-                self._logged_seconds, self._logged_step = row["training_seconds"], row["step"]
+                self._logged_seconds, self._logged_tokens = row["training_seconds"], row["tokens"]
             self._earlier_kwh = row.get("kwh", self._earlier_kwh)
         self._is_begun = state.is_world_process_zero
         for service in (self._meter, self._mirror):
@@ -118,9 +114,9 @@ class MetricsRecorder(TrainerCallback):
             "training_seconds": round(self._training_seconds, 3),
         }
         if "loss" in row:
-            num_tokens = row["tokens"] - self._clock.tokens(self._logged_step)
+            num_tokens = row["tokens"] - self._logged_tokens
             row["tokens_per_second"] = round(num_tokens / (self._training_seconds - self._logged_seconds), 1)
-            self._logged_seconds, self._logged_step = self._training_seconds, state.global_step
+            self._logged_seconds, self._logged_tokens = self._training_seconds, row["tokens"]
             self._warn_of_spike(row)
         if self._meter and (kwh := self._meter.kwh()) is not None:
             row["kwh"] = round(self._earlier_kwh + kwh, 6)
@@ -270,54 +266,3 @@ class OverfittingWarning(TrainerCallback):
                 "dropout or more text put it off",
                 *(state.global_step, found.words),
             )
-
-
-class EarlyStopping(TrainerCallback):
-    """Saves the model at each evaluation that is the best so far; stops after `patience` evaluations without one.
-
-    A run that goes on from a checkpoint knows from its metrics which evaluation was the best.
-
-    Attributes:
-        best_step: step of the best evaluation; None before the first.
-    """
-
-    def __init__(self, trainer: BaseTrainer, output_dir: Path, patience: int) -> None:
-        self.best_step: int | None = None
-        self._trainer, self._output_dir, self._patience = trainer, output_dir, patience
-        self._key = f"eval_{trainer.best_figure}"
-        self._sign, self._best, self._num_worse = trainer.best_sign, -float("inf"), 0
-        file = output_dir / METRICS_NAME
-        for row in read_rows(file) if file.exists() else []:
-            if self._key in row:
-                self._note(row["step"], row[self._key])
-
-    def on_evaluate(self, args, state, control, metrics: Any = None, **kwargs) -> None:
-        earlier = self.best_step
-        if self._note(state.global_step, metrics[self._key]):
-            unfinished = self._output_dir / "best.unfinished"
-            cache, self._trainer.model.config.use_cache = self._trainer.model.config.use_cache, True
-            self._trainer.save_final(unfinished)  # for whoever loads it to generate with the cache
-            self._trainer.model.config.use_cache = cache
-            self._trainer.accelerator.wait_for_everyone()
-            if runtime.is_main_process():
-                shutil.rmtree(self.directory, ignore_errors=True)
-                unfinished.rename(self.directory)
-                shutil.rmtree(self._directory_of(earlier), ignore_errors=True)
-            self._trainer.accelerator.wait_for_everyone()
-        control.should_training_stop |= self._num_worse >= self._patience
-
-    @property
-    def directory(self) -> Path:
-        """Folder of the model of the best evaluation."""
-        return self._directory_of(self.best_step)
-
-    def _note(self, step: int, figure: float) -> bool:
-        """Take note of an evaluation, and return whether it is the best so far."""
-        if self._sign * figure <= self._best:
-            self._num_worse += 1
-            return False
-        self.best_step, self._best, self._num_worse = step, self._sign * figure, 0
-        return True
-
-    def _directory_of(self, step: int | None) -> Path:
-        return self._output_dir / f"best-{step}"

@@ -33,11 +33,10 @@ from jpllm.tracking.metrics import METRICS_NAME, read_rows
 from jpllm.training.arguments import num_steps
 from jpllm.training.config import ClassifierTrainingConfig
 from jpllm.training.run_data import RowClock, RunData
-from jpllm.training.run_folder import DIVERGED_NAME, PREDICTIONS_NAME
+from jpllm.training.run_folder import DIVERGED_NAME, PREDICTIONS_NAME, TRUNK_NAME
 from jpllm.training.trainer import BaseTrainer, autocast
 
 PLOT_NAME = "scores.png"
-TRUNK_NAME = "trunk_output.npy"
 logger = logging.getLogger(__name__)
 
 

@@ -235,6 +235,16 @@ def any_process(value: bool, arguments: TrainingArguments) -> bool:
     return bool(flag.item())
 
 
+def from_main_process(value: Any, arguments: TrainingArguments) -> Any:
+    """Return the value that the main process has; to be called in all processes of the training."""
+    import torch
+
+    found = [value]
+    if arguments.world_size > 1:
+        torch.distributed.broadcast_object_list(found)
+    return found[0]
+
+
 def load_operators(*names: str) -> None:
     """Load operators into this process, compiling them on first use: one to three minutes each on two cores.
 

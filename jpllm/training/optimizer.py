@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _MUON_MOMENTUM = 0.95
+_CONFIGURED = ("lr", "betas", "weight_decay", "momentum")
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,24 @@ OPTIMIZERS: dict[str, Optimizer] = {
     ),
     "muon": Optimizer(refusal=_refusal_of_muon, state_bytes=_bytes_of_muon, build=build_muon),
 }
+
+
+def group_settings(optimizer: torch.optim.Optimizer) -> list[dict]:
+    """Return the settings of each parameter group that a configuration decides."""
+    return [{key: group[key] for key in _CONFIGURED if key in group} for group in optimizer.param_groups]
+
+
+def set_groups(optimizer: torch.optim.Optimizer, scheduler: LambdaLR, settings: Sequence[dict]) -> None:
+    """Give the parameter groups these settings, and the learning rates that the scheduler has for its step of them.
+
+    Trainer restores the settings of a checkpoint with its states, so that a changed configuration would not act. Where
+    nothing was changed, this changes nothing.
+    """
+    scheduler.base_lrs = [own["lr"] for own in settings]
+    rates = [own["lr"] * rate(scheduler.last_epoch) for own, rate in zip(settings, scheduler.lr_lambdas, strict=True)]
+    for group, own, rate in zip(optimizer.param_groups, settings, rates, strict=True):
+        group.update(own, initial_lr=own["lr"], lr=rate)
+    scheduler._last_lr = rates
 
 
 def keep_steps_on_host(optimizer: torch.optim.Optimizer) -> None:

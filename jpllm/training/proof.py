@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,7 +20,7 @@ from jpllm.tracking import metrics, plot
 from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
 from jpllm.tracking.runs import MODEL_NAME
 from jpllm.training import engine, machine, run_folder
-from jpllm.training.callbacks import EarlyStopping
+from jpllm.training.early_stopping import best_models
 from jpllm.training.run_data import Clock
 from jpllm.training.run_folder import UNPROVED_NAME
 from jpllm.training.trainer import BaseTrainer
@@ -35,7 +36,6 @@ def prove(
     clock: Clock,
     save_tokenizer: Callable[[Path], object],
     mixture: Sequence[SourceUse],
-    best: EarlyStopping | None,
 ) -> dict:
     """Save the trained (or the best) model to `output_dir/model`, reload it, compare, plot, write the results.
 
@@ -53,39 +53,47 @@ def prove(
         trainer.evaluate()
     evaluations = [row for row in trainer.state.log_history if "eval_loss" in row]
     final = evaluations[-1]
-
-    if best:
-        final = next(row for row in evaluations if row["step"] == best.best_step)
+    if trainer.best:
+        final = next(row for row in evaluations if row["step"] == trainer.best.best_step)
 
     model_dir, unproved = output_dir / MODEL_NAME, output_dir / UNPROVED_NAME
-    _save(trainer, unproved, save_tokenizer, best)
+    with runtime.removed_on_failure(unproved):
+        _save(trainer, unproved, save_tokenizer)
     reloaded_loss = _verify(trainer, unproved, final["eval_loss"])
     if not runtime.is_main_process():
         return {}
-    unproved.rename(model_dir)
     rows = metrics.read_rows(output_dir / metrics.METRICS_NAME)
     results = _results(trainer, clock, mixture, rows, final, reloaded_loss)
     plot.plot_loss(rows, clock.tokens_per_epoch, output_dir / PLOT_NAME, output_dir.name, trainer.loss_unit)
+    unproved.rename(model_dir)
     run_folder.write_results(output_dir, results)
+    for superfluous in best_models(output_dir):
+        shutil.rmtree(superfluous, ignore_errors=True)
     for group, change in results["groups"].items():
         runtime.announce(f"{group}: {change['before']:.4f} bits per byte before, {change['after']:.4f} after")
     runtime.announce(f"{trainer.closing_line(results)}\nmodel {model_dir}\nplot  {output_dir / PLOT_NAME}")
     return results
 
 
-def _save(
-    trainer: BaseTrainer, directory: Path, save_tokenizer: Callable[[Path], object], best: EarlyStopping | None
-) -> None:
-    """Write the trained model, or move the best one, to `directory`, and the tokenizer beside it."""
+def _save(trainer: BaseTrainer, directory: Path, save_tokenizer: Callable[[Path], object]) -> None:
+    """Write the trained model, or a copy of the best one, to `directory`, and the tokenizer beside it."""
     trainer.model.config.use_cache = True  # Trainer switches the cache off; who loads the model generates with it
-    if not best:
+    if not trainer.best:
         trainer.save_final(directory)
     if runtime.is_main_process():
-        if best:
-            best.directory.rename(directory)
+        if trainer.best:
+            shutil.copytree(trainer.best.directory, directory, copy_function=_link_or_copy)
         (directory / "training_args.bin").unlink(missing_ok=True)  # a pickle that holds paths of this machine
         save_tokenizer(directory)
     trainer.accelerator.wait_for_everyone()
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Give a file a second name, which takes no room, or copy it where the file system has no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _results(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass
 class Clock:
     """Converts steps to tokens and epochs, where all steps have equally many tokens.
 
@@ -24,21 +24,35 @@ class Clock:
 
     tokens_per_step: int
     tokens_per_epoch: float
+    _extra_tokens: int = field(default=0, init=False)
+    _extra_epochs: float = field(default=0.0, init=False)
+
+    def go_on_from(self, step: int, position: Mapping[str, float]) -> None:
+        """Count on from what `position` says of a step that was reached with other tokens per step."""
+        self._extra_tokens = int(position["tokens"]) - self._tokens(step)
+        self._extra_epochs = position["epoch"] - self._epochs(step)
 
     def tokens(self, step: int) -> int:
         """Return how many tokens were trained on up to the end of a step."""
-        return step * self.tokens_per_step
+        return self._tokens(step) + self._extra_tokens
 
     def epoch(self, step: int) -> float:
         """Return how many passes over the training texts these steps are."""
-        return self.tokens(step) / self.tokens_per_epoch
+        return self._epochs(step) + self._extra_epochs
 
     def position(self, step: int) -> dict[str, float]:
         """Return the columns that place a row of the metrics file."""
         return {"step": step, "epoch": round(self.epoch(step), 6), "tokens": self.tokens(step)}
 
+    def _tokens(self, step: int) -> int:
+        """Return the tokens up to the end of a step of a run that never had others per step."""
+        return step * self.tokens_per_step
 
-@dataclass(frozen=True)
+    def _epochs(self, step: int) -> float:
+        return self._tokens(step) / self.tokens_per_epoch
+
+
+@dataclass
 class RowClock(Clock):
     """Converts steps to tokens and epochs where rows differ in length; tokens per step and per epoch are means.
 
@@ -50,18 +64,16 @@ class RowClock(Clock):
     rows_per_epoch: int
     tokens_until: Sequence[int] | np.ndarray
 
-    def tokens(self, step: int) -> int:
-        """Return how many tokens were trained on up to the end of a step."""
-        return int(self.tokens_until[step])
-
-    def epoch(self, step: int) -> float:
-        """Return how many passes over the training rows these steps are."""
-        return step * self.rows_per_step / self.rows_per_epoch
-
     @property
     def steps_per_epoch(self) -> int:
         """Steps that one pass over the rows takes, rounded up."""
         return -(-self.rows_per_epoch // self.rows_per_step)
+
+    def _tokens(self, step: int) -> int:
+        return int(self.tokens_until[min(step, len(self.tokens_until) - 1)])  # it may begin behind its last step
+
+    def _epochs(self, step: int) -> float:
+        return step * self.rows_per_step / self.rows_per_epoch
 
 
 class Items(Protocol):

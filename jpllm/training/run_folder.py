@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -19,47 +20,28 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from jpllm import runtime
-from jpllm.config.settings import to_yaml, write_yaml
+from jpllm import RUN_FORMAT, runtime
+from jpllm.config.settings import write_yaml
 from jpllm.runtime import InputError
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME
 from jpllm.tracking.runs import CONFIG_NAME, ENVIRONMENT_NAME, HELD_OUT_NAME, LOCK_NAME, MODEL_NAME, RESULTS_NAME
-from jpllm.training import engine, machine
-from jpllm.training.checkpoint import PARTIAL_NAME, Facts
+from jpllm.training import checkpoint, engine, facts, machine
+from jpllm.training.checkpoint import PARTIAL_NAME
+from jpllm.training.facts import Facts
 
 if TYPE_CHECKING:
     import filelock
 
 CHECKPOINTS_NAME = "checkpoints"
+RUN_NAME = "run.json"  # the facts of the run, before its first checkpoint has them
 UNPROVED_NAME = "model.unproved"
 PREDICTIONS_NAME = "predictions.jsonl"  # of a classifier
+TRUNK_NAME = "trunk_output.npy"  # of a classifier, while its frozen layers are computed
 DIVERGED_NAME = "diverged.txt"  # of a classifier whose training diverged
-# Keys that do not change a loss, and those that name texts and tokenizer, which are compared by content.
-_FREE_KEYS = frozenset(
-    [
-        *("output_dir", "max_hours", "save_steps", "save_total_limit", "resume_changed", "ddp_timeout"),
-        *("report_to", "measure_energy"),
-        *("processes", "shards_dir", "verify_shards", "dataloader_num_workers", "sample_prompts"),
-        *("sources", "eval_sources", "replay_sources", "old_texts", "tokenizer", "held_out_bytes", "held_out_fraction"),
-        *("train_file", "validation_file", "test_file"),
-    ]
-)
+_UNFINISHED_FILE = re.compile(r".+\.(json|jsonl|yaml|md)\.(\d+\.tmp|partial)")  # left by a process that was killed
 _LOCK_SECONDS = 1  # `jpllm watch` takes the lock for a moment
 _held_locks: dict[Path, filelock.BaseFileLock] = {}
 logger = logging.getLogger(__name__)
-
-
-def facts(
-    data_fingerprint: str,
-    tokenizer_fingerprint: str,
-    configuration: Iterable[object],
-    shards_hash: str | None = None,
-) -> Facts:
-    """Return what decides the losses of a run that this launcher starts, given fingerprints of data and tokenizer."""
-    values = yaml.safe_load(to_yaml(configuration))
-    deciding = {key: value for key, value in values.items() if key not in _FREE_KEYS}
-    wanted = engine.requested()
-    return Facts(data_fingerprint, tokenizer_fingerprint, deciding, wanted.num_processes, wanted.name, shards_hash)
 
 
 def is_finished(output_dir: Path, configuration: Sequence[object]) -> bool:
@@ -72,7 +54,7 @@ def is_finished(output_dir: Path, configuration: Sequence[object]) -> bool:
         return False
     if not output_dir.is_dir():
         raise InputError(f"output_dir: {output_dir} is a file; name a folder")
-    names = sorted(path.name for path in output_dir.iterdir() if path.name != LOCK_NAME)
+    names = sorted(path.name for path in output_dir.iterdir() if not _is_of_no_run_yet(path))
     if names and CONFIG_NAME not in names:
         raise InputError(
             f"output_dir: {output_dir} already holds {', '.join(names[:4])}{' …' if len(names) > 4 else ''}; "
@@ -80,10 +62,7 @@ def is_finished(output_dir: Path, configuration: Sequence[object]) -> bool:
         )
     if RESULTS_NAME not in names:
         return False
-    before = yaml.safe_load((output_dir / CONFIG_NAME).read_text(encoding="utf-8"))
-    now = yaml.safe_load(to_yaml(configuration))
-    ignored = {"output_dir", "max_hours", "resume_changed"}
-    changed = [key for key in now if key not in ignored and before.get(key) != now[key]]
+    changed = list(facts.changed_keys_of_finished(_settings(output_dir), configuration))
     if changed:
         raise InputError(
             f"output_dir: {output_dir} holds a finished run with another {', '.join(changed)}; name a new folder"
@@ -94,21 +73,115 @@ def is_finished(output_dir: Path, configuration: Sequence[object]) -> bool:
     return True
 
 
-def prepare(output_dir: Path, configuration: Iterable[object], write_held_out: Callable[[Path], None]) -> None:
-    """Take the folder; write the resolved configuration and what is held out, and remove what was left half done.
+def _is_of_no_run_yet(path: Path) -> bool:
+    """Return whether a file or folder can be there before anything says which run it is of."""
+    is_empty = path.name == CHECKPOINTS_NAME and checkpoint.newest_directory(path) is None
+    return is_empty or path.name in (LOCK_NAME, TRUNK_NAME) or bool(_UNFINISHED_FILE.fullmatch(path.name))
+
+
+def claim(output_dir: Path, wanted: Facts, resume_changed: bool = False) -> None:
+    """Take the folder for this process, the main one, if the run in it is the wanted one. Nothing in it is changed.
+
+    Raises:
+        InputError: another process is at work in it, or the run in it is another one and `resume_changed` is not set.
+    """
+    _lock(output_dir)
+    if (output_dir / RESULTS_NAME).exists():
+        raise InputError(f"output_dir: another process has finished the run in {output_dir} by now")
+    if found := checkpoint.newest_facts(output_dir / CHECKPOINTS_NAME):
+        refuse_another_run(*found, wanted, resume_changed)
+    elif not resume_changed and (changes := _changes_since_begun(output_dir, wanted)):
+        raise InputError(
+            f"{output_dir}: it holds rows of another run, which has no checkpoint yet:\n  "
+            + "\n  ".join(changes)
+            + "\nname a new output_dir, set it back, or begin anew in this one with resume_changed: true (its rows go)"
+        )
+
+
+def refuse_another_run(directory: Path, earlier: Mapping, wanted: Facts, resume_changed: bool) -> None:
+    """Raise InputError if a run with the facts of this checkpoint cannot go on as the wanted one, or not unasked."""
+    obstacles = wanted.obstacles(earlier)
+    if obstacles and resume_changed:
+        raise InputError(
+            f"{directory}: what was changed cannot be changed on the way:\n  "
+            + "\n  ".join(obstacles)
+            + "\nset it back, or name a new output_dir"
+        )
+    changes = wanted.changes(earlier)
+    if changes and not resume_changed:
+        way = "" if obstacles else ", or go on with resume_changed: true (the losses are then others)"
+        raise InputError(
+            f"{directory}: this is another run now:\n  "
+            + "\n  ".join(changes)
+            + f"\nname a new output_dir, {'or ' if obstacles else ''}set it back{way}"
+        )
+
+
+def _changes_since_begun(output_dir: Path, wanted: Facts) -> list[str]:
+    """Return what is different of a run that has rows and no checkpoint, a line for each change."""
+    if not any(file.exists() and file.stat().st_size for file in log_files(output_dir).values()):
+        return []
+    if (record := _record(output_dir)) is not None:
+        return wanted.changes(record)
+    return facts.changed_settings(_settings(output_dir), wanted.configuration, wanted.classes)
+
+
+def _record(output_dir: Path) -> dict | None:
+    """Return the facts that the folder was begun with; None for one of jpllm 0.1.0, or where they cannot be read."""
+    try:
+        found = json.loads((output_dir / RUN_NAME).read_text(encoding="utf-8"))
+        if found["format"] > RUN_FORMAT:
+            raise InputError(f"{output_dir / RUN_NAME}: it was written by a later version of jpllm; update jpllm")
+        return dict(found["facts"])
+    except FileNotFoundError:
+        return None
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError):
+        logger.warning("%s cannot be read; the settings in %s are compared", output_dir / RUN_NAME, CONFIG_NAME)
+        return None
+
+
+def _settings(output_dir: Path) -> dict:
+    """Return the configuration that the folder was begun with."""
+    file = output_dir / CONFIG_NAME
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{file}: it cannot be read ({type(error).__name__}); name a new output_dir") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: it holds no settings; name a new output_dir")
+    return found
+
+
+def prepare(
+    output_dir: Path,
+    configuration: Iterable[object],
+    write_held_out: Callable[[Path], None],
+    wanted: Facts | None = None,
+) -> None:
+    """Take the folder; write its facts, the resolved configuration and what is held out; remove what is half done.
 
     Raises:
         InputError: another process is at work in it.
     """
     if runtime.is_main_process():
-        _claim(output_dir)
-        write_yaml(configuration, output_dir / CONFIG_NAME)
-        write_held_out(output_dir / HELD_OUT_NAME)
+        _lock(output_dir)
         for name in (MODEL_NAME, UNPROVED_NAME, f"{CHECKPOINTS_NAME}/{PARTIAL_NAME}"):
             shutil.rmtree(output_dir / name, ignore_errors=True)
+        for path in output_dir.iterdir():
+            if _UNFINISHED_FILE.fullmatch(path.name):
+                path.unlink()
+        write_yaml(configuration, output_dir / CONFIG_NAME)
+        if wanted:
+            record = {"format": RUN_FORMAT, "facts": wanted.record()}
+            runtime.write_whole(output_dir / RUN_NAME, json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+        write_held_out(output_dir / HELD_OUT_NAME)
 
 
-def _claim(output_dir: Path) -> None:
+def _lock(output_dir: Path) -> None:
     """Keep other processes out of the folder for as long as this one lives."""
     import filelock
 

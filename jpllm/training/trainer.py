@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import signal
 from abc import abstractmethod
@@ -18,15 +19,18 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from jpllm import xla
+from jpllm import runtime, xla
 from jpllm.models.build import copy_weights, load_trained
 from jpllm.processes import END_SIGNALS
-from jpllm.runtime import Diverged
+from jpllm.runtime import Diverged, InputError
 from jpllm.training import checkpoint, engine
 from jpllm.training import optimizer as optimizers
-from jpllm.training.checkpoint import Checkpoint, Facts
+from jpllm.training.checkpoint import Checkpoint
 from jpllm.training.config import TrainingConfig
+from jpllm.training.early_stopping import EarlyStopping
 from jpllm.training.engine import any_process
+from jpllm.training.facts import Facts
+from jpllm.training.run_data import Clock
 from jpllm.training.run_folder import log_files
 
 _BYTES_PER_PARAMETER = 12  # weights and AdamW's two moments in float32
@@ -49,6 +53,8 @@ class BaseTrainer(Trainer, Generic[Scores]):
         best_sign: −1 where the lowest figure is the best, 1 where the highest is.
         loss_unit: what a loss is measured in.
         num_parameters: of the model in training, frozen ones and LoRA's among them.
+        clock: says which position of the data a checkpoint is at.
+        best: the callback that keeps the best model; None without early stopping.
     """
 
     # Trainer annotates them for all that it can be given, and DeepSpeed's engine not at all.
@@ -75,6 +81,13 @@ class BaseTrainer(Trainer, Generic[Scores]):
         )
         self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.config, self.facts, self._embedding_warmup_steps = config, facts, embedding_warmup_steps
+        self.clock: Clock | None = None
+        self.best: EarlyStopping | None = None
+        if embedding_warmup_steps >= self.args.max_steps > 0:
+            logger.warning(
+                "embedding_warmup_steps: %d are all of the run's %d steps: nothing but the token embeddings will learn",
+                *(embedding_warmup_steps, self.args.max_steps),
+            )
         engine.keep_sums_in_float32(self.accelerator)
         if xla.is_launched():
             self.add_callback(_GraphPerStep())
@@ -97,6 +110,7 @@ class BaseTrainer(Trainer, Generic[Scores]):
         optimizer = super().create_optimizer(model)
         if xla.is_launched():
             optimizers.keep_steps_on_host(optimizer)
+        self._group_settings = optimizers.group_settings(optimizer)
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
@@ -194,26 +208,83 @@ class BaseTrainer(Trainer, Generic[Scores]):
     def go_on_from(self, start: Checkpoint) -> None:
         """Have the next `train` log nothing twice when it resumes from this checkpoint, and leave no loss out."""
         self.args.eval_on_start = False  # the rows of that step are in the metrics already
-        self.add_callback(_LossSinceLastLog(self, start.directory))
+        self.add_callback(_GoingOn(self, start.directory))
+
+    def use_own_settings(self) -> None:
+        """Have the optimizer train with the settings of the configuration, and not with those of the checkpoint."""
+        optimizer, scheduler = cast("torch.optim.Optimizer", self.optimizer), cast("Any", self.lr_scheduler)
+        optimizers.set_groups(optimizer, scheduler, self._group_settings)
+        self.state.compute_steps(self.args, self.state.max_steps)
+
+    def refuse_other_weights(self, start: Checkpoint) -> None:
+        """Raise InputError for a checkpoint of a model with another number of parameters."""
+        file = start.directory / "model.safetensors"
+        if not file.exists() or "FSDP" in self.facts.engine:  # LoRA's matrices, or more files than one
+            return
+        num_saved = _num_elements(file)
+        named = dict(self.model.named_parameters(remove_duplicate=False))
+        num_named = sum(parameter.numel() for parameter in named.values())  # DeepSpeed saves tied weights twice
+        buffers = sum(tensor.numel() for name, tensor in self.model.state_dict().items() if name not in named)
+        if num_saved not in {count + more for count in (self.num_parameters, num_named) for more in (0, buffers)}:
+            raise InputError(
+                f"{start.directory}: its model has {num_saved:,} parameters, and the one to train has "
+                f"{self.num_parameters:,}: another model or vocabulary cannot go on from it; set it back, or name a "
+                "new output_dir"
+            )
 
     def _save_checkpoint(self, model, trial) -> None:
         """Write a checkpoint, if the model is worth one and the disk has room for it."""
         self._refuse_not_finite()
+        name = f"checkpoint-{self.state.global_step}"
+        partial = self.partial_dir / name
         self.checkpoints_dir.mkdir(parents=True, exist_ok=True)
         if any_process(not self._has_room(), self.args):
             return
-        step, name = self.state.global_step, f"checkpoint-{self.state.global_step}"
+        if self._has_failed(partial, lambda: self._write_partial(partial, model, trial)):
+            return
+        if self._has_failed(partial, lambda: self.args.should_save and self._finish_checkpoint(partial)):
+            return
+        self.accelerator.wait_for_everyone()
+
+    def _write_partial(self, partial: Path, model, trial) -> None:
+        """Write the files of a checkpoint; called in every process."""
         super()._save_checkpoint(model, trial)
-        partial = self.partial_dir / name
         since_log = {"loss_sum": self._tr_loss.item(), "logged_step": self._globalstep_last_logged}
         _since_log_file(partial, self.args.process_index).write_text(json.dumps(since_log), encoding="utf-8")
+
+    def _finish_checkpoint(self, partial: Path) -> None:
+        """Make the files a checkpoint, and delete what it makes superfluous."""
+        (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle with tokens and paths of this machine
+        step = self.state.global_step
+        more = {"position": self.clock and self.clock.position(step), "best": self.best and self.best.record()}
+        logs = log_files(self.checkpoints_dir.parent)
+        checkpoint.finish(partial, self.checkpoints_dir / partial.name, step, self.facts, logs, **more)
+        checkpoint.rotate(self.checkpoints_dir, self.config.save_total_limit)
+        if self.best:
+            self.best.prune()
+
+    def _has_failed(self, partial: Path, write: Callable[[], object]) -> bool:
+        """Call `write`, and return whether some process found the disk full; then nothing is left of the checkpoint.
+
+        Below DeepSpeed and FSDP processes wait for each other while they write, so that the one that failed has to end.
+        """
+        problem = None
+        try:
+            write()
+        except Exception as error:
+            problem = runtime.full_disk(error)
+            if problem is None or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+                raise
+        if not any_process(problem is not None, self.args):
+            return False
+        logger.warning(
+            "step %d: no checkpoint written: %s; make room, training goes on",
+            *(self.state.global_step, problem or "another process could not write"),
+        )
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            (partial / "training_args.bin").unlink(missing_ok=True)  # a pickle with tokens and paths of this machine
-            logs = log_files(self.checkpoints_dir.parent)
-            checkpoint.finish(partial, self.checkpoints_dir / name, step, self.facts, logs)
-            checkpoint.rotate(self.checkpoints_dir, self.config.save_total_limit)
-        self.accelerator.wait_for_everyone()
+            shutil.rmtree(partial, ignore_errors=True)
+        return True
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         """Load all weights of a checkpoint: Trainer's own loading passes over names that it does not know."""
@@ -246,14 +317,19 @@ class BaseTrainer(Trainer, Generic[Scores]):
         return free >= needed
 
 
-class _LossSinceLastLog(TrainerCallback):
-    """Puts back the losses that were added up since the last logged row, so that the next row is the same."""
+class _GoingOn(TrainerCallback):
+    """Puts back what Trainer leaves out when it goes on from a checkpoint, and takes out what it should not put back.
+
+    Left out are the losses that were added up since the last logged row; put back are settings, also where the
+    configuration has others by now.
+    """
 
     def __init__(self, trainer: BaseTrainer, directory: Path) -> None:
         self._trainer, self._directory = trainer, directory
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         engine.repeat_adam_decays(self._trainer)
+        self._trainer.use_own_settings()
         file = _since_log_file(self._directory, args.process_index)
         if file.exists():  # not for a process that was not there
             saved = json.loads(file.read_text(encoding="utf-8"))
@@ -313,6 +389,14 @@ def last_good(checkpoints_dir: Path) -> str:
 def _own_share(weight: Any) -> torch.Tensor:
     """Return what this process has of a weight: FSDP2 cuts them up."""
     return weight.to_local() if hasattr(weight, "to_local") else weight
+
+
+def _num_elements(file: Path) -> int:
+    """Return how many numbers a safetensors file holds."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        return sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
 
 
 def _since_log_file(directory: Path, process_index: int) -> Path:

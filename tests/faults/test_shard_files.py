@@ -18,7 +18,7 @@ from jpllm.data.read.sources import SourceConfig
 from jpllm.data.shards.pack import pack
 from jpllm.data.shards.token_shards import TokenShards, damage, read_meta
 from jpllm.runtime import InputError
-from jpllm.training.checkpoint import Facts
+from jpllm.training.facts import Facts
 from tests.conftest import ROOT
 
 OLD = Path(__file__).parent / "fixtures" / "shards-0.1.0"  # packed by version 0.1.0, with the encoder of the tests

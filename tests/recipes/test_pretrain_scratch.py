@@ -43,7 +43,7 @@ def test_run_folder(finished_run):
     run, stdout = finished_run
     assert sorted(path.name for path in run.iterdir()) == [
         *(".lock", "checkpoints", "config.yaml", "environment.json", "held_out.jsonl", "loss.png"),
-        *("metrics.jsonl", "model", "plan.json", "plan.md", "results.json", "samples.jsonl"),
+        *("metrics.jsonl", "model", "plan.json", "plan.md", "results.json", "run.json", "samples.jsonl"),
     ]
     results = json.loads((run / "results.json").read_text())
     assert (results["step"], results["tokens"]) == (12, 12 * 4 * 64)

@@ -8,7 +8,7 @@ import pytest
 
 from jpllm.runtime import InputError
 from jpllm.training import checkpoint
-from jpllm.training.checkpoint import Facts
+from jpllm.training.facts import Facts
 
 FACTS = Facts("data-1", "tokenizer-1", {"learning_rate": 0.01, "seed": 0}, 2, "DDP")
 
@@ -20,7 +20,8 @@ def write(folder, step, facts=FACTS):
     (partial / "shard" / "optimizer.bin").write_bytes(b"optimizer")
     (folder / "metrics.jsonl").write_text('{"step": 1}\n' * step)
     logs = {"metrics.jsonl": folder / "metrics.jsonl", "samples.jsonl": folder / "samples.jsonl"}
-    return checkpoint.finish(partial, folder / f"checkpoint-{step}", step, facts, logs)
+    more = {"position": {"tokens": 64 * step, "epoch": 0.5}, "best": None}
+    return checkpoint.finish(partial, folder / f"checkpoint-{step}", step, facts, logs, **more)
 
 
 def test_manifest(tmp_path):
@@ -34,6 +35,67 @@ def test_manifest(tmp_path):
         name: [len(content), hashlib.sha256(content).hexdigest()] for name, content in expected.items()
     }
     assert not (tmp_path / "partial" / "checkpoint-3").exists()
+
+
+def test_every_bit_of_the_manifest_is_protected(tmp_path):
+    write(tmp_path, 3)
+    file = tmp_path / "checkpoint-3" / "manifest.json"
+    content = file.read_bytes()
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(flipped)
+        with pytest.raises(InputError, match=r"checkpoint-3: its manifest\.json "):
+            checkpoint.verify(tmp_path / "checkpoint-3")
+    for length in range(len(content)):
+        file.write_bytes(content[:length])
+        with pytest.raises(InputError, match=r"checkpoint-3: its manifest\.json "):
+            checkpoint.verify(tmp_path / "checkpoint-3")
+    file.write_bytes(content)
+    assert checkpoint.verify(tmp_path / "checkpoint-3")["step"] == 3
+
+
+def sealed(manifest):
+    """A manifest as text, by the words of docs/training.md: the last key is the SHA-256 of what stands before it."""
+    body = json.dumps(manifest, indent=1, sort_keys=True)[: -len("\n}")]
+    return f'{body},\n "sha256": "{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n'
+
+
+def test_a_manifest_of_a_later_version_is_not_passed_over(tmp_path):
+    """Going on from an older checkpoint would take back what the later version has trained."""
+    write(tmp_path, 3)
+    write(tmp_path, 6)
+    file = tmp_path / "checkpoint-6" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    assert hashlib.sha256(file.read_text().rpartition(",\n")[0].encode()).hexdigest() == manifest.pop("sha256")
+    file.write_text(sealed(manifest | {"version": 99}))
+    for look in (checkpoint.newest, checkpoint.newest_facts):
+        with pytest.raises(InputError, match="checkpoint-6: it was written by a later version of jpllm; update jpllm"):
+            look(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": 4},
+        {"files": {}},
+        {"files": {"weights.bin": 5}},
+        {"files": {"weights.bin": [5, "short"]}},
+        {"facts": []},
+        {"logs": {"metrics.jsonl": "5"}},
+    ],
+)
+def test_a_manifest_of_another_shape(tmp_path, change):
+    """Those of jpllm 0.1.0 have no digest of themselves."""
+    write(tmp_path, 3)
+    file = tmp_path / "checkpoint-3" / "manifest.json"
+    manifest = json.loads(file.read_text()) | {"version": 1}
+    del manifest["sha256"], manifest["best"], manifest["position"]
+    file.write_text(json.dumps(manifest))
+    assert checkpoint.newest(tmp_path).step == 3
+    file.write_text(json.dumps(manifest | change))
+    with pytest.raises(InputError, match=r"its manifest\.json is not what was written"):
+        checkpoint.verify(tmp_path / "checkpoint-3")
 
 
 def flip_a_byte(folder):

@@ -216,7 +216,7 @@ def test_run_folder_and_results(tmp_path, capsys):
     assert results == json.loads((run_dir / "results.json").read_text())
     assert sorted(path.name for path in run_dir.iterdir()) == [
         *(".lock", "config.yaml", "environment.json", "held_out.jsonl", "loss.png", "metrics.jsonl", "model"),
-        *("plan.json", "plan.md", "predictions.jsonl", "results.json", "scores.png"),
+        *("plan.json", "plan.md", "predictions.jsonl", "results.json", "run.json", "scores.png"),
     ]
     assert results["validation"]["accuracy"] > results["before"]["accuracy"]
     steps = [row["step"] for row in read_rows(run_dir / "metrics.jsonl") if "eval_loss" in row]

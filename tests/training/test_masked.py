@@ -14,8 +14,8 @@ from jpllm.data.corpus import EncodedText, write_documents
 from jpllm.training import run_folder
 from jpllm.training.arguments import training_arguments
 from jpllm.training.callbacks import MetricsRecorder
-from jpllm.training.checkpoint import Facts
 from jpllm.training.config import TrainingConfig
+from jpllm.training.facts import Facts
 from jpllm.training.masked import MaskedLMTrainer
 from jpllm.training.run_data import Clock
 from tests.models.test_build import tiny_model

@@ -90,12 +90,12 @@ def test_interrupted_while_a_checkpoint_is_written(tmp_path, uninterrupted, monk
 def failing_after(num_written, finish):
     written = []
 
-    def finish_or_fail(partial, *args):
+    def finish_or_fail(partial, *args, **more):
         if len(written) == num_written:
             (partial / "model.safetensors").write_bytes(b"torn")
             raise RuntimeError("interrupted")
         written.append(partial)
-        return finish(partial, *args)
+        return finish(partial, *args, **more)
 
     return finish_or_fail
 

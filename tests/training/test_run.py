@@ -22,8 +22,8 @@ from jpllm.training import trainer as training_trainer
 from jpllm.training.arguments import training_arguments
 from jpllm.training.callbacks import MetricsRecorder
 from jpllm.training.causal import CausalLMTrainer
-from jpllm.training.checkpoint import Facts
 from jpllm.training.config import TrainingConfig
+from jpllm.training.facts import Facts
 from jpllm.training.run_data import Clock
 from tests.models.test_build import tiny_model
 

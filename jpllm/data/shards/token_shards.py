@@ -26,12 +26,13 @@ from typing import BinaryIO
 
 import numpy as np
 
+from jpllm import TOKEN_SHARDS_FORMAT
 from jpllm.data.read.files import printable
 from jpllm.data.read.jsonl import json_line
 from jpllm.runtime import InputError, num_cores, write_whole
 
 FORMAT = "jpllm-token-shards"
-FORMAT_VERSION = 2
+FORMAT_VERSION = TOKEN_SHARDS_FORMAT
 META_NAME = "meta.json"
 TOKENS_NAME = "tokens.bin"
 HELD_OUT_TEXT_NAME = "held_out.jsonl"

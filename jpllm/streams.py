@@ -11,7 +11,7 @@ import errno
 import io
 import os
 import sys
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 _NAMES = ("stdin", "stdout", "stderr")  # by number
 _FULL = (errno.ENOSPC, errno.EDQUOT)  # of the file that a log is written to; there may be room again
@@ -48,7 +48,7 @@ class _Lasting(io.FileIO):
 
     ends_with_reader = False
 
-    def write(self, content) -> int | None:
+    def write(self, content: Any, /) -> int:
         """Write bytes and return their number, also where nobody can read them any more."""
         try:
             return super().write(content)

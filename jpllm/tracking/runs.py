@@ -161,7 +161,8 @@ def count_parameters(run: Run) -> None:
     try:
         run.num_parameters = num_parameters(cast("str", run.model))
     except Exception as error:  # a configuration may be broken in any way, and the others still compare
-        remark = f"its parameters cannot be counted: {type(error).__name__}"
+        reason = shareable(str(error)) if isinstance(error, InputError) else type(error).__name__
+        remark = f"its parameters cannot be counted: {reason}"
         run.remarks += [] if remark in run.remarks else [remark]
 
 

@@ -257,6 +257,8 @@ def whole_file(file: Path) -> Generator[Path]:
 
     After a failure nothing is left of it.
     """
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
     beginning = os.fsdecode(os.fsencode(file.name)[:_MAX_NAME_BYTES])  # a name is at most 255 bytes long
     unfinished = file.with_name(f".{beginning}.{os.getpid()}.tmp")
     with naming_file(file), removed_on_failure(unfinished):

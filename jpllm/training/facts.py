@@ -74,7 +74,8 @@ class Facts:
             if earlier.get(name) != now[name]
         ]
         lines += [f"{name}: another one" for name in ("data", "tokenizer") if earlier.get(name) != now[name]]
-        if None not in (earlier.get("shards"), self.shards) and earlier["shards"] != self.shards:
+        is_known = None not in (earlier.get("shards"), self.shards)
+        if earlier.get("data") == now["data"] and is_known and earlier["shards"] != self.shards:
             lines.append("data: other token ids in the shards")
         return lines + changed_settings(earlier.get("configuration", {}), now["configuration"], self.classes)
 

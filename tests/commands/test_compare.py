@@ -212,7 +212,9 @@ def test_three_checkpoints_answer_the_same_prompts(folder, save_model, capsys):
     assert data["asked"]["note"].startswith("seed 5, template auto, max_new_tokens 6, temperature 0.3")
     remarks = {run["name"]: run["remarks"] for run in data["runs"]}
     assert remarks["gpt2"] == ["a model without a record of its training"]
-    assert remarks["masked"] == ["answers nothing: a masked language model, which cannot predict the next token"]
+    assert remarks["masked"] == [
+        "answers nothing: a masked language model, which cannot predict the next token; take a decoder, such as a Llama"
+    ]
     assert remarks["b"] == ["answers nothing: no model yet"]
     parameters = next(row for row in data["tables"]["summary"][0]["rows"] if row["title"] == "parameters")
     assert parameters["cells"][0]["value"] == load_trained(base).num_parameters()

@@ -64,12 +64,13 @@ def test_bad_settings(files, more, message, capsys, monkeypatch):
     [
         (["no.json"], "no.json: no such file"),
         (["jcqa.json", "jcqa.json"], "two are called"),
-        (["corpus.jsonl.gz"], "unknown file type"),
+        (["notes.txt"], "notes.txt: unknown file type"),
         (["{path: jcqa.json, columns: [q]}"], "jcqa.json:1: no column 'q'"),
     ],
 )
 def test_bad_benchmarks(files, benchmarks, message, capsys, monkeypatch):
     monkeypatch.chdir(files)
+    (files / "notes.txt").touch()
     arguments = ["--sources", "corpus.jsonl.gz", "--output", "found.json", "--benchmarks", *benchmarks]
     assert main(["data", "contamination", *arguments]) == 2
     assert message in capsys.readouterr().err

@@ -32,6 +32,7 @@ def test_a_run_goes_on_from_its_checkpoint(folder):
     assert "token shards of corpus found in shards/corpus-96321e4cc0f4" in log(folder)
     assert "going on from killed/checkpoints/checkpoint-4" in log(folder)
     del shards[".corpus.content-hash.json"]
+    del shards["corpus-96321e4cc0f4/meta.json"]  # gets the checksums of what was found
     assert digests(folder / "shards").items() >= shards.items()
     found = rows(folder / "killed")
     kept = [row for row in before if row["step"] <= 4]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jpllm.demo.builtin import labelled_sentences
+from jpllm.training import machine
 from tests.configs.test_configs import ROOT
 from tests.recipes.test_pretrain_scratch import call_recipe
 
@@ -66,6 +67,12 @@ def finished_run(model_dir, train_file, tmp_path_factory):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return run, done.stdout
+
+
+@pytest.fixture(autouse=True)
+def own_peak():
+    """The memory that tests before took is not that of the run."""
+    machine.forget_peak()
 
 
 def assert_planned(run, learned):

@@ -210,7 +210,8 @@ def write(path, content):
         ("short.jsonl", b'{"text": "\xe7\x8c\xab"}\n' * 40, r"no document was held out|fewer than one block"),
         ("column.jsonl", b'{"body": "a"}\n', r"column.jsonl:1: no column 'text'; the row has body"),
         ("utf8.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', r"utf8.jsonl:2: invalid UTF-8: byte 0xff"),
-        ("text.csv", b"a,b\n", r"text.csv: unknown file type"),
+        ("text.docx", b"PK", r"text.docx: unknown file type"),
+        ("text.csv", b"a,b\n", r"text.csv: the source holds no text"),
     ],
 )
 def test_bad_sources(bad_input, tmp_path, name, content, message):

@@ -1,7 +1,7 @@
 import json
-from types import SimpleNamespace
 
 import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from jpllm.evaluation.chat import conversation as chat
 from jpllm.evaluation.chat.conversation import Conversation, encode_messages
@@ -35,7 +35,7 @@ def asked(monkeypatch):
 
 
 def begin(tokenizer, context_tokens=500, max_new_tokens=20, **settings):
-    model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=context_tokens))
+    model = GPT2LMHeadModel(GPT2Config(n_positions=context_tokens, n_embd=8, n_layer=1, n_head=1, vocab_size=8))
     return Conversation(model, tokenizer, SamplingConfig(max_new_tokens=max_new_tokens), **settings)
 
 

@@ -59,18 +59,26 @@ def test_what_a_launcher_set_is_kept_from_it(tmp_path, monkeypatch, capfd):
     assert capfd.readouterr().err.split() == ["ACCELERATE_USE_CPU", "MY_RANK"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_handed_on_once(tmp_path, number):
+@pytest.fixture
+def heeded(request):
+    """A background job of a shell ignores Ctrl-C, and hands nothing on that it ignores itself."""
+    earlier = signal.signal(request.param, signal.SIG_DFL)
+    yield request.param
+    signal.signal(request.param, earlier)
+
+
+@pytest.mark.parametrize("heeded", [signal.SIGTERM, signal.SIGINT], indirect=True)
+def test_a_signal_is_handed_on_once(tmp_path, heeded):
     def send():
         while not (tmp_path / "ready").exists():
             time.sleep(0.01)
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), heeded)
 
     sender = threading.Thread(target=send)
     sender.start()
-    before = signal.getsignal(number)
+    before = signal.getsignal(heeded)
     with pytest.raises(StoppedEarly):
         jglue_finetuning.run_recipe(script(tmp_path, LISTENER), tmp_path)
     sender.join()
-    assert (tmp_path / "received").read_text() == str(int(number))
-    assert signal.getsignal(number) is before
+    assert (tmp_path / "received").read_text() == str(int(heeded))
+    assert signal.getsignal(heeded) is before

@@ -1,14 +1,12 @@
-"""Run a command: errors and exit codes, ranks and devices, work on all cores, progress, files that appear whole."""
+"""Run a command: errors and exit codes, ranks and devices, work on all cores, and progress."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED_EARLY = 75  # EX_TEMPFAIL of sysexits.h: the same command, later, goes on
 _GIT_SECONDS = 10
-_MAX_NAME_BYTES = 200
 _FULL_DISK_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_DISK_WORDS = (*map(os.strerror, _FULL_DISK_NUMBERS), *(f"os error {number}" for number in _FULL_DISK_NUMBERS))
 _FULL_DISK_WORDS += ("file write failed", "PytorchStreamWriter failed", "iostream error")  # of PyTorch
@@ -90,7 +87,7 @@ def _exit_code(command: Callable[[], object]) -> int:
             message = f"{error.filename}: {reason}" if error.filename else reason
         elif _is_of_safetensors(error) or str(error).startswith("embedded null "):  # Python's words for a path with NUL
             message = str(error)
-        elif type(error).__name__ == "PanicException":  # which is no Exception
+        elif is_panic(error):
             message = f"tokenizers gave up on a text: {error}; take another tokenizer"
         else:
             raise
@@ -115,27 +112,9 @@ def full_disk(error: BaseException | None) -> str | None:
     return None
 
 
-@contextmanager
-def naming_file(file: Path) -> Generator[None]:
-    """Give an OSError of the body the name of a file, where it has none, as when a write fails."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(file)
-        raise
-
-
-@contextmanager
-def removed_on_failure(path: Path) -> Generator[None]:
-    """Remove a folder or a file, if the body fails, that it was writing."""
-    try:
-        yield
-    except BaseException:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-        raise
+def is_panic(error: BaseException) -> bool:
+    """Return whether tokenizers gave up on something that it is not ready for; its panic is no Exception."""
+    return type(error).__name__ == "PanicException"
 
 
 def _is_of_safetensors(error: BaseException) -> bool:
@@ -243,71 +222,6 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write `text` to a file so that no reader ever sees half of it, and that it outlives a power failure."""
-    with whole_file(file) as unfinished:
-        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
-
-
-@contextmanager
-def whole_file(file: Path) -> Generator[Path]:
-    """Yield the name of a file beside `file`, which takes its place when it has reached the disk.
-
-    After a failure nothing is left of it.
-    """
-    if file.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
-    beginning = os.fsdecode(os.fsencode(file.name)[:_MAX_NAME_BYTES])  # a name is at most 255 bytes long
-    unfinished = file.with_name(f".{beginning}.{os.getpid()}.tmp")
-    with naming_file(file), removed_on_failure(unfinished):
-        yield unfinished
-        sync(unfinished)
-        unfinished.replace(file)
-        sync(file.parent)
-
-
-def sync(path: Path) -> None:
-    """Have what was written to a file, or the names in a folder, on the disk, where the file system can."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def new_folder(folder: Path, key: str = "output_dir") -> Generator[Path]:
-    """Make a folder that appears whole or not at all: yield a hidden one beside it, which is renamed at the end.
-
-    After a failure nothing is left.
-
-    Args:
-        key: the setting that names the folder.
-
-    Raises:
-        InputError: `folder` is there already and not empty.
-    """
-    refuse_used(folder, key)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        with naming_file(folder):
-            yield unfinished
-        unfinished.chmod(0o755)  # mkdtemp's folder is for its owner only
-        unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def refuse_used(folder: Path, key: str = "output_dir") -> None:
-    """Raise InputError unless `folder`, which the setting `key` names, is new or empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{key}: {folder} is there already and not empty; remove it, or name another folder")
 
 
 def device() -> torch.device:

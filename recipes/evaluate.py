@@ -76,7 +76,7 @@ def main() -> None:
     from jpllm.evaluation.contamination import clean_scores
     from jpllm.evaluation.jglue import files, harness
     from jpllm.evaluation.jglue.continuations import PromptReader
-    from jpllm.models.build import context_length, load_trained, refuse_foreign_tokenizer
+    from jpllm.models.build import context_length, load_trained
     from jpllm.models.classifier import load_any_kind
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load
@@ -85,16 +85,14 @@ def main() -> None:
 
     mirrored = mirror.mirrored_run(Path(given.model)) if given.report_to == "wandb" else None
     runtime.use_all_cores()
-    # Files that cannot be used are found out before the model is loaded.
     tasks = files.find_all(jglue.jglue_dir, jglue.tasks, any_content) if "jglue" in parts else []
     chosen = "jglue_finetuned" in parts and jglue_finetuning.choose_tasks(finetuning, jglue.jglue_dir, any_content)
     hits = clean_scores.read_report(jglue.contamination) if jglue.contamination else None
-    distributed.join()
+    distributed.join()  # once all files are known to be usable; a model is loaded last
 
     is_any_kind = parts == {"jglue_finetuned"}  # the other parts are for language models
     tokenizer = load(given.model, needs_eos=not is_any_kind)
-    model = load_any_kind(given.model) if is_any_kind else load_trained(given.model)
-    refuse_foreign_tokenizer(given.model, model, tokenizer)
+    model = (load_any_kind if is_any_kind else load_trained)(given.model, tokenizer=tokenizer)
     found = results.with_earlier(results.identity(given.model, model, tokenizer) | results.measured_with(), output_dir)
     save, encoder = partial(report.save, found, output_dir), partial(corpus_encoder, tokenizer, given.model)
     if "perplexity" in parts:
@@ -105,8 +103,7 @@ def main() -> None:
         reader = PromptReader(model, tokenizer, reading.batch_size, runtime.process_rank(), runtime.num_processes())
         harness.add_missing(found, reader, tasks, jglue.style, jglue.num_fewshot, jglue.limit, output_dir)
     if "samples" in parts:
-        samples.add_missing(found, model, tokenizer, given.prompts, sampling, given.seed)
-        save()
+        samples.add_missing(found, model, tokenizer, given.prompts, sampling, given.seed, save)
     if hits and runtime.is_main_process():  # it alone wrote the answers
         save()
         clean_scores.add_scores_without_hits(found["jglue"], hits, output_dir)

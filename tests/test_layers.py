@@ -13,6 +13,7 @@ LAYERS = {
     "config": 0,
     "runtime": 0,
     "processes": 0,
+    "whole_files": 0,
     "streams": 0,
     "limits": 0,
     "xla": 0,

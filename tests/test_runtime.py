@@ -2,7 +2,8 @@
 
 import pytest
 
-from jpllm.runtime import InputError, new_folder
+from jpllm.runtime import InputError
+from jpllm.whole_files import new_folder
 
 
 def test_a_folder_appears_whole(tmp_path):

@@ -51,13 +51,12 @@ def chat(argv: Sequence[str]) -> None:
     lines = _script(settings.script) if settings.script else None
     if settings.web:
         require_gradio()  # before minutes of loading
-    from jpllm.models.build import load_trained, refuse_foreign_tokenizer
+    from jpllm.models.build import load_trained
     from jpllm.tokenizer.load import load
 
     runtime.use_all_cores()
     tokenizer = load(settings.model)
-    model = load_trained(settings.model)
-    refuse_foreign_tokenizer(settings.model, model, tokenizer)
+    model = load_trained(settings.model, tokenizer=tokenizer)
 
     def begin() -> Conversation:
         return Conversation(model, tokenizer, sampling, settings.seed, settings.system)

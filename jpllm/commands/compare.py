@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jpllm import runtime, terminal
+from jpllm import runtime, terminal, whole_files
 from jpllm.commands.card import weights_of
 from jpllm.config.parse import ConfigError, parse
 from jpllm.config.settings import option
@@ -117,7 +117,7 @@ def show(found: Comparison, output: Path | None) -> None:
 
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
-        runtime.write_whole(output, to_html(found) if output.suffix == ".html" else to_markdown(found))
+        whole_files.write_whole(output, to_html(found) if output.suffix == ".html" else to_markdown(found))
         runtime.announce(f"{output}: {found.title}, {output.stat().st_size / 1e6:.1f} MB")
         return
     terminal.console().print(to_terminal(found))

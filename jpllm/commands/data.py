@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jpllm import runtime, terminal
+from jpllm import runtime, terminal, whole_files
 from jpllm.config.parse import parse
 from jpllm.config.settings import REQUIRED, option
 from jpllm.data.clean.preview import PreviewConfig
@@ -125,7 +125,7 @@ def preview(argv: Sequence[str]) -> None:
     terminal.console().print(previewing.terminal_tables(previews))
     if settings.output:
         settings.output.parent.mkdir(parents=True, exist_ok=True)
-        runtime.write_whole(settings.output, previewing.html_page(previews))
+        whole_files.write_whole(settings.output, previewing.html_page(previews))
         runtime.announce(f"page {settings.output}")
 
 

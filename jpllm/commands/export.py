@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from jpllm import runtime
+from jpllm import runtime, whole_files
 from jpllm.commands.card import read_run
 from jpllm.config.parse import ConfigError, parse
 from jpllm.config.settings import REQUIRED, option
@@ -77,7 +77,7 @@ def export(argv: Sequence[str]) -> None:
         refuse_impossible_gguf(folder, model_dir, settings.gguf_unknown)
     run = read_run(folder, [])
     text, plots = card_of(folder, model_dir, run, card, settings.push)
-    with runtime.new_folder(settings.to, "to") as unfinished:
+    with whole_files.new_folder(settings.to, "to") as unfinished:
         proof, gguf = save_and_prove(settings, folder, model_dir, unfinished, sampling_of(run))
         cards.write("\n".join([text, *gguf]), unfinished, plots, folder)
         exports.refuse_unwanted(unfinished, [folder, model_dir, Path.home(), Path.cwd()])

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jpllm import runtime
+from jpllm import runtime, whole_files
 from jpllm.config.parse import parse
 from jpllm.config.settings import REQUIRED, option
 from jpllm.data.documents import read_documents
@@ -95,7 +95,7 @@ def report(argv: Sequence[str]) -> None:
         is_json = settings.output.suffix == ".json"
         content = json.dumps(table, ensure_ascii=False, indent=2) + "\n" if is_json else reporting.markdown_table(table)
         settings.output.parent.mkdir(parents=True, exist_ok=True)
-        runtime.write_whole(settings.output, content)
+        whole_files.write_whole(settings.output, content)
 
 
 def extend(argv: Sequence[str]) -> None:
@@ -111,7 +111,7 @@ def extend(argv: Sequence[str]) -> None:
         fraction = files.held_out_fraction if files.model else 0.0
         return (text for text in _texts(files.input) if is_held_out(text, fraction) == held_out)
 
-    with runtime.new_folder(files.output_dir) as folder:  # the tokenizer and the model appear together
+    with whole_files.new_folder(files.output_dir) as folder:  # the tokenizer and the model appear together
         extend_tokenizer(files.tokenizer, documents(held_out=False), settings, folder)
         if files.model:
             chosen = choose_documents(documents(held_out=True), files.held_out_bytes)

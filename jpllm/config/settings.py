@@ -21,7 +21,7 @@ from pathlib import Path, PurePath
 import yaml
 
 from jpllm.config.types import TEXT_TAG, Key, describe, is_entry_class, keys_of, limits_of, needs_quotes, without_none
-from jpllm.runtime import write_whole
+from jpllm.whole_files import write_whole
 
 REQUIRED = dataclasses.MISSING
 _HOW_TO_SET = (

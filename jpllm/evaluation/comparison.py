@@ -19,8 +19,8 @@ from jpllm.evaluation.generate import (
     encode_prompt,
     refuse_long_prompts,
 )
-from jpllm.models.build import load_trained, refuse_foreign_tokenizer
-from jpllm.runtime import write_whole
+from jpllm.models.build import load_trained
+from jpllm.whole_files import write_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -58,8 +58,7 @@ def ask(
         InputError: there is no such model, it has another tokenizer, or a prompt leaves it no room for an answer.
     """
     encode = encode_instruction if uses_template else encode_prompt
-    model = load_trained(name)
-    refuse_foreign_tokenizer(name, model, tokenizer)
+    model = load_trained(name, tokenizer=tokenizer)
     refuse_long_prompts(model, tokenizer, prompts, encode)
     replies = []
     for prompt in prompts:

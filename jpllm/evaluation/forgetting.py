@@ -11,7 +11,7 @@ from jpllm.evaluation import texts
 from jpllm.evaluation.results import SUMS, identity, measured_with
 from jpllm.evaluation.score_tables import TableTexts
 from jpllm.evaluation.texts import ReadingConfig
-from jpllm.models.build import load_trained, refuse_foreign_tokenizer
+from jpllm.models.build import load_trained
 from jpllm.tokenizer.encoder import corpus_encoder
 from jpllm.tokenizer.load import load
 
@@ -109,6 +109,6 @@ def table(found: Matrix) -> TableTexts:
 
 def _described(name: str, context_length: int | None) -> tuple[dict, int]:
     """Return the identity of a model and the number of tokens that it sees at once; free its memory."""
-    model, tokenizer = load_trained(name), load(name)
-    refuse_foreign_tokenizer(name, model, tokenizer)
+    tokenizer = load(name)
+    model = load_trained(name, tokenizer=tokenizer)
     return identity(name, model, tokenizer), texts.context_length(model, context_length)

@@ -24,9 +24,10 @@ from jpllm.evaluation.jglue.lm_eval_tasks.tasks import (
 )
 from jpllm.evaluation.results import Results, actual_limit, read
 from jpllm.evaluation.score_tables import FINETUNED_COLUMNS, FINETUNED_NOTE, cell_text, finetuned_cells
-from jpllm.runtime import InputError, write_whole
+from jpllm.runtime import InputError
 from jpllm.scores import WITHOUT_HITS, interval_of, score_text, score_title, score_with_error, without_hits_text
 from jpllm.terminal import harmless
+from jpllm.whole_files import write_whole
 
 if TYPE_CHECKING:
     import rich.table

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from jpllm import markdown, runtime, terminal
 from jpllm.evaluation import forgetting, score_tables, texts
 from jpllm.evaluation.results import RESULTS_NAME
-from jpllm.runtime import write_whole
+from jpllm.whole_files import write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console

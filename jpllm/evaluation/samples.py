@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -31,10 +31,11 @@ def add_missing(
     prompts: Sequence[str],
     sampling: SamplingConfig,
     seed: int,
+    save: Callable = lambda: None,
 ) -> None:
     """Let a model continue prompts, unless `results` has samples of the same prompts, seed and settings.
 
-    Samples of other prompts or settings are replaced.
+    Samples of other prompts or settings are replaced; `save()` is called afterwards.
 
     Raises:
         InputError: a prompt leaves no room for an answer.
@@ -50,6 +51,7 @@ def add_missing(
     ]
     results["sample_quality"] = asdict(sample_quality(found))
     results["sample_settings"] = settings | measured_with()
+    save()
 
 
 @dataclass(frozen=True)

@@ -98,13 +98,22 @@ def copy_weights(folder: str | Path, model: PreTrainedModel) -> None:
     model.load_state_dict(_load(folder, model_class=type(model)).state_dict())
 
 
-def load_trained(name_or_path: str | Path, model_class: type[PreTrainedModel] | None = None) -> PreTrainedModel:
+def load_trained(
+    name_or_path: str | Path,
+    model_class: type[PreTrainedModel] | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> PreTrainedModel:
     """Load a trained model in float32, on the GPU if there is one; a causal one unless `model_class` says otherwise.
 
+    `tokenizer` is the one that it is to be used with, if there is one.
+
     Raises:
-        InputError: there is no such model, it is a masked one, or its weights are not whole.
+        InputError: there is no such model, it is a masked one, its weights are not whole, or the tokenizer is foreign.
     """
-    return _load(name_or_path, model_class=model_class).eval().to(device())
+    model = _load(name_or_path, model_class=model_class).eval()
+    if tokenizer is not None:
+        refuse_foreign_tokenizer(name_or_path, model, tokenizer)
+    return model.to(device())
 
 
 def _load(

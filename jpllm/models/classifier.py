@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from jpllm.models import pretrained
-from jpllm.models.build import initializer_range, load_trained
+from jpllm.models.build import initializer_range, load_trained, refuse_foreign_tokenizer
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Trainable = Literal["head", "last_block", "all"]
 _POOLER = "pooler."
@@ -57,7 +57,7 @@ def refuse_no_classifier(name_or_path: str | Path, config: PretrainedConfig) -> 
         )
 
 
-def load_any_kind(name_or_path: str | Path) -> PreTrainedModel:
+def load_any_kind(name_or_path: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> PreTrainedModel:
     """Load a language model as `jpllm.models.build.load_trained` does; of an encoder the layers, without a head.
 
     Raises:
@@ -66,11 +66,13 @@ def load_any_kind(name_or_path: str | Path) -> PreTrainedModel:
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
     if type(pretrained.read_config(name_or_path)) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        return load_trained(name_or_path)
+        return load_trained(name_or_path, tokenizer=tokenizer)
     classifier = build_classifier(name_or_path, None, seed=0)
     if sees_ahead(classifier):
+        if tokenizer is not None:
+            refuse_foreign_tokenizer(name_or_path, classifier, tokenizer)
         return cast("PreTrainedModel", classifier.base_model)  # transformers calls it any module
-    return load_trained(name_or_path)
+    return load_trained(name_or_path, tokenizer=tokenizer)
 
 
 def sees_ahead(model: PreTrainedModel) -> bool:

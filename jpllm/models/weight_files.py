@@ -59,6 +59,12 @@ def has_some(folder: Path) -> bool:
     return any(any(folder.glob(f"{Path(name).stem}*{Path(name).suffix}*")) for name in (_SAFETENSORS, _PICKLED))
 
 
+def num_elements(file: Path) -> int:
+    """Return how many numbers a safetensors file holds. Raises InputError where its header cannot be read."""
+    header, _ = _header(file)
+    return sum(math.prod(tensor["shape"]) for tensor in header.values())
+
+
 def _files_of(folder: Path, name: str) -> list[Path]:
     """Return the file of this name, or those that its index names; none where there is neither."""
     index = folder / f"{name}.index.json"

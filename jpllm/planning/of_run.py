@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from jpllm import runtime, terminal
+from jpllm import terminal, whole_files
 from jpllm.models.trained_parts import TrainedParts
 from jpllm.planning import budget, hardware
 from jpllm.planning.hardware import DEFAULT_MFU, Hardware, HardwareConfig
@@ -117,7 +117,7 @@ class PlannedRun:
             logger.info("no plan of this run: %s: %s", type(error).__name__, error)
             return
         for file, content in zip(files, (numbers, text), strict=True):
-            runtime.write_whole(file, content)
+            whole_files.write_whole(file, content)
 
     @contextmanager
     def explained(self) -> Generator[None]:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from jpllm import runtime
+from jpllm import whole_files
 from jpllm.runtime import InputError
 from jpllm.tokenizer.load import MODEL_FILE_NAME
 from jpllm.tokenizer.model_file import (
@@ -58,7 +58,7 @@ def convert(model_file: Path, output_dir: Path, proof_texts: Iterable[str] = ())
     """
     from transformers import PreTrainedTokenizerFast
 
-    runtime.refuse_used(output_dir)
+    whole_files.refuse_used(output_dir)
     model = read_model(model_file)
     if problems := list(_problems(model)):
         raise InputError(
@@ -73,7 +73,7 @@ def convert(model_file: Path, output_dir: Path, proof_texts: Iterable[str] = ())
     )
     symbols = [piece.text for piece in model.pieces if piece.kind == USER_DEFINED]
     symbol_texts = (text.format(symbol) for symbol in symbols for text in ("{0}", "a{0}{0} {0}b", "\n{0}</s>{0}"))
-    with runtime.new_folder(output_dir) as folder:
+    with whole_files.new_folder(output_dir) as folder:
         tokenizer.save_pretrained(folder)
         _name_portable_class(folder / "tokenizer_config.json")
         shutil.copyfile(model_file, folder / MODEL_FILE_NAME)

@@ -8,7 +8,7 @@ import shutil
 import typing
 from pathlib import Path
 
-from jpllm.runtime import InputError
+from jpllm.runtime import InputError, is_panic
 from jpllm.tokenizer.regexes import refuse_costly
 
 if typing.TYPE_CHECKING:
@@ -40,7 +40,7 @@ def load(path: str | Path, needs_eos: bool = True) -> PreTrainedTokenizerFast:
     except Exception as error:  # tokenizers raises nothing narrower for a broken tokenizer.json
         raise InputError(f"{path}: no tokenizer can be loaded from it: {_reason(error)}") from error
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of tokenizers, for files damaged in ways it is not ready for
+        if not is_panic(error):
             raise
         raise InputError(f"{path}: no tokenizer can be loaded from it; the file is damaged: {error}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):

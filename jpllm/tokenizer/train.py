@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jpllm import runtime, terminal
+from jpllm import runtime, terminal, whole_files
 from jpllm.config.settings import option
 from jpllm.runtime import InputError
 from jpllm.tokenizer.convert import convert
@@ -80,7 +80,7 @@ def train_and_export(texts: Iterable[str], config: TokenizerConfig, output_dir: 
     Raises:
         InputError: the texts cannot be read, are empty or do not fit `vocab_size`, or `output_dir` is in use.
     """
-    runtime.refuse_used(output_dir)
+    whole_files.refuse_used(output_dir)
     proof_texts: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         model_file = Path(folder) / "tokenizer.model"
@@ -124,7 +124,7 @@ def train(texts: Iterable[str], config: TokenizerConfig, model_file: Path) -> No
         raise _as_input_error(error, config) from error
     model_file.parent.mkdir(parents=True, exist_ok=True)
     content = model.getvalue()
-    with runtime.whole_file(model_file) as unfinished:
+    with whole_files.whole_file(model_file) as unfinished:
         unfinished.write_bytes(with_exact_scores(content) if config.model_type == "unigram" else content)
 
 

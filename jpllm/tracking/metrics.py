@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from jpllm import bounded
-from jpllm.runtime import InputError, naming_file
+from jpllm.runtime import InputError
 from jpllm.terminal import encodable
+from jpllm.whole_files import naming_file
 
 METRICS_NAME = "metrics.jsonl"
 SAMPLES_NAME = "samples.jsonl"

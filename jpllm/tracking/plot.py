@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jpllm.runtime import whole_file
 from jpllm.terminal import harmless
 from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
+from jpllm.whole_files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from jpllm import CHECKPOINT_FORMAT, runtime
+from jpllm import CHECKPOINT_FORMAT, runtime, whole_files
 from jpllm.runtime import InputError
 from jpllm.training.facts import Facts
 
@@ -29,7 +28,6 @@ _FORMAT_WITHOUT_DIGEST = 1
 _DIGEST_KEY = ',\n "sha256": "'  # the last one of a manifest
 _SHA256 = re.compile("[0-9a-f]{64}")
 _NAME = re.compile(r"checkpoint-(\d+)")
-_CHUNK_BYTES = 1 << 22
 logger = logging.getLogger(__name__)
 
 
@@ -56,7 +54,7 @@ def finish(
     """
     for file in logs.values():
         if file.exists():
-            _sync(file)
+            whole_files.sync(file)
     (partial / MANIFEST_NAME).unlink(missing_ok=True)
     manifest = {
         "version": CHECKPOINT_FORMAT,
@@ -68,10 +66,10 @@ def finish(
     }
     (partial / MANIFEST_NAME).write_text(_sealed(manifest), encoding="utf-8")
     for path in (partial / MANIFEST_NAME, partial):
-        _sync(path)
+        whole_files.sync(path)
     shutil.rmtree(directory, ignore_errors=True)
     partial.rename(directory)
-    _sync(directory.parent)
+    whole_files.sync(directory.parent)
     return Checkpoint(directory, read_manifest(directory))
 
 
@@ -147,9 +145,9 @@ def sync_and_digest(directory: Path) -> dict[str, tuple[int, str]]:
     """Return size and SHA-256 of each file below a folder, once all of them are on the disk."""
     files = _files(directory)
     for path in files.values():
-        _sync(path)
+        whole_files.sync(path)
     for folder in {path.parent for path in files.values()} | {directory}:
-        _sync(folder)
+        whole_files.sync(folder)
     return _in_threads(files)
 
 
@@ -270,26 +268,4 @@ def _files(directory: Path) -> dict[str, Path]:
 def _in_threads(files: Mapping[str, Path]) -> dict[str, tuple[int, str]]:
     """Return size and SHA-256 of each file, computed in threads."""
     with ThreadPoolExecutor(runtime.num_cores()) as pool:
-        return dict(zip(files, pool.map(_facts_of, files.values()), strict=True))
-
-
-def _facts_of(file: Path) -> tuple[int, str]:
-    digest = hashlib.sha256()
-    for chunk in _chunks(file):
-        digest.update(chunk)
-    return file.stat().st_size, digest.hexdigest()
-
-
-def _chunks(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            yield chunk
-
-
-def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk when this returns."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return dict(zip(files, pool.map(whole_files.size_and_sha256, files.values()), strict=True))

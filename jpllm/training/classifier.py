@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from jpllm import runtime
+from jpllm import runtime, whole_files
 from jpllm.data.labels.encoding import (
     AnyRow,
     EncodedRow,
@@ -104,7 +104,7 @@ def divergence_noted(output_dir: Path) -> Generator[None]:
         yield
     except Diverged as error:
         if runtime.is_main_process():
-            runtime.write_whole(file, f"{error}\n")
+            whole_files.write_whole(file, f"{error}\n")
         raise
     if runtime.is_main_process():
         file.unlink(missing_ok=True)  # of an earlier try

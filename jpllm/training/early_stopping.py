@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from jpllm import runtime
+from jpllm import runtime, whole_files
 from jpllm.runtime import InputError
 from jpllm.tracking.metrics import METRICS_NAME, read_rows
 from jpllm.training import checkpoint, engine
@@ -115,7 +115,7 @@ class EarlyStopping(TrainerCallback):
         """Write the model as the best one; what others need is left alone."""
         unfinished = self._output_dir / _UNFINISHED_NAME
         cache, self._trainer.model.config.use_cache = self._trainer.model.config.use_cache, True
-        with runtime.removed_on_failure(unfinished):
+        with whole_files.removed_on_failure(unfinished):
             self._trainer.save_final(unfinished)  # for whoever loads it to generate with the cache
         self._trainer.model.config.use_cache = cache
         self._trainer.accelerator.wait_for_everyone()

@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from jpllm import xla
-from jpllm.runtime import InputError, device, is_main_process, num_processes, write_whole
+from jpllm.runtime import InputError, device, is_main_process, num_processes
+from jpllm.whole_files import write_whole
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

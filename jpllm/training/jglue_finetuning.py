@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import yaml
 
-from jpllm import runtime
+from jpllm import runtime, whole_files
 from jpllm.config.settings import option
 from jpllm.data.labels.rows import DEFAULT_VALIDATION_SHARE
 from jpllm.evaluation import report
@@ -250,7 +250,7 @@ class TaskRuns:
             what = f"run {number + 1} of {len(self.wanted)}: learning rate {rate:g}, seed {seed}"
             runtime.announce(f"{self.data.task}, {what}")
             self.folder.mkdir(parents=True, exist_ok=True)
-            runtime.write_whole(self.folder / SUBJECT_NAME, json.dumps(self.subject, indent=2) + "\n")
+            whole_files.write_whole(self.folder / SUBJECT_NAME, json.dumps(self.subject, indent=2) + "\n")
             words = _arguments({**settings, "output_dir": run_dir})
             try:
                 run_recipe([sys.executable, str(classify), *words], run_dir)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-from jpllm import runtime, xla
+from jpllm import runtime, whole_files, xla
 from jpllm.data.blocks.blend import SourceUse
 from jpllm.runtime import InputError
 from jpllm.tracking import metrics, plot
@@ -57,7 +57,7 @@ def prove(
         final = next(row for row in evaluations if row["step"] == trainer.best.best_step)
 
     model_dir, unproved = output_dir / MODEL_NAME, output_dir / UNPROVED_NAME
-    with runtime.removed_on_failure(unproved):
+    with whole_files.removed_on_failure(unproved):
         _save(trainer, unproved, save_tokenizer)
     reloaded_loss = _verify(trainer, unproved, final["eval_loss"])
     if not runtime.is_main_process():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from jpllm import RUN_FORMAT, runtime
+from jpllm import RUN_FORMAT, runtime, whole_files
 from jpllm.config.settings import write_yaml
 from jpllm.runtime import InputError
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME
@@ -177,7 +177,7 @@ def prepare(
         write_yaml(configuration, output_dir / CONFIG_NAME)
         if wanted:
             record = {"format": RUN_FORMAT, "facts": wanted.record()}
-            runtime.write_whole(output_dir / RUN_NAME, json.dumps(record, ensure_ascii=False, indent=2) + "\n")
+            whole_files.write_whole(output_dir / RUN_NAME, json.dumps(record, ensure_ascii=False, indent=2) + "\n")
         write_held_out(output_dir / HELD_OUT_NAME)
 
 
@@ -211,14 +211,14 @@ def cut_logs(output_dir: Path, sizes_bytes: Mapping[str, int]) -> None:
 
 def write_results(output_dir: Path, results: Mapping) -> None:
     """Write `results.json`, whole or not at all; it makes the run a finished one."""
-    runtime.write_whole(output_dir / RESULTS_NAME, json.dumps(results, indent=2) + "\n")
+    whole_files.write_whole(output_dir / RESULTS_NAME, json.dumps(results, indent=2) + "\n")
 
 
 def add_session(output_dir: Path) -> None:
     """Add this start of the run to `environment.json`: a run that goes on may do so on another machine."""
     file = output_dir / ENVIRONMENT_NAME
     content = {"sessions": [*_earlier_sessions(file), session()]}
-    runtime.write_whole(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    whole_files.write_whole(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
 
 def session() -> dict:

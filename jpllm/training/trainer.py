@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import shutil
 import signal
 from abc import abstractmethod
@@ -20,6 +19,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from jpllm import runtime, xla
+from jpllm.models import weight_files
 from jpllm.models.build import copy_weights, load_trained
 from jpllm.processes import END_SIGNALS
 from jpllm.runtime import Diverged, InputError
@@ -221,7 +221,7 @@ class BaseTrainer(Trainer, Generic[Scores]):
         file = start.directory / "model.safetensors"
         if not file.exists() or "FSDP" in self.facts.engine:  # LoRA's matrices, or more files than one
             return
-        num_saved = _num_elements(file)
+        num_saved = weight_files.num_elements(file)
         named = dict(self.model.named_parameters(remove_duplicate=False))
         num_named = sum(parameter.numel() for parameter in named.values())  # DeepSpeed saves tied weights twice
         buffers = sum(tensor.numel() for name, tensor in self.model.state_dict().items() if name not in named)
@@ -389,14 +389,6 @@ def last_good(checkpoints_dir: Path) -> str:
 def _own_share(weight: Any) -> torch.Tensor:
     """Return what this process has of a weight: FSDP2 cuts them up."""
     return weight.to_local() if hasattr(weight, "to_local") else weight
-
-
-def _num_elements(file: Path) -> int:
-    """Return how many numbers a safetensors file holds."""
-    from safetensors import safe_open
-
-    with safe_open(file, framework="pt") as opened:
-        return sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118
 
 
 def _since_log_file(directory: Path, process_index: int) -> Path:

@@ -173,7 +173,9 @@ def test_parameters_that_cannot_be_counted_lose_no_answer(folder, save_model, mo
 
     for module, name in ((tokenizer_loading, "load"), (comparison, "load_trained")):
         real = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda given, real=real: real(local if given == "owner/gpt2" else given))
+        monkeypatch.setattr(
+            module, name, lambda given, real=real, **more: real(local if given == "owner/gpt2" else given, **more)
+        )
     monkeypatch.setattr(run_folders, "num_parameters", fail)
     argv = ["compare", "owner/gpt2", "--prompts", PROMPTS[0], "--max_new_tokens", "4", "--output", "r.html"]
     assert cli.main(argv) == 0
@@ -230,7 +232,9 @@ def test_a_name_on_the_hub_is_a_column(folder, save_model, monkeypatch):
     local = save_model(folder / "cache", "gpt2-tiny")
     for module, name in ((tokenizer_loading, "load"), (comparison, "load_trained"), (run_folders, "num_parameters")):
         real = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda given, real=real: real(local if given == "owner/gpt2" else given))
+        monkeypatch.setattr(
+            module, name, lambda given, real=real, **more: real(local if given == "owner/gpt2" else given, **more)
+        )
     argv = ["compare", "owner/gpt2", "runs/a", "--prompts", PROMPTS[0], "--max_new_tokens", "4", "--output", "r.html"]
     assert cli.main(argv) == 0
     data = data_of((folder / "r.html").read_text(encoding="utf-8"))

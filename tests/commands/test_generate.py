@@ -46,9 +46,9 @@ def test_models_side_by_side(models, tmp_path, capsys, monkeypatch):
     """One is in memory at a time; one with a chat template is asked through it."""
     loaded = []
 
-    def load_and_remember(name):
+    def load_and_remember(name, **more):
         assert [model() for model in loaded] == [None] * len(loaded)
-        model = load_trained(name)
+        model = load_trained(name, **more)
         loaded.append(weakref.ref(model))
         return model
 

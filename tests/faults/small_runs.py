@@ -41,6 +41,13 @@ _CONTEXT = multiprocessing.get_context("forkserver")  # imports once, and forks 
 _CONTEXT.set_forkserver_preload(["torch", "transformers", "accelerate", "jpllm.training.run", "jpllm.planning.of_run"])
 
 
+def inputs_and_run(folder: Path, **settings: object) -> Path:
+    """Write the inputs and a finished run of `SCRATCH` with these settings into a folder; return the folder."""
+    write_inputs(folder)
+    assert run(folder, SCRATCH | settings) == 0, log(folder)
+    return folder
+
+
 def write_inputs(folder: Path) -> None:
     """A tokenizer with an id for each letter, and texts and rows of random letters."""
     from tokenizers import Tokenizer, decoders, models

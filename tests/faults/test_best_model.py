@@ -25,10 +25,7 @@ RECIPES = {
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    small_runs.write_inputs(folder)
-    assert small_runs.run(folder, SCRATCH | {"output_dir": "base", "save_steps": 0}) == 0, log(folder)
-    return folder
+    return small_runs.inputs_and_run(tmp_path_factory.mktemp("inputs"), output_dir="base", save_steps=0)
 
 
 @pytest.fixture

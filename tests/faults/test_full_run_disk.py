@@ -17,10 +17,7 @@ SETTINGS = SCRATCH | {"output_dir": "disk/run", "learning_rate": 0.01}
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    small_runs.write_inputs(folder)
-    assert small_runs.run(folder, SCRATCH | {"output_dir": "whole", "learning_rate": 0.01}) == 0, log(folder)
-    return folder
+    return small_runs.inputs_and_run(tmp_path_factory.mktemp("inputs"), output_dir="whole", learning_rate=0.01)
 
 
 @pytest.fixture

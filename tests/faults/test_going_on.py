@@ -17,9 +17,7 @@ CHANGED = {"resume_changed": "true"}
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     """The inputs, a finished run `base`, and a run that was ended behind its checkpoint 6 of 12."""
-    folder = tmp_path_factory.mktemp("inputs")
-    small_runs.write_inputs(folder)
-    assert small_runs.run(folder, SCRATCH | {"output_dir": "base", "save_steps": 0}) == 0, log(folder)
+    folder = small_runs.inputs_and_run(tmp_path_factory.mktemp("inputs"), output_dir="base", save_steps=0)
     assert small_runs.run(folder, SETTINGS, "8") == -9
     return folder
 

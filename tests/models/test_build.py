@@ -34,6 +34,17 @@ def tiny_model(preset: str, num_ids: int = 50, **settings: object):
     return build_from_scratch(config, FakeTokenizer(num_ids), seed=0).eval()
 
 
+def memoryless_model(num_ids: int):
+    """A tiny Llama whose next token depends on the latest one alone; its output layer is 0."""
+    model = tiny_model("llama-tiny", num_ids=num_ids)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        model.lm_head.weight.zero_()
+    return model
+
+
 def parameters_on_meta(vocab_size: int, **settings: object) -> int:
     from transformers import AutoModelForCausalLM
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from jpllm.data.read.files import DECOMPRESSION_ERRORS
 from jpllm.data.read.quarantine import BadRow
-from jpllm.runtime import InputError, whole_file
+from jpllm.runtime import InputError
+from jpllm.whole_files import whole_file
 
 PlacedRow = tuple[str, "dict[str, object] | BadRow"]  # with its file and line
 MAX_CHARACTERS = 4_000_000

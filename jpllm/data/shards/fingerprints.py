@@ -13,7 +13,8 @@ from jpllm.data.clean.wikitext.plain_text import VERSION as WIKITEXT_VERSION
 from jpllm.data.read.files import find_files, printable
 from jpllm.data.read.sources import SourceConfig
 from jpllm.data.shards.token_shards import FORMAT_VERSION
-from jpllm.runtime import InputError, write_whole
+from jpllm.runtime import InputError
+from jpllm.whole_files import write_whole
 
 _HASH_CHUNK_BYTES = 1 << 20
 _NUM_SAMPLES, _SAMPLE_BYTES = 16, 4096

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jpllm import runtime
+from jpllm import runtime, whole_files
 from jpllm.config.settings import REQUIRED, option
 from jpllm.data.clean.pipeline import BLANK
 from jpllm.data.documents import TextBatch, cleaned_batches
@@ -140,7 +140,7 @@ def pack(
             part_directory = _part_dir(directory, part)
             if not (part_directory / _PART_NAME).exists():
                 job.build(part_directory, part)
-                runtime.write_whole(part_directory / _PART_NAME, json.dumps(asdict(part)))
+                whole_files.write_whole(part_directory / _PART_NAME, json.dumps(asdict(part)))
             return part_directory
         partial = directory.with_name(directory.name + ".partial")
         parts = _finished_parts(directory)
@@ -172,7 +172,7 @@ def _replace(partial: Path, directory: Path) -> None:
     if directory.exists():
         directory.rename(damaged)
     partial.rename(directory)
-    runtime.sync(directory.parent)
+    whole_files.sync(directory.parent)
     shutil.rmtree(damaged, ignore_errors=True)
 
 
@@ -218,7 +218,7 @@ class _Job:
         if _begun_with(directory) not in (None, self.states):
             shutil.rmtree(directory)  # the source was written to since, and may have been while this was packed
         directory.mkdir(parents=True, exist_ok=True)
-        runtime.write_whole(directory / _STATES_NAME, self.states)
+        whole_files.write_whole(directory / _STATES_NAME, self.states)
         writer = token_shards.ShardWriter(directory, self.dtype)
         first_number = part.number - 1 + writer.num_batches * part.total
         if writer.num_batches:

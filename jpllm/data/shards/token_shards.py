@@ -29,7 +29,8 @@ import numpy as np
 from jpllm import TOKEN_SHARDS_FORMAT
 from jpllm.data.read.files import printable
 from jpllm.data.read.jsonl import json_line
-from jpllm.runtime import InputError, num_cores, write_whole
+from jpllm.runtime import InputError, num_cores
+from jpllm.whole_files import size_and_sha256, write_whole
 
 FORMAT = "jpllm-token-shards"
 FORMAT_VERSION = TOKEN_SHARDS_FORMAT
@@ -187,12 +188,8 @@ def _digest(meta: dict) -> str:
 
 def file_facts(file: Path) -> dict[str, int | str]:
     """Return the size and the SHA-256 of a file."""
-    digest, num_bytes, buffer = hashlib.sha256(), 0, memoryview(bytearray(_HASH_CHUNK_BYTES))
-    with file.open("rb", buffering=0) as stream:
-        while length := stream.readinto(buffer):
-            digest.update(buffer[:length])
-            num_bytes += length
-    return {"bytes": num_bytes, "sha256": digest.hexdigest()}
+    num_bytes, sha256 = size_and_sha256(file)
+    return {"bytes": num_bytes, "sha256": sha256}
 
 
 def read_meta(directory: Path) -> dict:

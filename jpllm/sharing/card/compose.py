@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jpllm import bounded, markdown, runtime
+from jpllm import bounded, markdown, whole_files
 from jpllm.config.settings import option
 from jpllm.runtime import InputError
 from jpllm.scores import WITHOUT_HITS
@@ -207,9 +207,9 @@ def fenced(text: str) -> str:
 def write(card: str, folder: Path, plots: Sequence[str], from_folder: Path) -> Path:
     """Write the card and copy its pictures beside it; return the file of the card."""
     for name in plots:
-        with runtime.whole_file(folder / name) as unfinished:
+        with whole_files.whole_file(folder / name) as unfinished:
             shutil.copyfile(from_folder / name, unfinished)
-    runtime.write_whole(folder / CARD_NAME, card)
+    whole_files.write_whole(folder / CARD_NAME, card)
     return folder / CARD_NAME
 
 

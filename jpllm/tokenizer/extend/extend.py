@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
-from jpllm import runtime
+from jpllm import whole_files
 from jpllm.runtime import InputError
 from jpllm.tokenizer.extend.byte_level import with_new_merges
 from jpllm.tokenizer.extend.merges import ExtendConfig, japanese_lines
@@ -40,7 +40,7 @@ def extend(path: str | Path, texts: Iterable[str], config: ExtendConfig, output_
     """
     tokenizer = load(path)
     model_file = None if is_byte_level(tokenizer) else _model_file(path)
-    with runtime.new_folder(output_dir) as folder:
+    with whole_files.new_folder(output_dir) as folder:
         lines = japanese_lines(texts, config)
         if model_file is None:
             backend = with_new_merges(tokenizer, lines, config)

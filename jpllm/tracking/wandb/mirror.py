@@ -18,7 +18,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from jpllm import runtime
+from jpllm import whole_files
 from jpllm.runtime import InputError
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME
 from jpllm.tracking.wandb import content
@@ -145,7 +145,7 @@ def _id(folder: Path) -> str:
     found = known_id(folder)
     if not found:
         found = secrets.token_hex(4)
-        runtime.write_whole(folder / ID_NAME, found)
+        whole_files.write_whole(folder / ID_NAME, found)
     return found
 
 

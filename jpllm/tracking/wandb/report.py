@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jpllm import markdown, runtime
+from jpllm import markdown, whole_files
 from jpllm.runtime import InputError
 from jpllm.tracking.runs import Run
 from jpllm.tracking.wandb.content import REPORT_AXES, REPORT_TABLES
@@ -47,7 +47,7 @@ def write(runs: Sequence[Run], target: str, file: Path) -> None:
     model = found._to_model()
     spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))  # as its own `save` makes it
     content = {"entity": found.entity, "project": found.project, "title": found.title, "spec": spec}
-    runtime.write_whole(file, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    whole_files.write_whole(file, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def entity_and_project(target: str) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jpllm import runtime
+from jpllm import whole_files
 from jpllm.runtime import InputError
 from jpllm.tracking.metrics import append_row
 from jpllm.tracking.wandb import mirror as wandb_mirror
@@ -290,7 +290,7 @@ def test_an_id_that_cannot_be_written_costs_the_mirror_alone(fake, monkeypatch, 
     def fail(file, text):
         raise OSError(28, "No space left on device", str(file))
 
-    monkeypatch.setattr(runtime, "write_whole", fail)
+    monkeypatch.setattr(whole_files, "write_whole", fail)
     with caplog.at_level(logging.WARNING):
         mirror(fake, ROWS)
     assert "wandb: not started: [Errno 28] No space left on device" in caplog.text

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from jpllm import CHECKPOINT_FORMAT, runtime, whole_files
 from jpllm.runtime import InputError
@@ -28,6 +28,7 @@ _FORMAT_WITHOUT_DIGEST = 1
 _DIGEST_KEY = ',\n "sha256": "'  # the last one of a manifest
 _SHA256 = re.compile("[0-9a-f]{64}")
 _NAME = re.compile(r"checkpoint-(\d+)")
+_MAX_NAME_CHARACTERS = 200
 logger = logging.getLogger(__name__)
 
 
@@ -228,10 +229,17 @@ def _refuse_other_shape(directory: Path, manifest: dict) -> None:
         and all(isinstance(size, int) for size in logs.values())
         and isinstance(files, dict)
         and bool(files)
+        and all(map(_is_file_name, files))
         and all(map(_is_size_and_digest, files.values()))
     )
     if not is_whole:
         raise InputError(f"{directory}: its {MANIFEST_NAME} is not what was written")
+
+
+def _is_file_name(name: str) -> bool:
+    """Return whether the name is that of a file in the folder or below it, such as Trainer and DeepSpeed write."""
+    parts = PurePosixPath(name).parts
+    return name.isprintable() and bool(parts) and not {"/", ".."} & set(parts) and len(name) <= _MAX_NAME_CHARACTERS
 
 
 def _is_size_and_digest(value: object) -> bool:

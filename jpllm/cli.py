@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 
 from jpllm import runtime, streams
-from jpllm.commands import card, chat, compare, data, doctor, export, generate, plan, tokenizer, watch
 from jpllm.config.types import suggest
 from jpllm.runtime import InputError
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {
-    "tokenizer train": tokenizer.train,
-    "tokenizer convert": tokenizer.convert,
-    "tokenizer report": tokenizer.report,
-    "tokenizer extend": tokenizer.extend,
-    "data preview": data.preview,
-    "data dedup": data.dedup,
-    "data pack": data.pack,
-    "data contamination": data.contamination,
-    "data jglue": data.jglue,
-    "data builtin": data.builtin,
-    "plan": plan.plan,
-    "generate": generate.generate,
-    "compare": compare.compare,
-    "watch": watch.watch,
-    "card": card.card,
-    "export": export.export,
-    "chat": chat.chat,
-    "doctor": doctor.doctor,
-}
+VERBS = (  # each is a function of jpllm.commands, of the name of its last word, in the module of its first
+    "tokenizer train",
+    "tokenizer convert",
+    "tokenizer report",
+    "tokenizer extend",
+    "data preview",
+    "data dedup",
+    "data pack",
+    "data contamination",
+    "data jglue",
+    "data builtin",
+    "plan",
+    "generate",
+    "compare",
+    "watch",
+    "card",
+    "export",
+    "chat",
+    "doctor",
+)
 
 _FOR_A_READER = ("data preview", "generate", "watch", "chat")  # go on for long, and nobody would see it
 
@@ -43,12 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(argv: list[str]) -> None:
     for num_words in (2, 1):
         name = " ".join(argv[:num_words])
-        verb = VERBS.get(name)
-        if verb and len(argv) >= num_words:
+        if name in VERBS and len(argv) >= num_words:
             runtime.configure_logging()
             if name in _FOR_A_READER:
                 streams.end_with_reader()
-            verb(argv[num_words:])
+            _function(name)(argv[num_words:])
             return
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
@@ -57,8 +56,14 @@ def _dispatch(argv: list[str]) -> None:
     raise InputError(f"unknown command {' '.join(words)!r}{suggest(' '.join(words), VERBS)}\n\n{_overview()}")
 
 
+def _function(name: str) -> Callable[[Sequence[str]], None]:
+    """Return the function of a verb; only its module is imported, so that each verb answers soon."""
+    module, function = name.split()[0], name.split()[-1]
+    return getattr(importlib.import_module(f"jpllm.commands.{module}"), function)
+
+
 def _overview() -> str:
-    lines = [f"  jpllm {name:<18} {function.__doc__}" for name, function in VERBS.items()]
+    lines = [f"  jpllm {name:<18} {_function(name).__doc__}" for name in VERBS]
     return "\n".join(["jpllm: build a Japanese language model at home", "", *lines, "", "Keys: jpllm VERB --help"])
 
 

@@ -62,7 +62,7 @@ MEASUREMENTS = (  # the first three: 16,384 tokens in an optimizer step
     Measurement("GPT-2 small", "aozora_gpt2_small", "single_gpu", 0, _GPT2),
     Measurement("GPT-2 small, compiled", "aozora_gpt2_small", "single_gpu", 0, (*_GPT2, "--torch_compile=true")),
 )
-_SHORT = ("--save_steps=0", "--eval_steps=1000000", "--logging_steps=1", "--warmup_steps=2", "--held_out_bytes=20000")
+_SHORT = ("--save_steps=0", "--eval_steps=1000000", "--logging_steps=1", "--warmup_steps=1", "--held_out_bytes=20000")
 _SHORT += ("--max_new_tokens=8", "--sample_prompts=むかし、", "--vocab_size=32000")
 # Without a GPU: a tiny model, and nothing that a CPU cannot do.
 _TINY = ("--model=neox-tiny", "--vocab_size=4000", "--sequence_length=32", "--per_device_train_batch_size=2")

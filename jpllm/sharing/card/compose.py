@@ -175,6 +175,7 @@ def template_values(facts: Facts, name: str) -> dict[str, Any]:
         "loss_unit": loss_unit(run),
         "changes": changes,
         "hardware": card_facts.hardware(run),
+        "engine": card_facts.engine(run),
         "commits": card_facts.commits(run),
         "versions": ", ".join(f"{name} {found}" for name, found in card_facts.versions(run).items()),
         "source_rows": tables.source_rows(facts.sources),

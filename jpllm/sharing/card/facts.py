@@ -203,6 +203,11 @@ def hardware(run: Run) -> str | None:
     return "; ".join(filter(None, names)) or None
 
 
+def engine(run: Run) -> str | None:
+    """Return how several processes trained the model."""
+    return str(run.results.get("engine") or "") or None
+
+
 def commits(run: Run) -> str | None:
     """Return the commits of the code that trained the model."""
     return ", ".join(dict.fromkeys(str(s["commit"]) for s in _sessions(run) if s.get("commit"))) or None

@@ -138,6 +138,7 @@ def only_file(folder: Path, name: str, content: bytes) -> Path:
 @example(b"\xef\xbb\xbf", "a.jsonl", "", "utf-8", "file", {}, 100)
 @example(b"\r", "a.txt", "", "utf-8", "paragraph", {}, 100)
 @example(b'text\n"a', "a.csv", "", "utf-8", "file", {}, 1)
+@example(b'{"text": {"\\ud823\\udd09": null}}', "a.jsonl", "", "utf-8", "file", {}, 1)
 def test_texts(tmp_path, content, name, compression, encoding, document, keys, max_characters):
     file = only_file(tmp_path, name + compression, COMPRESS[compression](content))
     keys = {"encoding": encoding, "document": document, "max_characters": max_characters, **keys}
@@ -158,6 +159,7 @@ def test_damaged_compression(tmp_path, content, name, compression):
 
 @fuzz
 @given(content=damaged(st.just(whole_parquet())), where=st.sampled_from([{}, {"d": "1970-01-02"}]))
+@example(whole_parquet().replace(b"text", b"\x80ext"), {})
 def test_damaged_parquet(tmp_path, content, where):
     assert_read(only_file(tmp_path, "a.parquet", content), where=where)
 

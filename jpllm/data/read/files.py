@@ -95,7 +95,10 @@ def label_of(name: str) -> str:
 
 def printable(name: object) -> str:
     """Return a name or path in one line that can be written anywhere: what is no character is spelled out."""
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(name))
+    text = str(name)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def find_files(path: str | Path) -> list[Path]:

@@ -147,7 +147,7 @@ def _read_parquet(
 
     try:
         parquet = pyarrow.parquet.ParquetFile(raw)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
         raise InputError(f"{file.name}: not a readable Parquet file ({error})") from None
     wanted = list(columns) if set(columns) <= set(parquet.schema_arrow.names) else None
     num_rows, row_number = max(parquet.metadata.num_rows, 1), 0

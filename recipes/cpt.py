@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     configuration = parse(RECIPES["cpt"], prog="recipes/cpt.py", description=__doc__)
-    recipe, data, training, sampling = configuration
+    recipe, _weights, data, training, sampling = configuration
     runtime.configure_logging()
 
     # Imported here, so that --help and a mistake in the configuration answer at once.
@@ -60,12 +60,12 @@ def main() -> None:
     held_out = evaluation_texts(texts, encoder, shards)
     warn_unless_forgetting_shows({text.group for text in held_out})
     sizes, num_new = [source.size.num_tokens for source in shards], len(data.sources)
-    weights = weights_with_replay(sizes[:num_new], data.weights, sizes[num_new:], recipe.replay)
+    shares = weights_with_replay(sizes[:num_new], data.weights, sizes[num_new:], recipe.replay)
     blocks = BlockDataset(
         shards,
         data.sequence_length,
         seed=training.seed,
-        weights=weights if recipe.replay else data.weights,
+        weights=shares if recipe.replay else data.weights,
         isolate_documents=data.isolate_documents,
     )
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     configuration = parse(RECIPES["sft"], prog="recipes/sft.py", description=__doc__)
-    recipe, data, training, sampling = configuration
+    recipe, weights, data, training, sampling = configuration
     runtime.configure_logging()
 
     # Imported here, so that --help and a mistake in the configuration answer at once.
@@ -59,19 +59,19 @@ def main() -> None:
     texts, replay_blocks = instruct.plain_texts(data, tokenizer, tokenizer_path, training.seed)
 
     instruct.prepare(model, data, training)
-    if recipe.lora_rank:
-        alpha = recipe.lora_alpha or 2 * recipe.lora_rank
-        add_lora(model, recipe.lora_rank, alpha, recipe.lora_dropout, training.seed)
+    if weights.lora_rank:
+        alpha = weights.lora_alpha or 2 * weights.lora_rank
+        add_lora(model, weights.lora_rank, alpha, weights.lora_dropout, training.seed)
     runtime.announce(describe(model))
     if data.batching == "packed":
         items = PackedRows(rows, data.sequence_length, tokenizer.eos_token_id, training.seed)
     else:
         items = RowsByLength(rows, training.blocks_per_step(runtime.num_processes()), training.seed)
 
-    refuse_impossible(training, engine.requested().name, has_lora=recipe.lora_rank > 0)
+    refuse_impossible(training, engine.requested().name, has_lora=weights.lora_rank > 0)
     run_data = instruct.run_data(items, held_out, texts, replay_blocks, data, training)
     answered = held_out[: recipe.answered_rows]
-    lora = (recipe.lora_rank, recipe.lora_dropout)
+    lora = (weights.lora_rank, weights.lora_dropout)
     run.train(
         partial(
             InstructTrainer,

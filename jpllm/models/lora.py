@@ -8,13 +8,14 @@ from __future__ import annotations
 import copy
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+FullPart = Literal["embeddings", "head"]
 _ADAPTER = "default"
 _ADAPTER_FILE = "adapter_model.safetensors"
 

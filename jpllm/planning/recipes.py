@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ContinuedPretrainingConfig,
         InstructionConfig,
         PretrainingConfig,
+        WeightsConfig,
     )
 
 _UNKNOWN_CLASSES = 2  # of rows that are not there yet; the output of a classifier takes next to nothing
@@ -66,11 +67,11 @@ def run_of(recipe: str, configuration: Sequence[Any], shape: ModelConfig) -> Rec
         keys, data, _, training, _ = configuration
         return _texts(keys, data, training, shape, keys.effective_masked_share)
     if recipe == "cpt":
-        keys, data, training, _ = configuration
+        keys, weights, data, training, _ = configuration
         return _texts(keys, data, training, shape)
     if recipe == "sft":
-        keys, data, training, _ = configuration
-        return _conversations(keys, data, training, shape)
+        keys, weights, data, training, _ = configuration
+        return _conversations(keys, weights, data, training, shape)
     return _labelled_rows(*configuration, shape)
 
 
@@ -105,14 +106,18 @@ def _texts(
 
 
 def _conversations(
-    recipe: InstructionConfig, data: InstructDataConfig, training: TrainingConfig, shape: ModelConfig
+    recipe: InstructionConfig,
+    weights: WeightsConfig,
+    data: InstructDataConfig,
+    training: TrainingConfig,
+    shape: ModelConfig,
 ) -> RecipeRun:
     """Return a run on conversations, encoded here where they and the tokenizer are there."""
     tokenizer = load_tokenizer(recipe.tokenizer, shape)
     model = transformers_config(shape, tokenizer, data.sequence_length)
     _add_pad_row(model, tokenizer)
     items = _encoded_conversations(recipe, data, training, tokenizer)
-    lora = recipe.lora_rank, recipe.lora_dropout
+    lora = weights.lora_rank, weights.lora_dropout
     return RecipeRun(
         shape.model,
         of_run.of_conversations(model, data, training, items, lora),

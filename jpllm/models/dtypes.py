@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import logging
+import sys
 from typing import Literal
 
+from jpllm.runtime import device
+
+DtypeName = Literal["float32", "bfloat16", "float16"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "nf4"]
 
@@ -25,3 +32,53 @@ def bytes_per_parameter(name: str) -> float:
     nf4 is that of the linear layers of a quantised model; its embeddings, norms and output layer stay in 16 bit.
     """
     return _BYTES[name]
+
+
+def frozen_dtype(saved: str, device_type: str, has_bf16: bool) -> DtypeName:
+    """Return what weights that do not learn are held in, on a device of a type ("cuda", "cpu", "xla").
+
+    That is what they were saved in, where the device computes with it; a GPU without bf16 takes fp16, and a CPU, which
+    has few instructions for fp16 if any, float32. Everything but 16-bit weights becomes float32.
+    """
+    if saved == "bfloat16":
+        return "float16" if device_type == "cuda" and not has_bf16 else "bfloat16"
+    return "float16" if saved == "float16" and device_type == "cuda" else "float32"
+
+
+def held_dtype(wanted: Dtype, saved: str, learns: bool = False) -> DtypeName:
+    """Return what this machine holds weights in that were saved in `saved`; all of them learn, or none does."""
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    if learns:
+        return "float32"
+    kind = device().type
+    has_bf16 = kind != "cuda" or torch.cuda.get_device_capability()[0] >= 8  # below, PyTorch emulates it
+    return frozen_dtype(saved, kind, has_bf16)
+
+
+def dtype_name(dtype: object) -> str:
+    """Return the name of a dtype of PyTorch, or that name itself, as "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
+def prepare_bitsandbytes() -> bool:
+    """Import bitsandbytes as it comes; return whether it is installed.
+
+    On a CPU (0.50) it would take a faster product from the Hub, code that nobody has looked at, where the package
+    `kernels` is installed, and complain where it is not.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return False
+    if "bitsandbytes" not in sys.modules:
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        kernels = sys.modules.get("kernels")
+        sys.modules["kernels"] = None  # ty: ignore[invalid-assignment]  # what Python takes for: not there
+        try:
+            importlib.import_module("bitsandbytes")
+        finally:
+            del sys.modules["kernels"]
+            if kernels is not None:
+                sys.modules["kernels"] = kernels
+    return True

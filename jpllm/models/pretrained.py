@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jpllm.config.types import suggest
 from jpllm.limits import bounded
 from jpllm.models import weight_files
+from jpllm.models.dtypes import DtypeName, Quantization, dtype_name, prepare_bitsandbytes
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -75,13 +76,31 @@ def read_config(name_or_path: str | Path, *, is_local: bool = False) -> Pretrain
     return config
 
 
+def folder_of(name_or_path: str | Path) -> Path:
+    """Return the folder with the files of a model that was loaded, in the cache of the Hub where it is from there."""
+    return _config_file(name_or_path, is_local=True).parent
+
+
+def saved_dtype(name_or_path: str | Path, config: PretrainedConfig) -> str:
+    """Return the number format that a model was saved in: what its files say, or else its configuration."""
+    folder = Path(name_or_path)
+    found = weight_files.saved_dtype(folder) if folder.is_dir() else None
+    named = config.dtype or config.get_text_config().dtype
+    return found or (dtype_name(named) if named is not None else "float32")
+
+
 def load(
-    name_or_path: str | Path, auto_class: Any, config: PretrainedConfig
+    name_or_path: str | Path,
+    auto_class: Any,
+    config: PretrainedConfig,
+    dtype: DtypeName = "float32",
+    quantization: Quantization = "none",
 ) -> tuple[PreTrainedModel, list[str], list[str]]:
-    """Return a model in float32 on the CPU, the names of weights that the files lack, and of those that it cannot use.
+    """Return a model on the CPU, the names of weights that the files lack, and of those that it cannot use.
 
     `auto_class` is a class of transformers that loads models, `config` what `read_config` returned. Buffers that older
-    versions saved are no weights.
+    versions saved are no weights. Each weight is read straight into `dtype`; with `quantization` the linear layers but
+    the output layer are made 4-bit as they are read, on the GPU where there is one.
 
     Raises:
         InputError: the weights are damaged, quantised, not finite or those of another model, or transformers has no
@@ -112,7 +131,8 @@ def load(
         model, info = auto_class.from_pretrained(
             name_or_path,
             config=config,
-            dtype=torch.float32,
+            dtype=getattr(torch, dtype),
+            **_quantised(dtype) if quantization != "none" else {},
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
@@ -269,8 +289,31 @@ def _refuse_not_finite(name_or_path: str | Path, model: PreTrainedModel, missing
     for name, parameter in model.named_parameters():
         if name in missing:  # to be filled yet
             continue
+        if (state := getattr(parameter, "quant_state", None)) is not None:  # of 4-bit weights the scales tell
+            parameter = state.state2.absmax + state.offset
         if not parameter.detach().sum().isfinite() and not parameter.isfinite().all():
             raise InputError(f"{name_or_path}: {name} has values that are not finite; the file is damaged")
+
+
+def _quantised(dtype: DtypeName) -> dict[str, Any]:
+    """Return what `from_pretrained` needs to hold linear layers as NF4 with quantised scales, computed in `dtype`.
+
+    Source: Dettmers et al. 2023, https://arxiv.org/abs/2305.14314 (QLoRA).
+
+    Raises InputError: bitsandbytes is not installed.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if not prepare_bitsandbytes():
+        raise InputError("quantization: needs the package bitsandbytes: pip install 'jpllm[8bit]'")
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+    return {"quantization_config": settings}
 
 
 @contextmanager

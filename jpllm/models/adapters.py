@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jpllm import bounded
-from jpllm.models import lora, weight_files
+from jpllm.models import lora, quantising, weight_files
 from jpllm.models.lora import ADAPTER
 from jpllm.runtime import InputError
 
@@ -192,7 +192,7 @@ def _layers(
                 f"{folder}: it changes {layer}, and the base model ({model.config.model_type}) has no such layer: they "
                 "do not belong to each other; give the key base_model"
             )
-        rows, columns = getattr(getattr(weight, "quant_state", None), "shape", weight.shape)
+        rows, columns = weight.quant_state.shape if quantising.is_quantised(weight) else weight.shape
         if isinstance(found[layer], Conv1D):
             rows, columns = columns, rows
         first, second = (matrices.get(f"{layer}.lora_{part}.weight") or [0, 0] for part in "AB")
@@ -262,7 +262,7 @@ def _to_fill(
     for problem, names in (("missing", missing), ("unexpected", unknown), ("of another shape", other)):
         if names:
             raise InputError(f"{folder}: the adapter does not fit its base model: {problem} {sorted(names)[:3]}")
-    if any(getattr(own[name], "quant_state", None) is not None for name in whole):
+    if any(quantising.is_quantised(own[name]) for name in whole):
         raise InputError(f"{folder}: {sorted(whole)[0]} is held in 4 bits, and the adapter replaces it")
     return {_PREFIX + name: own[name] for name in shapes}
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import logging
-import sys
 from typing import Literal
 
 from jpllm.runtime import device
@@ -61,24 +57,3 @@ def held_dtype(wanted: Dtype, saved: str, learns: bool = False) -> DtypeName:
 def dtype_name(dtype: object) -> str:
     """Return the name of a dtype of PyTorch, or that name itself, as "float32"."""
     return str(dtype).removeprefix("torch.")
-
-
-def prepare_bitsandbytes() -> bool:
-    """Import bitsandbytes as it comes; return whether it is installed.
-
-    On a CPU (0.50) it would take a faster product from the Hub, code that nobody has looked at, where the package
-    `kernels` is installed, and complain where it is not.
-    """
-    if importlib.util.find_spec("bitsandbytes") is None:
-        return False
-    if "bitsandbytes" not in sys.modules:
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        kernels = sys.modules.get("kernels")
-        sys.modules["kernels"] = None  # ty: ignore[invalid-assignment]  # what Python takes for: not there
-        try:
-            importlib.import_module("bitsandbytes")
-        finally:
-            del sys.modules["kernels"]
-            if kernels is not None:
-                sys.modules["kernels"] = kernels
-    return True

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from jpllm.models.dtypes import prepare_bitsandbytes
+from jpllm.models import quantising
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -166,11 +166,6 @@ def has_lora(model: PreTrainedModel) -> bool:
     return getattr(model, "_hf_peft_config_loaded", False)
 
 
-def is_quantised(model: PreTrainedModel) -> bool:
-    """Return whether layers of the model are held in 4 bits."""
-    return getattr(model, "is_loaded_in_4bit", False)
-
-
 def changes(model: PreTrainedModel) -> dict[str, Change]:
     """Return what LoRA adds to weights, by the names that these have in a model without LoRA."""
     from peft.tuners.lora import LoraLayer
@@ -225,7 +220,7 @@ def _name_with_lora(model: PreTrainedModel, name: str) -> str:
 def require_peft() -> None:
     if importlib.util.find_spec("peft") is None:
         raise InputError("lora_rank: needs the package peft: pip install 'jpllm[lora]'")
-    prepare_bitsandbytes()  # peft imports it
+    quantising.import_bitsandbytes()  # peft imports it
 
 
 def _linear_layers(model: PreTrainedModel) -> list[str]:

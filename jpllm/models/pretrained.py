@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from jpllm.config.types import suggest
 from jpllm.limits import bounded
-from jpllm.models import weight_files
-from jpllm.models.dtypes import DtypeName, Quantization, dtype_name, prepare_bitsandbytes
+from jpllm.models import quantising, weight_files
+from jpllm.models.dtypes import DtypeName, Quantization, dtype_name
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def load(
             name_or_path,
             config=config,
             dtype=getattr(torch, dtype),
-            **_quantised(dtype) if quantization != "none" else {},
+            **quantising.arguments(dtype) if quantization != "none" else {},
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
@@ -142,6 +142,8 @@ def load(
             f"{name_or_path}: the weights do not fit {_CONFIG_NAME}: {name} has the shape {list(found)}, and the "
             f"configuration gives {list(wanted)}"
         )
+    if quantization != "none":
+        quantising.check(name_or_path, model)
     missing = sorted(key for key in info["missing_keys"] if not _BUFFER.search(key))
     unexpected = sorted(key for key in info["unexpected_keys"] if not _is_buffer(key, shapes))
     _refuse_not_finite(name_or_path, model, missing)
@@ -289,31 +291,10 @@ def _refuse_not_finite(name_or_path: str | Path, model: PreTrainedModel, missing
     for name, parameter in model.named_parameters():
         if name in missing:  # to be filled yet
             continue
-        if (state := getattr(parameter, "quant_state", None)) is not None:  # of 4-bit weights the scales tell
-            parameter = state.state2.absmax + state.offset
+        if quantising.is_quantised(parameter):
+            parameter = quantising.scales_of(parameter)
         if not parameter.detach().sum().isfinite() and not parameter.isfinite().all():
             raise InputError(f"{name_or_path}: {name} has values that are not finite; the file is damaged")
-
-
-def _quantised(dtype: DtypeName) -> dict[str, Any]:
-    """Return what `from_pretrained` needs to hold linear layers as NF4 with quantised scales, computed in `dtype`.
-
-    Source: Dettmers et al. 2023, https://arxiv.org/abs/2305.14314 (QLoRA).
-
-    Raises InputError: bitsandbytes is not installed.
-    """
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    if not prepare_bitsandbytes():
-        raise InputError("quantization: needs the package bitsandbytes: pip install 'jpllm[8bit]'")
-    settings = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, dtype),
-    )
-    return {"quantization_config": settings}
 
 
 @contextmanager

@@ -106,6 +106,7 @@ def load_trained(
     tokenizer: PreTrainedTokenizerBase | None = None,
     dtype: Dtype | Literal["saved"] = "float32",
     base_model: str | None = None,
+    quantization: Quantization = "none",
 ) -> PreTrainedModel:
     """Load a trained model on the GPU, if there is one; a causal one unless `model_class` says otherwise.
 
@@ -119,7 +120,7 @@ def load_trained(
         InputError: there is no such model, it is a masked one, its weights are not whole, or the tokenizer is foreign.
     """
     base = adapters.base_of(name_or_path) if adapters.is_adapter(name_or_path) else name_or_path
-    model = _load(base_model or base, model_class=model_class, dtype=dtype)
+    model = _load(base_model or base, model_class=model_class, dtype=dtype, quantization=quantization)
     if adapters.is_adapter(name_or_path):
         adapters.attach(name_or_path, model)
     model.eval()

@@ -6,21 +6,20 @@ but the tensor at hand is in memory, so a model of any size can be merged; files
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jpllm.models import lora, pretrained, weight_files
+from jpllm.models import lora, pretrained, quantising, weight_files
 from jpllm.models.build import load_trained
 from jpllm.models.dtypes import DtypeName
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 _INDEX_NAME = "model.safetensors.index.json"
 _MAX_SHARD_SIZE = "5GB"
@@ -56,7 +55,7 @@ def write_merged(
     if len(files) > 1:
         index = {"metadata": {"total_size": num_bytes}, "weight_map": weight_map}
         (folder / _INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    config = _plain_config(model)
+    config = quantising.plain_config(model)
     config.dtype = dtype or pretrained.saved_dtype(source, config)
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
@@ -118,7 +117,7 @@ def _names_in_model(
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-    plain = pretrained.build_without_memory("", type(model), _plain_config(model))
+    plain = pretrained.build_without_memory("", type(model), quantising.plain_config(model))
     conversions = get_model_conversion_mapping(plain)
     renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
     converters = [entry for entry in conversions if isinstance(entry, WeightConverter)]
@@ -179,13 +178,8 @@ def _write_from_memory(
     for name, weight in plain.named_parameters():
         new_weights.note_shape(name, list(weight.shape))
         weight.data = new_weights.of(name, weight.data)
-    plain.config.update({key: value for key, value in _plain_config(model).to_dict().items() if key != "dtype"})
+    plain.config.update(
+        {key: value for key, value in quantising.plain_config(model).to_dict().items() if key != "dtype"}
+    )
     plain.generation_config = model.generation_config
     plain.save_pretrained(folder, max_shard_size=_MAX_SHARD_SIZE)
-
-
-def _plain_config(model: PreTrainedModel) -> PretrainedConfig:
-    """Return the configuration of the model without that of its 4-bit weights."""
-    config = copy.deepcopy(model.config)
-    vars(config).pop("quantization_config", None)
-    return config

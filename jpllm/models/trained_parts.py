@@ -77,6 +77,11 @@ def freeze(model: PreTrainedModel, trained_parts: TrainedParts) -> list[torch.nn
     """Put LoRA's matrices on the model, or freeze a part of a classifier; returns the layers before what learns."""
     if trained_parts.lora_rank:
         add_lora(
-            model, trained_parts.lora_rank, alpha=2.0 * trained_parts.lora_rank, dropout=trained_parts.lora_dropout
+            model,
+            trained_parts.lora_rank,
+            alpha=2.0 * trained_parts.lora_rank,
+            dropout=trained_parts.lora_dropout,
+            targets=trained_parts.lora_targets,
+            full=trained_parts.lora_full,
         )
     return choose_trainable(model, trained_parts.classifier) if trained_parts.classifier else []

@@ -15,10 +15,11 @@ from jpllm.data.labels.rows import LabelledDataConfig
 from jpllm.data.read.sources import SourceConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.classifier import Trainable
-from jpllm.models.dtypes import Dtype, Quantization
+from jpllm.models.dtypes import Dtype, DtypeName, Quantization
 from jpllm.models.lora import FullPart
 from jpllm.models.presets import ModelConfig
-from jpllm.training.config import ClassifierTrainingConfig, TrainingConfig
+from jpllm.models.trained_parts import TrainedParts
+from jpllm.training.config import ClassifierTrainingConfig, Precision, TrainingConfig
 
 PROMPTS = {
     "clm": ["今日はどんな一日でしたか?", "吾輩は猫である", "むかし、"],
@@ -166,6 +167,25 @@ class WeightsConfig:
                 yield "save", "without lora_rank there is no adapter; give a rank, or remove it"
             if self.dtype == "float16":
                 yield "dtype", "weights that learn lose small updates in float16; write auto, float32 or bfloat16"
+
+    def load_dtype(self, precision: Precision) -> Dtype:
+        """Return what weights are to be loaded in; "auto" is what they were saved in, where the machine computes so.
+
+        That is for frozen ones: others learn in float32, and all of them are float32 where `precision` is fp32.
+        """
+        if self.dtype != "auto":
+            return self.dtype
+        return "auto" if self.lora_rank and precision != "fp32" else "float32"
+
+    def trained_parts(self, held: DtypeName) -> TrainedParts:
+        """Return what learns, and what frozen weights are held in, of a model whose weights are held in `held`."""
+        return TrainedParts(
+            lora_rank=self.lora_rank,
+            lora_dropout=self.lora_dropout,
+            lora_targets=tuple(self.lora_targets),
+            lora_full=tuple(self.lora_full),
+            frozen_dtype="nf4" if self.quantization == "nf4" else held if self.lora_rank else "float32",
+        )
 
 
 @dataclass

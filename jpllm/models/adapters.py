@@ -10,11 +10,14 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jpllm import bounded
+from jpllm.config.settings import option
 from jpllm.models import lora, quantising, weight_files
+from jpllm.models.dtypes import Dtype
 from jpllm.models.lora import ADAPTER
 from jpllm.runtime import InputError
 
@@ -43,6 +46,19 @@ _PLAIN_SETTINGS: dict[str, tuple] = {
     "velora_config": (None,),
     "kasa_config": (None,),
 }
+
+
+@dataclass
+class LoadingConfig:
+    """Loading"""
+
+    dtype: Dtype = option(
+        "auto",
+        "Number format that weights are held in. auto: what they were saved in, where this machine computes with it.",
+    )
+    base_model: str | None = option(
+        None, "Model that an adapter (a folder with what LoRA learned) belongs to; by default the one that it names."
+    )
 
 
 def is_adapter(name_or_path: str | Path) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jpllm.models import lora, pretrained, quantising, weight_files
+from jpllm.models import adapters, lora, pretrained, quantising, weight_files
 from jpllm.models.build import load_trained
 from jpllm.models.dtypes import DtypeName
 from jpllm.runtime import InputError
@@ -61,6 +61,17 @@ def write_merged(
     config.save_pretrained(folder)
     if model.can_generate():
         model.generation_config.save_pretrained(folder)
+
+
+def merge_adapter(folder: Path, base_model: str | None, target: Path) -> None:
+    """Write the base model of an adapter with the adapter added to its weights, in their number format.
+
+    Raises:
+        InputError: see `jpllm.models.adapters.attach`.
+    """
+    model = load_trained(folder, dtype="saved", base_model=base_model).to("cpu")
+    model.config.use_cache = True
+    write_merged(model, base_model or adapters.base_of(folder), target)
 
 
 class _NewWeights:

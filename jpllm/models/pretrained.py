@@ -37,7 +37,7 @@ _BUFFER = re.compile(
     r"|inv_freq|cos_cached|sin_cached|scale_attn|position_ids|token_type_ids|num_batches_tracked)$"
 )
 _FOREIGN_FILES = {
-    "adapter_config.json": "a LoRA adapter; add it to its base model first (peft: merge_and_unload) and save that",
+    "adapter_config.json": "a LoRA adapter; jpllm export FOLDER --to DIR adds it to its base model, and writes a model",
     "params.json": "a model in its maker's own format; take the same model in that of transformers",
     "model_index.json": "a pipeline of diffusers, and no language model",
     "quantize_config.json": "quantised weights (GPTQ); name the original model",

@@ -33,7 +33,6 @@ _MAX_RANK = 4096
 # Settings of peft 0.21 that change what is computed, and the values that do not. Others describe how it was trained.
 _PLAIN_SETTINGS: dict[str, tuple] = {
     "peft_type": ("LORA",),
-    "auto_mapping": (None,),
     "bias": ("none",),
     "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
     "use_dora": (False, None),
@@ -173,6 +172,13 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _refuse_more_than_lora(folder: Path, settings: dict[str, Any]) -> None:
+    library = settings.get("auto_mapping") or {}
+    library = library.get("parent_library") if isinstance(library, dict) else library
+    if library is not None and not str(library).startswith("transformers."):
+        raise InputError(
+            f"{folder / CONFIG_NAME}: auto_mapping: {json.dumps(library)[:80]}: it belongs to a model of other code "
+            "than transformers has, which is never run here"
+        )
     for key, plain in _PLAIN_SETTINGS.items():
         value = settings.get(key, plain[0])
         if not any(value is allowed or (isinstance(value, str) and value == allowed) for allowed in plain):

@@ -72,6 +72,8 @@ def check(name_or_path: str | Path, model: PreTrainedModel) -> None:
     Raises:
         InputError: none of its layers is 4-bit.
     """
+    import torch
+
     num_quantised = 0
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -82,7 +84,9 @@ def check(name_or_path: str | Path, model: PreTrainedModel) -> None:
             f"{name_or_path}: quantization: bitsandbytes makes none of the layers of {model.config.model_type} 4-bit; "
             "write quantization: none"
         )
-    tables = {id(table.weight) for table in (model.get_input_embeddings(), model.get_output_embeddings()) if table}
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    if (output := model.get_output_embeddings()) is not None:
+        tables.add(id(output.weight))
     left = sum(
         weight.numel()
         for weight in model.parameters()

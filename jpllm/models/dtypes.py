@@ -10,6 +10,7 @@ DtypeName = Literal["float32", "bfloat16", "float16"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantization = Literal["none", "nf4"]
 
+DTYPES_OF_PRECISION: dict[str, DtypeName] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 NF4_BLOCK = 64  # weights that share a scale; bitsandbytes' own size
 NF4_NESTED_BLOCK = 256  # scales that share one, in double quantisation
 _BYTES = {

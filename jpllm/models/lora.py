@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from jpllm.models import quantising
-from jpllm.runtime import InputError
+from jpllm.runtime import InputError, hide_kernels
 
 if TYPE_CHECKING:
     import torch
@@ -166,6 +165,11 @@ def has_lora(model: PreTrainedModel) -> bool:
     return getattr(model, "_hf_peft_config_loaded", False)
 
 
+def has_adapted_experts(model: PreTrainedModel) -> bool:
+    """Return whether LoRA changes stacks of experts, which peft does by exchanging their weights in each pass."""
+    return any(hasattr(module, "parameter_name") for module in model.modules())
+
+
 def changes(model: PreTrainedModel) -> dict[str, Change]:
     """Return what LoRA adds to weights, by the names that these have in a model without LoRA."""
     from peft.tuners.lora import LoraLayer
@@ -220,7 +224,7 @@ def _name_with_lora(model: PreTrainedModel, name: str) -> str:
 def require_peft() -> None:
     if importlib.util.find_spec("peft") is None:
         raise InputError("lora_rank: needs the package peft: pip install 'jpllm[lora]'")
-    quantising.import_bitsandbytes()  # peft imports it
+    hide_kernels()  # peft is imported next
 
 
 def _linear_layers(model: PreTrainedModel) -> list[str]:

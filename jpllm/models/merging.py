@@ -40,6 +40,8 @@ def write_merged(
     """
     source = pretrained.folder_of(name_or_path)
     files = {file: weight_files.tensors_of(file) for file in weight_files.safetensors_files(source)}
+    if dtype == pretrained.saved_dtype(source, model.config):
+        dtype = None  # the few tensors that files hold in another format stay in it
     new_weights = _NewWeights(model)
     folder.mkdir(parents=True, exist_ok=True)
     names = _names_in_model(model, files, new_weights) if _is_of_one_kind(model, source) else None

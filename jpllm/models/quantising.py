@@ -6,42 +6,19 @@ Dettmers et al. 2023, https://arxiv.org/abs/2305.14314 (QLoRA).
 from __future__ import annotations
 
 import copy
-import importlib
 import importlib.util
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jpllm.models.dtypes import DtypeName
-from jpllm.runtime import InputError
+from jpllm.runtime import InputError, hide_kernels
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
 logger = logging.getLogger(__name__)
-
-
-def import_bitsandbytes() -> bool:
-    """Import bitsandbytes, where it is installed, as it comes; return whether it is.
-
-    On a CPU (0.50) it would take a faster product from the Hub, code that nobody has looked at, where the package
-    `kernels` is installed, and complain where it is not.
-    """
-    if importlib.util.find_spec("bitsandbytes") is None:
-        return False
-    if "bitsandbytes" not in sys.modules:
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-        kernels = sys.modules.get("kernels")
-        sys.modules["kernels"] = None  # ty: ignore[invalid-assignment]  # what Python takes for: not there
-        try:
-            importlib.import_module("bitsandbytes")
-        finally:
-            del sys.modules["kernels"]
-            if kernels is not None:
-                sys.modules["kernels"] = kernels
-    return True
 
 
 def arguments(dtype: DtypeName) -> dict[str, Any]:
@@ -52,7 +29,8 @@ def arguments(dtype: DtypeName) -> dict[str, Any]:
     import torch
     from transformers import BitsAndBytesConfig
 
-    if not import_bitsandbytes():
+    hide_kernels()  # bitsandbytes is imported next
+    if importlib.util.find_spec("bitsandbytes") is None:
         raise InputError("quantization: needs the package bitsandbytes: pip install 'jpllm[8bit]'")
     settings = BitsAndBytesConfig(
         load_in_4bit=True,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
-from jpllm.models import adapters, merging
+from jpllm.models import adapters, merging, pretrained
 from jpllm.models.build import load_to_continue, load_trained
 from jpllm.models.dtypes import DtypeName, Quantization, dtype_name
 from jpllm.models.lora import add_lora
 from jpllm.runtime import InputError
 from jpllm.training import optimizer
+from jpllm.training.arguments import choose_precision
 from jpllm.training.config import Precision, TrainingConfig
 from jpllm.training.recipe_configs import ContinuedPretrainingConfig, InstructionConfig, WeightsConfig
 
@@ -28,16 +29,21 @@ class Published:
     Attributes:
         name: its folder, or its name on the Hub.
         held: what its weights are held in while it is trained.
-        saved: number format of merged weights; None for that of the published ones.
+        saved: number format of merged weights, by default that of the published ones.
         quantization: how its linear layers are held.
         saves_adapter: LoRA's matrices are saved alone.
     """
 
     name: str
     held: DtypeName
-    saved: DtypeName | None = None
+    saved: DtypeName
     quantization: Quantization = "none"
     saves_adapter: bool = False
+
+    @property
+    def is_saved_as_held(self) -> bool:
+        """What is saved is computed as in training: an adapter beside the same weights, or a model in float32."""
+        return self.saves_adapter or (self.quantization == "none" and self.saved == "float32")
 
     def save(self, model: PreTrainedModel, directory: Path) -> None:
         """Write what was trained beside the published weights: the adapter, or a model with both added up."""
@@ -69,15 +75,15 @@ def load(
     precision: Precision,
 ) -> tuple[PreTrainedModel, Published]:
     """Load the model that a run begins with, see `jpllm.models.build.load_to_continue`, as its keys say."""
-    dtype = weights.load_dtype(precision)
+    dtype = weights.load_dtype(precision, choose_precision(precision))
     model = load_to_continue(
         *(recipe.model, tokenizer, sequence_length, recipe.dropout, dtype), quantization=weights.quantization
     )
-    is_free = weights.dtype == "auto" or weights.quantization != "none"
     held = cast("DtypeName", dtype_name(model.dtype))
-    return model, Published(
-        recipe.model, held, None if is_free else held, weights.quantization, weights.save == "adapter"
-    )
+    is_free = weights.dtype == "auto" or weights.quantization != "none"
+    saved = pretrained.saved_dtype(pretrained.folder_of(recipe.model), model.config)
+    saved = cast("DtypeName", saved) if is_free and saved in get_args(DtypeName) else held
+    return model, Published(recipe.model, held, saved, weights.quantization, weights.save == "adapter")
 
 
 def adapt(model: PreTrainedModel, weights: WeightsConfig, seed: int) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from transformers import PreTrainedModel, TrainingArguments
 from jpllm import runtime, whole_files, xla
 from jpllm.data.blocks.blend import SourceUse
 from jpllm.models import adapters
+from jpllm.models.evaluating import in_float32
+from jpllm.models.lora import has_adapted_experts, has_lora
 from jpllm.runtime import InputError
 from jpllm.tracking import metrics, plot
 from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
@@ -27,7 +29,7 @@ from jpllm.training.run_folder import UNPROVED_NAME
 from jpllm.training.trainer import BaseTrainer
 
 PLOT_NAME = "loss.png"
-_ADAPTER_OF_PROOF = "adapter_to_prove"
+_UNPROVED_ADAPTER = "adapter.unproved"
 RELOAD_TOLERANCE_NATS = 1e-3
 logger = logging.getLogger(__name__)
 
@@ -153,43 +155,53 @@ def _before_and_after(first: dict, final: dict) -> dict[str, dict[str, float]]:
 def _verify(trainer: BaseTrainer, model_dir: Path, trained_loss: float) -> dict[str, float]:
     """Return held-out losses: of the model read back from `model_dir`, and of what it has to equal if it is another.
 
-    That is the trained model; after a training on 4-bit weights, whose sum with LoRA's products is made in 16 bits, it
-    is the published model in 16 bits with the adapter on it. What the training held is given back first, so that one
+    That is the trained model. Where LoRA was merged into 16-bit weights it is the published model with LoRA on it, in
+    its own number format also where 4-bit weights were trained beside; both then compute in float32, as roundings of
+    hidden states would differ by more than those of weights. What the training held is given back first, so that one
     model at a time is on the device.
 
     Raises InputError if the losses differ.
     """
-    adapter_dir = model_dir.with_name(_ADAPTER_OF_PROOF)
     published, model_class = trainer.published, type(trainer.plain_model())
-    is_quantised = published is not None and published.quantization != "none"
-    if is_quantised and runtime.is_main_process():
+    if published is None or not has_lora(trainer.plain_model()) or published.is_saved_as_held:
+        engine.release(trainer)
+        return _compare(trainer, model_dir, trained_loss, _loss(trainer, trainer.load_final(model_dir)))
+    adapter_dir = model_dir.with_name(_UNPROVED_ADAPTER)
+    if runtime.is_main_process():
         adapters.save(trainer.plain_model(), adapter_dir)
     trainer.accelerator.wait_for_everyone()
     engine.release(trainer)
-    losses, expected, what = {}, trained_loss, "in memory"
-    try:
-        if published is not None and is_quantised:
-            unquantised = _loss(trainer, published.load_unquantised(adapter_dir, model_class))
-            losses["unquantized_loss"] = unquantised
-            if not published.saves_adapter:
-                expected, what = unquantised, "of the published model with the adapter on it"
-    finally:
-        if runtime.is_main_process():
-            shutil.rmtree(adapter_dir, ignore_errors=True)
-    reloaded_loss = _loss(trainer, trainer.load_final(model_dir))
-    if not abs(reloaded_loss - expected) <= RELOAD_TOLERANCE_NATS:
-        way_out = "; write save: adapter, which keeps LoRA's matrices as they are" if published else ""
-        raise InputError(
-            f"{model_dir}: the saved model is not the trained one: held-out loss {reloaded_loss:.4f} after loading, "
-            f"{expected:.4f} {what}{way_out}"
-        )
-    logger.info("the saved model, read back: held-out loss %.6f, %s %.6f", reloaded_loss, what, expected)
-    return {"reloaded_loss": reloaded_loss, **losses}
+    trainer.args.bf16 = trainer.args.fp16 = False  # no more autocast
+    expected = _loss_in_float32(trainer, published.load_unquantised(adapter_dir, model_class))
+    reloaded_loss = _loss_in_float32(trainer, trainer.load_final(model_dir))
+    more = f"; what LoRA learned is in {adapter_dir}, and save: adapter saves no more than that"
+    losses = _compare(trainer, model_dir, expected, reloaded_loss, more)
+    if runtime.is_main_process():
+        shutil.rmtree(adapter_dir)
+    return losses | ({"unquantized_loss": expected} if published.quantization != "none" else {})
 
 
 def _loss(trainer: BaseTrainer, model: PreTrainedModel) -> float:
-    """Return the held-out loss of a model."""
     return trainer.figures(trainer.score(model))["loss"]
+
+
+def _loss_in_float32(trainer: BaseTrainer, model: PreTrainedModel) -> float:
+    """Return the held-out loss of a model that computes in float32, where it can, whatever its weights are held in."""
+    with nullcontext() if has_adapted_experts(model) else in_float32(model):
+        return _loss(trainer, model)
+
+
+def _compare(
+    trainer: BaseTrainer, model_dir: Path, expected: float, reloaded_loss: float, more: str = ""
+) -> dict[str, float]:
+    """Return the loss of the saved model. Raises InputError, with `more` in the message, if it is another."""
+    if not abs(reloaded_loss - expected) <= RELOAD_TOLERANCE_NATS:
+        raise InputError(
+            f"{model_dir}: the saved model is not the trained one: held-out loss {reloaded_loss:.4f} after loading, "
+            f"{expected:.4f} in memory{more}"
+        )
+    logger.info("the saved model, read back: held-out loss %.6f, in memory %.6f", reloaded_loss, expected)
+    return {"reloaded_loss": reloaded_loss}
 
 
 def _device_name(arguments: TrainingArguments) -> str:

@@ -15,7 +15,7 @@ from jpllm.data.labels.rows import LabelledDataConfig
 from jpllm.data.read.sources import SourceConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.classifier import Trainable
-from jpllm.models.dtypes import Dtype, DtypeName, Quantization
+from jpllm.models.dtypes import DTYPES_OF_PRECISION, Dtype, DtypeName, Quantization
 from jpllm.models.lora import FullPart
 from jpllm.models.presets import ModelConfig
 from jpllm.models.trained_parts import TrainedParts
@@ -168,14 +168,17 @@ class WeightsConfig:
             if self.dtype == "float16":
                 yield "dtype", "weights that learn lose small updates in float16; write auto, float32 or bfloat16"
 
-    def load_dtype(self, precision: Precision) -> Dtype:
+    def load_dtype(self, wanted: Precision, precision: Precision) -> Dtype:
         """Return what weights are to be loaded in; "auto" is what they were saved in, where the machine computes so.
 
-        That is for frozen ones: others learn in float32, and all of them are float32 where `precision` is fp32.
+        That is for frozen ones: others learn in float32, and all of them are float32 where fp32 is `wanted`. Beside
+        4-bit layers the others are in the number format that is computed in, that of the run's `precision`.
         """
         if self.dtype != "auto":
             return self.dtype
-        return "auto" if self.lora_rank and precision != "fp32" else "float32"
+        if self.quantization != "none":
+            return DTYPES_OF_PRECISION[precision]
+        return "auto" if self.lora_rank and wanted != "fp32" else "float32"
 
     def trained_parts(self, held: DtypeName) -> TrainedParts:
         """Return what learns, and what frozen weights are held in, of a model whose weights are held in `held`."""

@@ -22,7 +22,7 @@ TPU_VENV := .venv-tpu
 TORCH_INDEX ?=
 
 TPU_EXTRAS := dev,lora,tpu
-EXTRAS := dev,deepspeed,energy,eval,gguf,lora,wandb,web_test
+EXTRAS := 8bit,dev,deepspeed,energy,eval,gguf,lora,wandb,web_test
 FAST_TESTS := -m pytest -n 2 -m "not slow"
 
 .PHONY: demo ops test test-minimal test-oldest test-newest test-full gpu-proof proof-1b tpu-venv xla-proof lint clean

@@ -173,6 +173,16 @@ def configure_logging() -> None:
     lines.setFormatter(terminal.LogFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(handlers=[lines], level=logging.WARNING, force=True)
     logging.getLogger("jpllm").setLevel(level)
+    hide_kernels()
+
+
+def hide_kernels() -> None:
+    """Have no library take compiled code from the Hub, which nobody has looked at, with the package `kernels`.
+
+    bitsandbytes (0.50) does so on some CPUs when it is imported, peft imports it, and Trainer peft.
+    """
+    sys.modules["kernels"] = None  # ty: ignore[invalid-assignment]  # what Python takes for: not installed
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it would say that the package is missing
 
 
 def announce(message: str | Text) -> None:

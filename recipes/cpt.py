@@ -29,21 +29,21 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     configuration = parse(RECIPES["cpt"], prog="recipes/cpt.py", description=__doc__)
-    recipe, data, training, sampling = configuration
+    recipe, weights, data, training, sampling = configuration
     runtime.configure_logging()
 
     # Imported here, so that --help and a mistake in the configuration answer at once.
     from jpllm.data.blocks.dataset import BlockDataset
     from jpllm.data.corpus import evaluation_texts, training_shards, weights_with_replay
     from jpllm.evaluation.generate import refuse_long_prompts
-    from jpllm.models.build import describe, load_to_continue
+    from jpllm.models.build import describe
+    from jpllm.models.quantising import plain_config
     from jpllm.planning import of_run
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load, save
-    from jpllm.training import causal, engine, run, run_folder
+    from jpllm.training import adaptation, causal, engine, run, run_folder
     from jpllm.training.callbacks import SampleWriter
     from jpllm.training.causal import CausalLMTrainer
-    from jpllm.training.optimizer import refuse_impossible
 
     if run_folder.is_finished(training.output_dir, configuration):
         return
@@ -51,7 +51,8 @@ def main() -> None:
     runtime.use_all_cores()
     tokenizer_path = recipe.tokenizer or recipe.model
     tokenizer = load(tokenizer_path)
-    model = load_to_continue(recipe.model, tokenizer, data.sequence_length, recipe.dropout)
+    adaptation.refuse_impossible(weights, training, engine.requested().name, recipe.embedding_warmup_steps)
+    model, published = adaptation.load(recipe, tokenizer, data.sequence_length, weights, training.precision)
     refuse_long_prompts(model, tokenizer, recipe.sample_prompts)
 
     encoder = corpus_encoder(tokenizer, tokenizer_path)
@@ -60,19 +61,20 @@ def main() -> None:
     held_out = evaluation_texts(texts, encoder, shards)
     warn_unless_forgetting_shows({text.group for text in held_out})
     sizes, num_new = [source.size.num_tokens for source in shards], len(data.sources)
-    weights = weights_with_replay(sizes[:num_new], data.weights, sizes[num_new:], recipe.replay)
+    shares = weights_with_replay(sizes[:num_new], data.weights, sizes[num_new:], recipe.replay)
     blocks = BlockDataset(
         shards,
         data.sequence_length,
         seed=training.seed,
-        weights=weights if recipe.replay else data.weights,
+        weights=shares if recipe.replay else data.weights,
         isolate_documents=data.isolate_documents,
     )
 
-    refuse_impossible(training, engine.requested().name, recipe.embedding_warmup_steps)
     CausalLMTrainer.prepare(model, data, training)
+    adaptation.adapt(model, weights, training.seed)
     runtime.announce(describe(model))
     run_data = causal.run_data(blocks, held_out, data, training)
+    parts = weights.trained_parts(published.held)
     answer = partial(CausalLMTrainer.answer, tokenizer=tokenizer, sampling=sampling, seed=training.seed)
     run.train(
         partial(
@@ -81,12 +83,13 @@ def main() -> None:
             eos_token_id=tokenizer.eos_token_id,
             context_length=data.sequence_length,
             embedding_warmup_steps=recipe.embedding_warmup_steps,
+            published=published,
         ),
         run_data,
         configuration,
         tokenizer_fingerprint=encoder.fingerprint,
         save_tokenizer=partial(save, tokenizer, tokenizer_path),
-        plan=of_run.of_texts(model.config, data, training, 0.0, engine.requested()),
+        plan=of_run.of_texts(plain_config(model), data, training, 0.0, engine.requested(), parts),
         callbacks=[SampleWriter(training.output_dir, run_data.clock, recipe.sample_prompts, answer)],
     )
 

@@ -1,7 +1,6 @@
 """Measure what a model knows of named texts, and let it write.
 
-  a run of ours      python recipes/evaluate.py --model runs/NAME/model --texts runs/NAME/held_out.jsonl
-  several texts      python recipes/evaluate.py --model runs/NAME/model --texts a.txt b.jsonl.gz --output_dir runs/eval
+  a run of ours      python recipes/evaluate.py --model runs/NAME/model --texts runs/NAME/held_out.jsonl b.jsonl.gz
   any model          python recipes/evaluate.py --model owner/name --texts a.txt --context_length 1024
   several GPUs       accelerate launch --config_file accelerate_configs/multi_gpu.yaml recipes/evaluate.py --model M …
   what it forgot     python recipes/evaluate.py --model MODEL --parts forgetting --earlier_models OTHER --texts a.txt
@@ -17,7 +16,7 @@ do (docs/evaluation.md); jglue_finetuned trains recipes/classify.py on each task
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -28,6 +27,7 @@ from jpllm.config.settings import REQUIRED, option
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.evaluation.jglue.files import JglueConfig
 from jpllm.evaluation.texts import ReadingConfig
+from jpllm.models.adapters import LoadingConfig, tokenizer_source
 from jpllm.training.jglue_finetuning import FinetuneConfig, problems_of_keys
 
 Part = Literal["perplexity", "forgetting", "jglue", "jglue_finetuned", "samples"]
@@ -64,8 +64,8 @@ class EvaluateConfig:
 
 
 def main() -> None:
-    classes = [EvaluateConfig, ReadingConfig, JglueConfig, SamplingConfig, FinetuneConfig]
-    given, reading, jglue, sampling, finetuning = parse(classes, prog="recipes/evaluate.py", description=__doc__)
+    classes = [EvaluateConfig, LoadingConfig, ReadingConfig, JglueConfig, SamplingConfig, FinetuneConfig]
+    given, held, reading, jglue, sampling, finetuning = parse(classes, prog="recipes/evaluate.py", description=__doc__)
     runtime.configure_logging()
     parts, output_dir, any_content = set(given.parts), given.output_dir, jglue.any_jglue_content
     if problems := list(problems_of_keys(parts, output_dir, reading, jglue, finetuning)):
@@ -91,14 +91,14 @@ def main() -> None:
     distributed.join()  # once all files are known to be usable; a model is loaded last
 
     is_any_kind = parts == {"jglue_finetuned"}  # the other parts are for language models
-    tokenizer = load(given.model, needs_eos=not is_any_kind)
-    model = (load_any_kind if is_any_kind else load_trained)(given.model, tokenizer=tokenizer)
+    tokenizer = load(tokenizer_source(given.model, held.base_model), needs_eos=not is_any_kind)
+    model = (load_any_kind if is_any_kind else partial(load_trained, **asdict(held)))(given.model, tokenizer=tokenizer)
     found = results.with_earlier(results.identity(given.model, model, tokenizer) | results.measured_with(), output_dir)
-    save, encoder = partial(report.save, found, output_dir), partial(corpus_encoder, tokenizer, given.model)
+    save, encoder = partial(report.save, found, output_dir), partial(corpus_encoder, tokenizer, tokenizer.name_or_path)
     if "perplexity" in parts:
         texts.add_missing(found.setdefault("perplexity", []), model, encoder(), reading, save)
     if "forgetting" in parts:
-        forgetting.add_missing(found, model, encoder(), given.earlier_models, reading, save)
+        forgetting.add_missing(found, model, encoder(), given.earlier_models, reading, save, held.dtype)
     if tasks:
         reader = PromptReader(model, tokenizer, reading.batch_size, runtime.process_rank(), runtime.num_processes())
         harness.add_missing(found, reader, tasks, jglue.style, jglue.num_fewshot, jglue.limit, output_dir)

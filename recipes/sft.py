@@ -28,21 +28,20 @@ if TYPE_CHECKING:
 
 def main() -> None:
     configuration = parse(RECIPES["sft"], prog="recipes/sft.py", description=__doc__)
-    recipe, data, training, sampling = configuration
+    recipe, weights, data, training, sampling = configuration
     runtime.configure_logging()
 
     # Imported here, so that --help and a mistake in the configuration answer at once.
     from jpllm.data.conversations.blocks import PackedRows, RowsByLength
-    from jpllm.models.build import describe, load_to_continue
-    from jpllm.models.lora import add_lora
+    from jpllm.models.build import describe
+    from jpllm.models.quantising import plain_config
     from jpllm.models.resize import add_pad_row
     from jpllm.planning import of_run
     from jpllm.tokenizer.chat_template import set_template
     from jpllm.tokenizer.load import fingerprint, load, save
     from jpllm.tokenizer.special_tokens import ensure_pad_token
-    from jpllm.training import engine, instruct, run, run_folder
+    from jpllm.training import adaptation, engine, instruct, run, run_folder
     from jpllm.training.instruct import InstructTrainer, Questions
-    from jpllm.training.optimizer import refuse_impossible
 
     if run_folder.is_finished(training.output_dir, configuration):
         return
@@ -50,28 +49,27 @@ def main() -> None:
     runtime.use_all_cores()
     tokenizer_path = recipe.tokenizer or recipe.model
     tokenizer = load(tokenizer_path)
-    model = load_to_continue(recipe.model, tokenizer, data.sequence_length, recipe.dropout)
+    adaptation.refuse_impossible(weights, training, engine.requested().name)
+    model, published = adaptation.load(recipe, tokenizer, data.sequence_length, weights, training.precision)
     set_template(tokenizer, recipe.template)
     if ensure_pad_token(tokenizer):
+        adaptation.refuse_lost_pad_row(weights)
         add_pad_row(model, tokenizer)
 
     rows, held_out = conversations(data, tokenizer)
     texts, replay_blocks = instruct.plain_texts(data, tokenizer, tokenizer_path, training.seed)
 
     instruct.prepare(model, data, training)
-    if recipe.lora_rank:
-        alpha = recipe.lora_alpha or 2 * recipe.lora_rank
-        add_lora(model, recipe.lora_rank, alpha, recipe.lora_dropout, training.seed)
+    adaptation.adapt(model, weights, training.seed)
     runtime.announce(describe(model))
     if data.batching == "packed":
         items = PackedRows(rows, data.sequence_length, tokenizer.eos_token_id, training.seed)
     else:
         items = RowsByLength(rows, training.blocks_per_step(runtime.num_processes()), training.seed)
 
-    refuse_impossible(training, engine.requested().name, has_lora=recipe.lora_rank > 0)
     run_data = instruct.run_data(items, held_out, texts, replay_blocks, data, training)
     answered = held_out[: recipe.answered_rows]
-    lora = (recipe.lora_rank, recipe.lora_dropout)
+    parts = weights.trained_parts(published.held)
     run.train(
         partial(
             InstructTrainer,
@@ -83,12 +81,13 @@ def main() -> None:
             texts=texts,
             context_length=data.sequence_length,
             is_packed=data.batching == "packed",
+            published=published,
         ),
         run_data,
         configuration,
         tokenizer_fingerprint=fingerprint(tokenizer),
         save_tokenizer=partial(save, tokenizer, tokenizer_path),
-        plan=of_run.of_conversations(model.config, data, training, items, lora, engine.requested()),
+        plan=of_run.of_conversations(plain_config(model), data, training, items, parts, engine.requested()),
     )
 
 

@@ -15,6 +15,7 @@ from jpllm.config.types import suggest
 from jpllm.evaluation.chat.conversation import FORGOTTEN, ChatSamplingConfig, Conversation
 from jpllm.evaluation.chat.page import require_gradio, serve
 from jpllm.evaluation.comparison import cut_mark
+from jpllm.models.adapters import LoadingConfig, tokenizer_source
 from jpllm.runtime import InputError
 
 HELP = """\
@@ -47,7 +48,8 @@ class ChatConfig:
 
 def chat(argv: Sequence[str]) -> None:
     """Talk with a trained model that has a chat template."""
-    settings, sampling = parse([ChatConfig, ChatSamplingConfig], argv, prog="jpllm chat", description=chat.__doc__)
+    classes = [ChatConfig, LoadingConfig, ChatSamplingConfig]
+    settings, loading, sampling = parse(classes, argv, prog="jpllm chat", description=chat.__doc__)
     lines = _script(settings.script) if settings.script else None
     if settings.web:
         require_gradio()  # before minutes of loading
@@ -55,8 +57,8 @@ def chat(argv: Sequence[str]) -> None:
     from jpllm.tokenizer.load import load
 
     runtime.use_all_cores()
-    tokenizer = load(settings.model)
-    model = load_trained(settings.model, tokenizer=tokenizer)
+    tokenizer = load(tokenizer_source(settings.model, loading.base_model))
+    model = load_trained(settings.model, tokenizer=tokenizer, dtype=loading.dtype, base_model=loading.base_model)
 
     def begin() -> Conversation:
         return Conversation(model, tokenizer, sampling, settings.seed, settings.system)

@@ -14,6 +14,7 @@ from jpllm.commands.card import weights_of
 from jpllm.config.parse import ConfigError, parse
 from jpllm.config.settings import option
 from jpllm.evaluation.generate import SamplingConfig
+from jpllm.models.adapters import LoadingConfig, is_adapter, tokenizer_source
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -71,14 +72,14 @@ class CompareConfig:
 
 def compare(argv: Sequence[str]) -> None:
     """Compare runs: a page with curves and samples, Markdown, or a table."""
-    settings, sampling = parse(
-        [CompareConfig, SamplingConfig],
+    settings, loading, sampling = parse(
+        [CompareConfig, LoadingConfig, SamplingConfig],
         argv,
         prog="jpllm compare",
         description=f"{compare.__doc__} Example: jpllm compare runs/a runs/b --output report.html",
         positional="runs",
     )
-    refuse_what_cannot_act(settings, sampling)
+    refuse_what_cannot_act(settings, sampling, loading)
     if settings.leaderboard:
         return show_leaderboard(settings.leaderboard, settings.output)
     from jpllm.tracking import runs as run_folders
@@ -91,7 +92,7 @@ def compare(argv: Sequence[str]) -> None:
         logger.warning("%s: not compared: %s", one.name, one.reason)
     refuse_what_cannot_be_written(runs, settings)
     keep_own(runs)
-    asked = ask(runs, settings, sampling) if settings.prompts else []
+    asked = ask(runs, settings, sampling, loading) if settings.prompts else []
     note = described(settings, sampling) if settings.prompts else ""
     show(comparison.compare(runs, refused, asked, note), settings.output)
     if settings.wandb:
@@ -138,12 +139,12 @@ def show_leaderboard(folders: Sequence[Path], output: Path | None) -> None:
         terminal.console().print(table)
 
 
-def refuse_what_cannot_act(settings: CompareConfig, sampling: SamplingConfig) -> None:
+def refuse_what_cannot_act(settings: CompareConfig, sampling: SamplingConfig, loading: LoadingConfig) -> None:
     """Raise ConfigError for settings of answers where none are asked for."""
     if settings.prompts:
         return
     names: list[tuple[str, object, object]] = [("seed", settings, 0), ("template", settings, "auto")]
-    names += [(field.name, sampling, field.default) for field in fields(sampling)]
+    names += [(field.name, of, field.default) for of in (sampling, loading) for field in fields(of)]
     changed = [name for name, of, default in names if getattr(of, name) != default]
     if changed:
         raise ConfigError(f"--{name}: acts with prompts only; give them, or remove it" for name in changed)
@@ -196,7 +197,7 @@ def _weights_of(run: Run) -> str | None:
         return None
 
 
-def ask(runs: Sequence[Run], settings: CompareConfig, sampling: SamplingConfig) -> list[Prompt]:
+def ask(runs: Sequence[Run], settings: CompareConfig, sampling: SamplingConfig, loading: LoadingConfig) -> list[Prompt]:
     """Return the answers of all models; one that cannot answer gets a remark instead.
 
     Raises:
@@ -205,7 +206,7 @@ def ask(runs: Sequence[Run], settings: CompareConfig, sampling: SamplingConfig) 
     from jpllm.tracking.compare.samples import Prompt, Sample
 
     runtime.use_all_cores()
-    columns = [_answers(run, settings, sampling) for run in runs]
+    columns = [_answers(run, settings, sampling, loading) for run in runs]
     if not any(columns):
         raise InputError("prompts: no model can answer\n" + "\n".join(f"{run.name}: {run.remarks[-1]}" for run in runs))
     found = []
@@ -222,7 +223,9 @@ def described(settings: CompareConfig, sampling: SamplingConfig) -> str:
     return ", ".join(f"{key} {value}" for key, value in keys.items())
 
 
-def _answers(run: Run, settings: CompareConfig, sampling: SamplingConfig) -> ModelAnswers | None:
+def _answers(
+    run: Run, settings: CompareConfig, sampling: SamplingConfig, loading: LoadingConfig
+) -> ModelAnswers | None:
     from jpllm.evaluation import comparison
     from jpllm.tokenizer.load import load
     from jpllm.tracking.runs import count_parameters, shareable
@@ -230,10 +233,12 @@ def _answers(run: Run, settings: CompareConfig, sampling: SamplingConfig) -> Mod
     try:
         if run.model is None:
             raise InputError("no model yet")
-        tokenizer = load(run.model)
+        base_model = loading.base_model if is_adapter(run.model) else None
+        tokenizer = load(tokenizer_source(run.model, base_model))
         uses_template = settings.template == "auto" and bool(tokenizer.chat_template)
         logger.info("%s answers", run.name)
-        found = comparison.ask(run.model, tokenizer, uses_template, settings.prompts, sampling, settings.seed, "eos")
+        asked = (settings.prompts, sampling, settings.seed, "eos", None, loading)
+        found = comparison.ask(run.model, tokenizer, uses_template, *asked)
         if run.state == "model" and run.num_parameters is None:
             count_parameters(run)
         return found

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -65,14 +67,22 @@ def export(argv: Sequence[str]) -> None:
         description=f"{export.__doc__} Example: jpllm export runs/NAME --to NAME --license apache-2.0",
         positional="run",
     )
+    (folder,) = settings.run
+    if settings.push:
+        from jpllm.sharing import hub
+
+        hub.refuse_without_login()
+    with whole_model(folder, card.base_model, settings.to) as whole:
+        _export(settings, card, whole, [folder, whole])
+
+
+def _export(settings: ExportConfig, card: CardConfig, folder: Path, private: list[Path]) -> None:
+    """Export the model of a folder; no file of it may name a `private` folder."""
     from jpllm.sharing import export as exports
     from jpllm.sharing import hub
     from jpllm.sharing.card import compose as cards
 
-    (folder,) = settings.run
     model_dir = cards.model_folder(folder)
-    if settings.push:
-        hub.refuse_without_login()
     if settings.gguf:
         refuse_impossible_gguf(folder, model_dir, settings.gguf_unknown)
     run = read_run(folder, [])
@@ -80,7 +90,7 @@ def export(argv: Sequence[str]) -> None:
     with whole_files.new_folder(settings.to, "to") as unfinished:
         proof, gguf = save_and_prove(settings, folder, model_dir, unfinished, sampling_of(run))
         cards.write("\n".join([text, *gguf]), unfinished, plots, folder)
-        exports.refuse_unwanted(unfinished, [folder, model_dir, Path.home(), Path.cwd()])
+        exports.refuse_unwanted(unfinished, [*private, model_dir, Path.home(), Path.cwd()])
     difference = "equal logits, bit by bit"
     if settings.dtype:
         difference = f"logits that differ from the original's by at most {proof.largest_difference:.3g}"
@@ -92,6 +102,36 @@ def export(argv: Sequence[str]) -> None:
         runtime.announce(section.splitlines()[-1])
     if settings.push:
         runtime.announce(f"pushed to {hub.push(settings.to, settings.push, settings.public)}")
+
+
+@contextmanager
+def whole_model(folder: Path, base_model: str | None, target: Path) -> Generator[Path]:
+    """Yield the folder of a run or of a model; of an adapter one that is like it, with the adapter in the weights.
+
+    It lies beside `target` as long as it is needed. `base_model` stands for the one that the adapter names.
+    """
+    from jpllm.models import adapters
+    from jpllm.tracking.runs import MODEL_NAME
+
+    adapter = next((place for place in (folder / MODEL_NAME, folder) if adapters.is_adapter(place)), None)
+    if adapter is None:
+        yield folder
+        return
+    from jpllm.models.merging import merge_adapter
+    from jpllm.tokenizer.load import load, save
+
+    base = base_model or adapters.base_of(adapter)
+    target.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".merged.", dir=target.absolute().parent) as scratch:
+        whole = Path(scratch) / folder.resolve().name
+        model_dir = whole if adapter == folder else whole / MODEL_NAME
+        merge_adapter(adapter, base, model_dir)
+        source = adapters.tokenizer_source(adapter, base)
+        save(load(source, needs_eos=False), source, model_dir)
+        for entry in folder.resolve().iterdir() if adapter != folder else ():
+            if entry.name != MODEL_NAME:
+                (whole / entry.name).symlink_to(entry)
+        yield whole
 
 
 def refuse_impossible_gguf(folder: Path, model_dir: Path, unknown: Unknown) -> None:

@@ -15,6 +15,7 @@ from jpllm.data.read.quarantine import BadRow
 from jpllm.data.read.sources import SourceConfig
 from jpllm.evaluation import comparison
 from jpllm.evaluation.generate import SamplingConfig, Stop
+from jpllm.models.adapters import LoadingConfig, is_adapter, tokenizer_source
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -55,20 +56,26 @@ class GenerateConfig:
 
 def generate(argv: Sequence[str]) -> None:
     """Answer prompts with trained models, side by side where there are several."""
-    settings, sampling = parse(
-        [GenerateConfig, SamplingConfig], argv, prog="jpllm generate", description=generate.__doc__
+    settings, loading, sampling = parse(
+        [GenerateConfig, LoadingConfig, SamplingConfig], argv, prog="jpllm generate", description=generate.__doc__
     )
     from jpllm.tokenizer.load import load
 
     runtime.use_all_cores()
     prompts = [*settings.prompt, *(_prompts_of(settings.prompt_file) if settings.prompt_file else [])]
-    tokenizers = [load(name) for name in settings.model]  # a name that does not exist is found before hours of work
+    base = loading.base_model
+    if base and not any(map(is_adapter, settings.model)):
+        raise InputError("base_model: acts on folders with an adapter only, and model names none; remove it")
+    sources = [tokenizer_source(name, base if is_adapter(name) else None) for name in settings.model]
+    tokenizers = [load(source) for source in sources]  # a name that does not exist is found before hours of work
     columns = []
     for name, tokenizer in zip(settings.model, tokenizers, strict=True):
         uses_template = settings.template == "auto" and bool(tokenizer.chat_template)
         on_text = _print_piece if settings.stream else None
         columns.append(
-            comparison.ask(name, tokenizer, uses_template, prompts, sampling, settings.seed, settings.stop, on_text)
+            comparison.ask(
+                *(name, tokenizer, uses_template, prompts, sampling, settings.seed, settings.stop, on_text, loading)
+            )
         )
     if len(columns) > 1:
         _print_table(prompts, columns)

@@ -124,7 +124,6 @@ def _grow_model(name: str, tokenizer: str, folder: Path, documents: list[str]) -
     from jpllm.data.corpus import encode_text
     from jpllm.evaluation import perplexity
     from jpllm.models.build import context_length, load_trained
-    from jpllm.models.pretrained import read_config
     from jpllm.models.resize import grow_embeddings
     from jpllm.tokenizer.encoder import corpus_encoder
     from jpllm.tokenizer.load import load
@@ -139,7 +138,7 @@ def _grow_model(name: str, tokenizer: str, folder: Path, documents: list[str]) -
         ("new tokenizer, new rows random", folder, "random"),
         ("new tokenizer, new rows the mean of their old pieces", folder, "mean"),
     ):
-        model = load_trained(name)
+        model = load_trained(name, dtype="saved")
         if method:
             grow_embeddings(model, old_ids_of_new_pieces(old, new), first_new_id=first_new_id(old), method=method)
         encoder = corpus_encoder(new if method else old, path)
@@ -151,7 +150,7 @@ def _grow_model(name: str, tokenizer: str, folder: Path, documents: list[str]) -
             batch_size=_SCORED_BATCH_SIZE,
         )
         runtime.announce(f"{label}: {score.bits_per_byte:.4f} bits per byte, {score.num_tokens:,} tokens")
-    model.to(read_config(name).dtype).save_pretrained(folder)
+    model.save_pretrained(folder)
 
 
 def _texts(sources: Sequence[SourceConfig]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from jpllm.evaluation.generate import (
     encode_prompt,
     refuse_long_prompts,
 )
+from jpllm.models.adapters import LoadingConfig, is_adapter
 from jpllm.models.build import load_trained
 from jpllm.whole_files import write_whole
 
@@ -51,6 +52,7 @@ def ask(
     seed: int,
     stop: Stop,
     on_text: Callable[[str], None] | None = None,
+    loading: LoadingConfig | None = None,
 ) -> ModelAnswers:
     """Load a model, let it answer, and free its memory; `on_text` gets the `transcript` of each answer piece by piece.
 
@@ -58,7 +60,9 @@ def ask(
         InputError: there is no such model, it has another tokenizer, or a prompt leaves it no room for an answer.
     """
     encode = encode_instruction if uses_template else encode_prompt
-    model = load_trained(name, tokenizer=tokenizer)
+    loading = loading or LoadingConfig()
+    base_model = loading.base_model if is_adapter(name) else None
+    model = load_trained(name, tokenizer=tokenizer, dtype=loading.dtype, base_model=base_model)
     refuse_long_prompts(model, tokenizer, prompts, encode)
     replies = []
     for prompt in prompts:

@@ -11,7 +11,9 @@ from jpllm.evaluation import texts
 from jpllm.evaluation.results import SUMS, identity, measured_with
 from jpllm.evaluation.score_tables import TableTexts
 from jpllm.evaluation.texts import ReadingConfig
+from jpllm.models.adapters import tokenizer_source
 from jpllm.models.build import load_trained
+from jpllm.models.dtypes import Dtype
 from jpllm.tokenizer.encoder import corpus_encoder
 from jpllm.tokenizer.load import load
 
@@ -48,6 +50,7 @@ def add_missing(
     earlier_models: Sequence[str],
     reading: ReadingConfig,
     save: Callable = lambda: None,
+    dtype: Dtype = "float32",
 ) -> None:
     """Compare the model of `results` with earlier models, unless `results` already has this comparison.
 
@@ -58,7 +61,7 @@ def add_missing(
     Raises:
         InputError: a model or a text cannot be read, or the windows do not fit a model.
     """
-    earlier, lengths = zip(*(_described(name, reading.context_length) for name in earlier_models), strict=True)
+    earlier, lengths = zip(*(_described(name, reading.context_length, dtype) for name in earlier_models), strict=True)
     length = min(texts.context_length(model, reading.context_length), *lengths)
     reading = replace(reading, context_length=length, stride=reading.stride or length - 1)
     own = texts.add_missing(results.setdefault("perplexity", []), model, encoder, reading, save)
@@ -75,7 +78,7 @@ def add_missing(
     scores = {}
     for name, described in zip(earlier_models, earlier, strict=True):
         rows = results.setdefault("earlier_texts", {}).setdefault("-".join(described[key] for key in SUMS), [])
-        scores[name] = texts.add_missing(rows, load_trained(name), corpus_encoder(load(name), name), reading, save)
+        scores[name] = texts.add_missing(rows, *_loaded(name, dtype), reading, save)
     results["forgetting"] = asdict(matrix(scores | {results["model"]: own})) | settings | measured_with()
     save()
 
@@ -107,8 +110,13 @@ def table(found: Matrix) -> TableTexts:
     return ["bits per byte", *found.models], rows
 
 
-def _described(name: str, context_length: int | None) -> tuple[dict, int]:
+def _loaded(name: str, dtype: Dtype) -> tuple[PreTrainedModel, Encoder]:
+    source = tokenizer_source(name)
+    return load_trained(name, dtype=dtype), corpus_encoder(load(source), source)
+
+
+def _described(name: str, context_length: int | None, dtype: Dtype) -> tuple[dict, int]:
     """Return the identity of a model and the number of tokens that it sees at once; free its memory."""
-    tokenizer = load(name)
-    model = load_trained(name, tokenizer=tokenizer)
+    tokenizer = load(tokenizer_source(name))
+    model = load_trained(name, tokenizer=tokenizer, dtype=dtype)
     return identity(name, model, tokenizer), texts.context_length(model, context_length)

@@ -41,7 +41,9 @@ def identity(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFa
     weights = hashlib.sha256()
     for key, tensor in sorted(model.state_dict().items()):
         weights.update(key.encode())
-        weights.update(tensor.detach().cpu().numpy().tobytes())
+        values = tensor.detach().cpu()
+        values = values.float() if values.is_floating_point() else values  # the same weights, whatever they are held in
+        weights.update(values.numpy().tobytes())
     return {
         "model": name,
         "weights_sha256": weights.hexdigest(),

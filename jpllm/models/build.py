@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast, get_args
 
 from jpllm import xla
-from jpllm.models import pretrained
+from jpllm.models import adapters, pretrained
+from jpllm.models.dtypes import Dtype, DtypeName, Quantization, dtype_name, held_dtype
 from jpllm.models.presets import ModelConfig
 from jpllm.runtime import InputError, device
 
@@ -95,31 +96,49 @@ def copy_weights(folder: str | Path, model: PreTrainedModel) -> None:
     Raises:
         InputError: there is no such model, or its weights are not whole.
     """
-    model.load_state_dict(_load(folder, model_class=type(model)).state_dict())
+    dtype = cast("DtypeName", dtype_name(model.dtype))
+    model.load_state_dict(_load(folder, model_class=type(model), dtype=dtype).state_dict())
 
 
 def load_trained(
     name_or_path: str | Path,
     model_class: type[PreTrainedModel] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    dtype: Dtype | Literal["saved"] = "float32",
+    base_model: str | None = None,
+    quantization: Quantization = "none",
 ) -> PreTrainedModel:
-    """Load a trained model in float32, on the GPU if there is one; a causal one unless `model_class` says otherwise.
+    """Load a trained model on the GPU, if there is one; a causal one unless `model_class` says otherwise.
 
-    `tokenizer` is the one that it is to be used with, if there is one.
+    Of a folder with an adapter it is the base model (`base_model`, or else the one that the adapter names) with the
+    adapter on it.
+
+    `tokenizer` is the one that it is to be used with, if there is one. `dtype` is what its weights are held in: with
+    "saved" what they were saved in, with "auto" that too, where this machine computes with it.
 
     Raises:
         InputError: there is no such model, it is a masked one, its weights are not whole, or the tokenizer is foreign.
     """
-    model = _load(name_or_path, model_class=model_class).eval()
+    base = adapters.base_of(name_or_path) if adapters.is_adapter(name_or_path) else name_or_path
+    model = _load(base_model or base, model_class=model_class, dtype=dtype, quantization=quantization)
+    if adapters.is_adapter(name_or_path):
+        adapters.attach(name_or_path, model)
+    model.eval()
     if tokenizer is not None:
         refuse_foreign_tokenizer(name_or_path, model, tokenizer)
     return model.to(device())
 
 
 def _load(
-    name_or_path: str | Path, dropout: float | None = None, model_class: type[PreTrainedModel] | None = None
+    name_or_path: str | Path,
+    dropout: float | None = None,
+    model_class: type[PreTrainedModel] | None = None,
+    dtype: Dtype | Literal["saved"] = "float32",
+    quantization: Quantization = "none",
 ) -> PreTrainedModel:
-    """Load a trained model in float32 on the CPU; `dropout`, if given, replaces its dropout probabilities.
+    """Load a trained model on the CPU, a quantised one where it is trained.
+
+    `dropout`, if given, replaces its dropout probabilities.
 
     Raises:
         InputError: see `load_trained`.
@@ -134,7 +153,13 @@ def _load(
         config.update(dict.fromkeys(probabilities, dropout))
     if model_class is None:
         refuse_no_causal(name_or_path, config)
-    model, missing, unexpected = pretrained.load(name_or_path, model_class or AutoModelForCausalLM, config)
+    saved = pretrained.saved_dtype(name_or_path, config)
+    held = held_dtype("auto" if dtype == "saved" else dtype, saved)
+    if dtype == "saved" and saved in get_args(DtypeName):
+        held = cast("DtypeName", saved)
+    model, missing, unexpected = pretrained.load(
+        name_or_path, model_class or AutoModelForCausalLM, config, held, quantization
+    )
     if missing or unexpected:
         raise InputError(
             f"{name_or_path}: the weights do not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}"
@@ -173,17 +198,23 @@ def host_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def load_to_continue(
-    name_or_path: str | Path, tokenizer: PreTrainedTokenizerBase, sequence_length: int, dropout: float | None = None
+    name_or_path: str | Path,
+    tokenizer: PreTrainedTokenizerBase,
+    sequence_length: int,
+    dropout: float | None = None,
+    dtype: Dtype = "float32",
+    quantization: Quantization = "none",
 ) -> PreTrainedModel:
-    """Load a trained model in float32 on the CPU, ready to be trained on with blocks of `sequence_length` tokens.
+    """Load a trained model on the CPU, ready to be trained on with blocks of `sequence_length` tokens.
 
-    `dropout` replaces the model's own probabilities, wherever it has some.
+    `dropout` replaces the model's own probabilities, wherever it has some; `dtype` and `quantization` say how its
+    weights are held, "auto" for such as do not learn.
 
     Raises:
         InputError: no such model, fewer embeddings than the tokenizer has ids, more tokens than positions, or no
             dropout in this architecture.
     """
-    model = _load(name_or_path, dropout)
+    model = _load(name_or_path, dropout, dtype=dtype, quantization=quantization)
     model.loss_type = "ForCausalLM"  # not derived from the name of GPT-2's class; without it there is a warning
     num_ids = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
     num_rows = model.config.get_text_config().vocab_size

@@ -1,95 +1,260 @@
 """LoRA: train small matrices beside the large ones, and add them up at the end.
 
-Hu et al. 2021, https://arxiv.org/abs/2106.09685, by the peft library. All linear layers but the output layer get one.
+Hu et al. 2021, https://arxiv.org/abs/2106.09685, by the peft library. Beside 4-bit weights it is QLoRA (Dettmers et al.
+2023, https://arxiv.org/abs/2305.14314).
 """
 
 from __future__ import annotations
 
-import copy
 import importlib.util
-from pathlib import Path
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from jpllm.runtime import InputError
+from jpllm.runtime import InputError, hide_kernels
 
 if TYPE_CHECKING:
+    import torch
+    from peft.tuners.lora import LoraLayer
     from transformers import PreTrainedModel
 
-_ADAPTER = "default"
-_ADAPTER_FILE = "adapter_model.safetensors"
+FullPart = Literal["embeddings", "head"]
+ADAPTER = "default"
+logger = logging.getLogger(__name__)
 
 
-def add_lora(model: PreTrainedModel, rank: int, alpha: float, dropout: float, seed: int = 0) -> None:
+@dataclass(frozen=True)
+class Change:
+    """What LoRA adds to a weight: `scale` × the product of two matrices, or for a stack of experts of each pair.
+
+    Attributes:
+        layer: peft's layer around the one that holds the weight.
+    """
+
+    layer: LoraLayer
+
+    def added_to(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the sum with a weight (as the model has it), computed in float32, on the CPU and in its dtype."""
+        import torch
+
+        with torch.no_grad():
+            added = self.layer.get_delta_weight(ADAPTER).float().cpu()
+            if self._is_transposed():
+                added = added.T
+            return (weight.float().cpu() + added).to(weight.dtype)
+
+    def _is_transposed(self) -> bool:
+        """Return whether the layer holds in 4 bits what the files of the model have the other way round, as GPT-2's."""
+        from transformers.pytorch_utils import Conv1D
+
+        original = getattr(self.layer.get_base_layer(), "source_cls", None)
+        return original is not None and issubclass(original, Conv1D)
+
+
+def add_lora(
+    model: PreTrainedModel,
+    rank: int,
+    alpha: float,
+    dropout: float,
+    seed: int = 0,
+    targets: Sequence[str] = (),
+    full: Sequence[FullPart] = (),
+) -> None:
     """Freeze the weights and put matrices of `rank` beside them, whose product is scaled by alpha / rank.
 
-    The model computes what it did before until it is trained. Random numbers depend on `seed` alone.
+    The model computes what it did before until it is trained. Random numbers depend on `seed` alone. The matrices are
+    float32 whatever the weights are held in, and so is what learns as a whole, see `learn_whole`.
+
+    Args:
+        targets: the layers that get matrices, see `targets_of`.
+        full: parts that learn as a whole.
 
     Raises:
-        InputError: peft is not installed.
+        InputError: peft is not installed, or see `targets_of` and `learn_whole`.
     """
     import torch
 
-    if importlib.util.find_spec("peft") is None:
-        raise InputError("lora_rank: needs the package peft: pip install 'jpllm[lora]'")
-    from peft import LoraConfig
-
-    targets, are_transposed = _targets(model)
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,  # ty: ignore[invalid-argument-type]  # peft divides it by the rank, and takes fractions too
-        lora_dropout=dropout,
-        target_modules=targets,
-        fan_in_fan_out=are_transposed,
-    )
+    require_peft()
+    layers, experts = targets_of(model, targets)
+    if experts and dropout:
+        raise InputError(f"lora_dropout: experts ({experts[0]}) have none in front of their matrices; write 0")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model.add_adapter(config, _ADAPTER)
+        inject(model, layers, experts, r=rank, lora_alpha=alpha, lora_dropout=dropout)
+    learn_whole(model, full)
+    _say_what_is_left_out(model)
+
+
+def inject(model: PreTrainedModel, layers: Sequence[str], experts: Sequence[str], **settings: Any) -> None:
+    """Freeze the weights and put LoRA's matrices, in float32, beside layers and stacks of experts of these names."""
+    from peft import LoraConfig
+    from transformers.pytorch_utils import Conv1D
+
+    are_transposed = any(isinstance(model.get_submodule(name), Conv1D) for name in layers)
+    config = LoraConfig(
+        target_modules=list(layers), target_parameters=list(experts) or None, fan_in_fan_out=are_transposed, **settings
+    )
+    model.add_adapter(config, ADAPTER)
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # peft gives them the dtype of the weights; small updates would be lost in 16 bit
+            parameter.data = parameter.data.float()
+
+
+def targets_of(model: PreTrainedModel, wanted: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """Return the names of the layers, and of the parameters with stacks of experts, that get LoRA's matrices.
+
+    `wanted` are names or ends of names at a dot; none are all linear layers but the output layer.
+
+    Raises:
+        InputError: a wanted name meets nothing.
+    """
+    layers, experts = _linear_layers(model), _expert_stacks(model)
+    if not wanted:
+        return layers, []
+    found: dict[str, list[str]] = {name: [] for name in wanted}
+    for name in (*layers, *experts):
+        for end in wanted:
+            if name == end or name.endswith(f".{end}"):
+                found[end].append(name)
+    if missing := [end for end in wanted if not found[end]]:
+        there = dict.fromkeys(name.rpartition(".")[2] for name in layers)
+        there |= dict.fromkeys(".".join(name.split(".")[-2:]) for name in experts)
+        raise InputError(
+            f"lora_targets: {missing[0]!r} is no linear layer of {model.config.model_type}; there are "
+            f"{', '.join(there)} (the output layer learns with lora_full: [head])"
+        )
+    chosen = {name for names in found.values() for name in names}
+    return [name for name in layers if name in chosen], [name for name in experts if name in chosen]
+
+
+def learn_whole(model: PreTrainedModel, parts: Sequence[FullPart]) -> None:
+    """Have embeddings or output layer learn, in float32; where they are one matrix, both do.
+
+    What these layers take and give is converted, so that the layers between them compute in the dtype they had.
+
+    Raises:
+        InputError: the model has no output layer of its own.
+    """
+    if not parts:
+        return
+    inputs, output = model.get_input_embeddings(), model.get_output_embeddings()
+    if "head" in parts and output is None:
+        raise InputError(f"lora_full: {model.config.model_type} has no output layer; remove head")
+    hidden_dtype = inputs.weight.dtype
+    chosen = [layer for name, layer in (("embeddings", inputs), ("head", output)) if name in parts]
+    for parameter in (parameter for layer in chosen for parameter in layer.parameters()):
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
+    if output is not None and output.weight is inputs.weight and len(parts) == 1:
+        logger.warning(
+            "lora_full: embeddings and output layer of %s are one matrix: both learn", model.config.model_type
+        )
+    hooks = [inputs.register_forward_hook(lambda layer, args, given: given.to(hidden_dtype))]
+    if output is not None:
+        hooks.append(output.register_forward_pre_hook(_to_own_dtype))
+    model._hooks_of_whole_parts = hooks
+
+
+def _to_own_dtype(layer: torch.nn.Module, args: tuple) -> tuple:
+    return (args[0].to(layer.weight.dtype), *args[1:])
 
 
 def has_lora(model: PreTrainedModel) -> bool:
-    """Return whether `add_lora` was called on the model."""
+    """Return whether LoRA's matrices were put on the model."""
     return getattr(model, "_hf_peft_config_loaded", False)
 
 
-def merged(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a copy on the CPU in which the products are added to the weights; it is like any other model."""
+def has_adapted_experts(model: PreTrainedModel) -> bool:
+    """Return whether LoRA changes stacks of experts, which peft does by exchanging their weights in each pass."""
+    return any(hasattr(module, "parameter_name") for module in model.modules())
+
+
+def changes(model: PreTrainedModel) -> dict[str, Change]:
+    """Return what LoRA adds to weights, by the names that these have in a model without LoRA."""
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora.layer import ParamWrapper
+
+    found = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraLayer):
+            name = plain_name(name)
+            is_of_experts = isinstance(layer, ParamWrapper)
+            found[f"{name}.{layer.parameter_name}" if is_of_experts else f"{name}.weight"] = Change(layer)
+    return found
+
+
+def plain_name(name: str) -> str:
+    """Return the name that a layer or a weight has in a model without LoRA."""
+    return name.replace(".base_layer", "")
+
+
+def whole_parts(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Return what learns of a model with LoRA beside LoRA's matrices, by name; a shared matrix once."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad and ".lora_" not in name}
+
+
+def merge_in_place(model: PreTrainedModel) -> PreTrainedModel:
+    """Add LoRA's products to the weights, and return the model, which is then like any other, of one dtype."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    plain = copy.deepcopy(model).cpu()
-    for name, layer in list(plain.named_modules()):
-        if isinstance(layer, BaseTunerLayer):
-            layer.merge(safe_merge=True)
+    dtypes = {parameter.dtype for parameter in model.parameters() if not parameter.requires_grad}
+    for name, change in changes(model).items():
+        weight = model.get_parameter(_name_with_lora(model, name))
+        weight.data = change.added_to(weight.data)
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, BaseTunerLayer) and ".base_layer" not in name:
             parent, _, child = name.rpartition(".")
-            setattr(plain.get_submodule(parent), child, layer.get_base_layer())
-    plain._hf_peft_config_loaded = False
-    del plain.peft_config
-    return plain.requires_grad_(True)
+            setattr(model.get_submodule(parent), child, layer.get_base_layer())
+    if len(dtypes) == 1:
+        for parameter in model.parameters():  # those that learned as a whole did so in float32
+            parameter.data = parameter.data.to(next(iter(dtypes)))
+    for hook in vars(model).pop("_hooks_of_whole_parts", []):
+        hook.remove()
+    model._hf_peft_config_loaded = False
+    del model.peft_config
+    return model.requires_grad_(True)
 
 
-def load_adapter(folder: str | Path, model: PreTrainedModel) -> None:
-    """Give a model with LoRA the matrices of a checkpoint, all of them.
-
-    Raises:
-        InputError: they are not whole.
-    """
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    state = load_file(Path(folder) / _ADAPTER_FILE)
-    wanted = get_peft_model_state_dict(model, adapter_name=_ADAPTER).keys()
-    names = {name.removeprefix("base_model.model.") for name in state}
-    if names != wanted:
-        raise InputError(f"{folder}: the LoRA matrices of another model or rank: {sorted(names ^ wanted)[:3]}")
-    set_peft_model_state_dict(model, {n.removeprefix("base_model.model."): v for n, v in state.items()}, _ADAPTER)
+def _name_with_lora(model: PreTrainedModel, name: str) -> str:
+    """Return the name of the weight that `changes` calls `name` in the model as it is, with LoRA's layers."""
+    return next(found for found, _ in model.named_parameters() if plain_name(found) == name)
 
 
-def _targets(model: PreTrainedModel) -> tuple[list[str], bool]:
-    """Return the names of the linear layers but the output layer, and whether they are Conv1D as in GPT-2."""
+def require_peft() -> None:
+    if importlib.util.find_spec("peft") is None:
+        raise InputError("lora_rank: needs the package peft: pip install 'jpllm[lora]'")
+    hide_kernels()  # peft is imported next
+
+
+def _linear_layers(model: PreTrainedModel) -> list[str]:
+    """Return the names of the linear layers but the output layer; where some are Conv1D as in GPT-2, of those alone."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
     output = model.get_output_embeddings()
     layers = {name: layer for name, layer in model.named_modules() if layer is not output}
     transposed = [name for name, layer in layers.items() if isinstance(layer, Conv1D)]
-    linear = [name for name, layer in layers.items() if isinstance(layer, torch.nn.Linear)]
-    return (transposed, True) if transposed else (linear, False)
+    return transposed or [name for name, layer in layers.items() if isinstance(layer, torch.nn.Linear)]
+
+
+def _expert_stacks(model: PreTrainedModel) -> list[str]:
+    """Return the names of the parameters that hold the matrices of several experts, (experts, rows, columns)."""
+    from torch.nn.modules.conv import _ConvNd
+
+    stacks = (name for name, weight in model.named_parameters() if weight.ndim == 3 and ".lora_" not in name)
+    return [name for name in stacks if not isinstance(model.get_submodule(name.rpartition(".")[0]), _ConvNd)]
+
+
+def _say_what_is_left_out(model: PreTrainedModel) -> None:
+    left = {name: model.get_parameter(name) for name in _expert_stacks(model)}
+    adapted = changes(model)
+    names = [name for name in left if plain_name(name) not in adapted]
+    if names:
+        ends = dict.fromkeys(".".join(plain_name(name).split(".")[-2:]) for name in names)
+        count = sum(left[name].numel() for name in names)
+        logger.warning(
+            "LoRA leaves out %s parameters in stacks of experts, which do not learn; to have them learn, give "
+            "lora_targets with %s beside the layers",
+            *(f"{count:,}", ", ".join(ends)),
+        )

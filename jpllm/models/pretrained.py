@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from jpllm.config.types import suggest
 from jpllm.limits import bounded
-from jpllm.models import weight_files
+from jpllm.models import quantising, weight_files
+from jpllm.models.dtypes import DtypeName, Quantization, dtype_name
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _BUFFER = re.compile(
     r"|inv_freq|cos_cached|sin_cached|scale_attn|position_ids|token_type_ids|num_batches_tracked)$"
 )
 _FOREIGN_FILES = {
-    "adapter_config.json": "a LoRA adapter; add it to its base model first (peft: merge_and_unload) and save that",
+    "adapter_config.json": "a LoRA adapter; jpllm export FOLDER --to DIR adds it to its base model, and writes a model",
     "params.json": "a model in its maker's own format; take the same model in that of transformers",
     "model_index.json": "a pipeline of diffusers, and no language model",
     "quantize_config.json": "quantised weights (GPTQ); name the original model",
@@ -75,13 +76,31 @@ def read_config(name_or_path: str | Path, *, is_local: bool = False) -> Pretrain
     return config
 
 
+def folder_of(name_or_path: str | Path) -> Path:
+    """Return the folder with the files of a model that was loaded, in the cache of the Hub where it is from there."""
+    return _config_file(name_or_path, is_local=True).parent
+
+
+def saved_dtype(name_or_path: str | Path, config: PretrainedConfig) -> str:
+    """Return the number format that a model was saved in: what its files say, or else its configuration."""
+    folder = Path(name_or_path)
+    found = weight_files.saved_dtype(folder) if folder.is_dir() else None
+    named = config.dtype or config.get_text_config().dtype
+    return found or (dtype_name(named) if named is not None else "float32")
+
+
 def load(
-    name_or_path: str | Path, auto_class: Any, config: PretrainedConfig
+    name_or_path: str | Path,
+    auto_class: Any,
+    config: PretrainedConfig,
+    dtype: DtypeName = "float32",
+    quantization: Quantization = "none",
 ) -> tuple[PreTrainedModel, list[str], list[str]]:
-    """Return a model in float32 on the CPU, the names of weights that the files lack, and of those that it cannot use.
+    """Return a model on the CPU, the names of weights that the files lack, and of those that it cannot use.
 
     `auto_class` is a class of transformers that loads models, `config` what `read_config` returned. Buffers that older
-    versions saved are no weights.
+    versions saved are no weights. Each weight is read straight into `dtype`; with `quantization` the linear layers but
+    the output layer are made 4-bit as they are read, on the GPU where there is one.
 
     Raises:
         InputError: the weights are damaged, quantised, not finite or those of another model, or transformers has no
@@ -112,7 +131,8 @@ def load(
         model, info = auto_class.from_pretrained(
             name_or_path,
             config=config,
-            dtype=torch.float32,
+            dtype=getattr(torch, dtype),
+            **quantising.arguments(dtype) if quantization != "none" else {},
             trust_remote_code=False,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
@@ -122,6 +142,8 @@ def load(
             f"{name_or_path}: the weights do not fit {_CONFIG_NAME}: {name} has the shape {list(found)}, and the "
             f"configuration gives {list(wanted)}"
         )
+    if quantization != "none":
+        quantising.check(name_or_path, model)
     missing = sorted(key for key in info["missing_keys"] if not _BUFFER.search(key))
     unexpected = sorted(key for key in info["unexpected_keys"] if not _is_buffer(key, shapes))
     _refuse_not_finite(name_or_path, model, missing)
@@ -269,6 +291,8 @@ def _refuse_not_finite(name_or_path: str | Path, model: PreTrainedModel, missing
     for name, parameter in model.named_parameters():
         if name in missing:  # to be filled yet
             continue
+        if quantising.is_quantised(parameter):
+            parameter = quantising.scales_of(parameter)
         if not parameter.detach().sum().isfinite() and not parameter.isfinite().all():
             raise InputError(f"{name_or_path}: {name} has values that are not finite; the file is damaged")
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jpllm.models.classifier import Trainable, choose_trainable
-from jpllm.models.lora import add_lora
+from jpllm.models.lora import FullPart, add_lora
 from jpllm.models.pretrained import whole_models
 
 if TYPE_CHECKING:
@@ -23,11 +23,18 @@ class TrainedParts:
         classifier: the part of a classifier that learns; None for a language model.
         lora_rank: of the matrices beside the weights, which alone learn then; 0 without them.
         lora_dropout: in front of them.
+        lora_targets: the layers that have them, as `jpllm.models.lora.add_lora` reads their names; by default all.
+        lora_full: what learns as a whole beside them.
+        frozen_dtype: number format of frozen weights, see `jpllm.models.dtypes.bytes_per_parameter`; of nf4 it is that
+            of the quantised layers.
     """
 
     classifier: Trainable | None = None
     lora_rank: int = 0
     lora_dropout: float = 0.0
+    lora_targets: tuple[str, ...] = ()
+    lora_full: tuple[FullPart, ...] = ()
+    frozen_dtype: Literal["float32", "bfloat16", "float16", "nf4"] = "float32"
 
     @property
     def is_all(self) -> bool:
@@ -70,6 +77,11 @@ def freeze(model: PreTrainedModel, trained_parts: TrainedParts) -> list[torch.nn
     """Put LoRA's matrices on the model, or freeze a part of a classifier; returns the layers before what learns."""
     if trained_parts.lora_rank:
         add_lora(
-            model, trained_parts.lora_rank, alpha=2.0 * trained_parts.lora_rank, dropout=trained_parts.lora_dropout
+            model,
+            trained_parts.lora_rank,
+            alpha=2.0 * trained_parts.lora_rank,
+            dropout=trained_parts.lora_dropout,
+            targets=trained_parts.lora_targets,
+            full=trained_parts.lora_full,
         )
     return choose_trainable(model, trained_parts.classifier) if trained_parts.classifier else []

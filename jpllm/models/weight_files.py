@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import logging
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from jpllm.runtime import InputError
@@ -16,6 +18,7 @@ _MAX_HEADER_BYTES = 10**8  # safetensors' own limit
 _PICKLED_STARTS = (b"PK\x03\x04", b"\x80\x02")  # since PyTorch 1.6, and before
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32}
 _BITS |= {"I64": 64, "U64": 64, "F64": 64, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4}
+_FLOATING = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
 _QUANTISED_ENDS = (".qweight", ".weight_packed", ".SCB", ".absmax", "_blocks", ".weight_scale")
 _QUANTISED_TYPES = ("F8_E4M3", "F8_E5M2", "F4")
 
@@ -52,6 +55,61 @@ def examine(folder: Path) -> tuple[int, dict[str, list[int]]]:
             *(folder, name, folder),
         )
     return sum(file.stat().st_size for file in files), shapes
+
+
+def shapes_of(file: Path) -> dict[str, list[int]]:
+    """Return the shapes in one safetensors file by name. Raises InputError unless it is whole and not quantised."""
+    _refuse_missing_or_pointer(file)
+    return _shapes_in(file)
+
+
+def tensors_of(file: Path) -> dict[str, tuple[str, list[int]]]:
+    """Return number format (as safetensors calls it, such as BF16) and shape of each tensor in a whole file, by name.
+
+    Raises InputError as `shapes_of` does.
+    """
+    shapes_of(file)
+    return {name: (tensor["dtype"], tensor["shape"]) for name, tensor in _header(file)[0].items()}
+
+
+def write(file: Path, tensors: Mapping[str, tuple[str, list[int]]], values: Iterable[bytes | memoryview]) -> int:
+    """Write a safetensors file with these tensors, whose values come one after the other; return their bytes."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (kind, shape) in tensors.items():
+        size = math.prod(shape) * _BITS[kind] // 8
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % _LENGTH_BYTES)  # values are aligned
+    with file.open("wb") as stream:
+        stream.write(len(encoded).to_bytes(_LENGTH_BYTES, "little") + encoded)
+        for value in values:
+            stream.write(value)
+        assert stream.tell() == _LENGTH_BYTES + len(encoded) + end, "values are not those of the header"
+    return end
+
+
+def saved_dtype(folder: Path) -> str | None:
+    """Return the number format of most weights in a folder's safetensors files, as PyTorch names it.
+
+    None where there are no such files: those that PyTorch pickles do not tell without being read.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    for file in safetensors_files(folder):
+        for tensor in _header(file)[0].values():
+            if tensor["dtype"] in _FLOATING:
+                counts[_FLOATING[tensor["dtype"]]] += math.prod(tensor["shape"])
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def safetensors_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that hold its weights; none where they are not safetensors.
+
+    Raises:
+        InputError: some of them are missing.
+    """
+    return _files_of(folder, _SAFETENSORS)
 
 
 def has_some(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from jpllm import terminal, whole_files
-from jpllm.models.trained_parts import TrainedParts
+from jpllm.models.trained_parts import ALL_PARTS, TrainedParts
 from jpllm.planning import budget, hardware
 from jpllm.planning.hardware import DEFAULT_MFU, Hardware, HardwareConfig
 from jpllm.planning.report import Report, accelerate_config, changed_keys, memory_size
@@ -188,9 +188,14 @@ def of_texts(
     training: TrainingConfig,
     masked_share: float,
     engine: Engine | None = None,
+    trained_parts: TrainedParts = ALL_PARTS,
 ) -> PlannedRun:
     """Plan to learn from blocks of text; `masked_share` of each block is filled in, 0 where the next token is."""
-    details: SetupDetails = {"isolates": data.isolate_documents, "masked_share": masked_share}
+    details: SetupDetails = {
+        "isolates": data.isolate_documents,
+        "masked_share": masked_share,
+        "trained_parts": trained_parts,
+    }
     return PlannedRun(model, training, data.sequence_length, engine, details)
 
 
@@ -199,19 +204,14 @@ def of_conversations(
     data: InstructDataConfig,
     training: TrainingConfig,
     items: PackedRows | RowsByLength | None,
-    lora: tuple[int, float],
+    trained_parts: TrainedParts,
     engine: Engine | None = None,
 ) -> PlannedRun:
-    """Plan to learn from conversations; without `items` the longest may have `sequence_length` tokens.
-
-    `lora` is the rank (0 without LoRA) and the dropout of its matrices.
-    """
+    """Plan to learn from conversations; without `items` the longest may have `sequence_length` tokens."""
     is_packed, longest = data.batching == "packed", data.sequence_length
     if items is not None and not is_packed:
         longest = max(map(items.num_tokens, range(items.num_items)))
-    rank, dropout = lora
-    parts = TrainedParts(lora_rank=rank, lora_dropout=dropout)
-    details: SetupDetails = {"isolates": is_packed, "trained_parts": parts}
+    details: SetupDetails = {"isolates": is_packed, "trained_parts": trained_parts}
     return PlannedRun(model, training, longest, engine, details)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jpllm.config.types import suggest
 from jpllm.models.presets import PRESETS, ModelConfig
+from jpllm.models.trained_parts import ALL_PARTS
 from jpllm.planning import of_run
 from jpllm.planning.budget import Budget, instruct_budget, label_budget, text_budget
 from jpllm.planning.of_run import PlannedRun
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         ContinuedPretrainingConfig,
         InstructionConfig,
         PretrainingConfig,
+        WeightsConfig,
     )
 
 _UNKNOWN_CLASSES = 2  # of rows that are not there yet; the output of a classifier takes next to nothing
@@ -66,11 +68,11 @@ def run_of(recipe: str, configuration: Sequence[Any], shape: ModelConfig) -> Rec
         keys, data, _, training, _ = configuration
         return _texts(keys, data, training, shape, keys.effective_masked_share)
     if recipe == "cpt":
-        keys, data, training, _ = configuration
-        return _texts(keys, data, training, shape)
+        keys, weights, data, training, _ = configuration
+        return _texts(keys, data, training, shape, weights=weights)
     if recipe == "sft":
-        keys, data, training, _ = configuration
-        return _conversations(keys, data, training, shape)
+        keys, weights, data, training, _ = configuration
+        return _conversations(keys, weights, data, training, shape)
     return _labelled_rows(*configuration, shape)
 
 
@@ -80,6 +82,7 @@ def _texts(
     training: TrainingConfig,
     shape: ModelConfig,
     masked_share: float = 0.0,
+    weights: WeightsConfig | None = None,
 ) -> RecipeRun:
     """Return a run on texts, which are packed into blocks or still to be packed."""
     from jpllm.data.corpus import weights_with_replay
@@ -90,32 +93,38 @@ def _texts(
     replayed, replay = getattr(recipe, "replay_sources", []), getattr(recipe, "replay", 0.0)
     every = dataclasses.replace(data, sources=data.sources + replayed)
     available = available_tokens(every, fingerprint(tokenizer) if tokenizer else None)
-    sizes, num_new, weights = [source.num_tokens for source in available], len(data.sources), data.weights
+    sizes, num_new, shares = [source.num_tokens for source in available], len(data.sources), data.weights
     if replay:  # sources share by size where that of one is not known
-        weights = None
+        shares = None
         known = [size for size in sizes if size is not None]
         if len(known) == len(sizes):
-            weights = weights_with_replay(known[:num_new], data.weights, known[num_new:], replay)
+            shares = weights_with_replay(known[:num_new], data.weights, known[num_new:], replay)
 
     def spends(setup: TrainingSetup) -> Budget:
-        return text_budget(training, available, weights, setup, data.when_exhausted == "stop")
+        return text_budget(training, available, shares, setup, data.when_exhausted == "stop")
 
     model = transformers_config(shape, tokenizer, data.sequence_length)
-    return RecipeRun(shape.model, of_run.of_texts(model, data, training, masked_share), spends, data.shards_dir)
+    parts = weights.trained_parts("float32") if weights else ALL_PARTS
+    planned = of_run.of_texts(model, data, training, masked_share, trained_parts=parts)
+    return RecipeRun(shape.model, planned, spends, data.shards_dir)
 
 
 def _conversations(
-    recipe: InstructionConfig, data: InstructDataConfig, training: TrainingConfig, shape: ModelConfig
+    recipe: InstructionConfig,
+    weights: WeightsConfig,
+    data: InstructDataConfig,
+    training: TrainingConfig,
+    shape: ModelConfig,
 ) -> RecipeRun:
     """Return a run on conversations, encoded here where they and the tokenizer are there."""
     tokenizer = load_tokenizer(recipe.tokenizer, shape)
     model = transformers_config(shape, tokenizer, data.sequence_length)
     _add_pad_row(model, tokenizer)
     items = _encoded_conversations(recipe, data, training, tokenizer)
-    lora = recipe.lora_rank, recipe.lora_dropout
+    parts = weights.trained_parts("float32")
     return RecipeRun(
         shape.model,
-        of_run.of_conversations(model, data, training, items, lora),
+        of_run.of_conversations(model, data, training, items, parts),
         partial(instruct_budget, data, training, items),
         data.shards_dir if data.replay else None,
     )

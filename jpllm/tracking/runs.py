@@ -11,6 +11,7 @@ from typing import Literal, cast, overload
 
 from jpllm import bounded, runtime
 from jpllm.config.types import read_settings
+from jpllm.models.adapters import is_adapter
 from jpllm.runtime import InputError
 from jpllm.terminal import encodable
 from jpllm.tracking.metrics import METRICS_NAME, SAMPLES_NAME, Clock, Curve, flat_row, number, read_curves
@@ -112,7 +113,7 @@ def read_run(folder: Path, name: str) -> Run:
     if not folder.is_dir():
         raise InputError("no such folder" if not folder.exists() else "a file, not the folder of a run")
     if not (folder / CONFIG_NAME).is_file():
-        if (folder / "config.json").is_file():
+        if (folder / "config.json").is_file() or is_adapter(folder):
             return _model_without_a_record(folder, name)
         raise InputError(f"no {CONFIG_NAME}, so it is no run, and no config.json, so it is no model")
     remarks: list[str] = []
@@ -148,8 +149,11 @@ def num_parameters(model: str | Path) -> int:
     """Count the parameters of a model folder or of a name on the Hub that was loaded before; they take no memory."""
     import transformers
 
-    from jpllm.models import pretrained
+    from jpllm.models import adapters, pretrained, weight_files
 
+    if adapters.is_adapter(model):
+        added = weight_files.num_elements(Path(model) / adapters.WEIGHTS_NAME)
+        return num_parameters(adapters.base_of(model)) + added
     config = pretrained.read_config(model, is_local=True)
     names = config.architectures or []
     auto_class = getattr(transformers, names[0]) if names else transformers.AutoModelForCausalLM

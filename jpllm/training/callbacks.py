@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.trainer_callback import ProgressCallback
 
 from jpllm import runtime, terminal, xla
 from jpllm.models.build import host_copy
@@ -30,6 +31,7 @@ from jpllm.training.run_data import Clock
 _MAX_SKIPPED_IN_A_ROW = 25
 _STOP_SIGNALS = (signal.SIGINT, *END_SIGNALS)
 _ONE_EVENT_SECONDS = 1.0  # a service manager, `timeout` and a terminal that closes each send several signals at once
+_SEED_STRIDE = 1_000_003  # between the steps of one seed; a prime, so that those of the next seed are others
 logger = logging.getLogger(__name__)
 
 
@@ -266,3 +268,31 @@ class OverfittingWarning(TrainerCallback):
                 "dropout or more text put it off",
                 *(state.global_step, found.words),
             )
+
+
+class GraphPerStep(TrainerCallback):
+    """Ends a graph of XLA after each forward and backward pass and after what is logged: no later one then differs.
+
+    A device goes on in its random numbers with every graph, so that a run that goes on would have others. Each step
+    begins with a seed of its own.
+    """
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        number = state.global_step * args.world_size + args.process_index
+        xla.seed(args.seed + _SEED_STRIDE * number)
+
+    def on_substep_end(self, args, state, control, **kwargs) -> None:
+        xla.sync()
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        xla.sync()
+
+    def on_log(self, args, state, control, **kwargs) -> None:
+        xla.sync()
+
+
+class QuietProgress(ProgressCallback):
+    """The progress bar alone: the lines of the log are written by `MetricsRecorder`."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        pass

@@ -45,10 +45,10 @@ class TrainingConfig:
     per_device_train_batch_size: int = option(8, "Blocks per device and forward pass.", minimum=1)
     gradient_accumulation_steps: int = option(1, "Forward passes per optimizer step.", minimum=1)
     per_device_eval_batch_size: int = option(8, "Blocks per device and forward pass in evaluation.", minimum=1)
-    optimizer: Literal["adamw", "adamw_8bit", "muon"] = option(
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "muon"] = option(
         "adamw",
-        "adamw_8bit keeps AdamW's moments in a quarter of the memory (GPU); muon orthogonalises the updates of "
-        "matrices and leaves the rest to AdamW.",
+        "adamw_8bit keeps AdamW's moments in a quarter of the memory (GPU), paged_adamw_8bit in host memory too where "
+        "the GPU is full; muon orthogonalises the updates of matrices and leaves the rest to AdamW.",
     )
     learning_rate: float = option(3e-4, "Peak learning rate.", above=0)
     lr_scheduler_type: Literal["cosine", "linear", "constant_with_warmup"] = option(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from jpllm import runtime, whole_files
+from jpllm.models import adapters
 from jpllm.runtime import InputError
 from jpllm.tracking.metrics import METRICS_NAME, read_rows
 from jpllm.training import checkpoint, engine
@@ -116,7 +117,7 @@ class EarlyStopping(TrainerCallback):
         unfinished = self._output_dir / _UNFINISHED_NAME
         cache, self._trainer.model.config.use_cache = self._trainer.model.config.use_cache, True
         with whole_files.removed_on_failure(unfinished):
-            self._trainer.save_final(unfinished)  # for whoever loads it to generate with the cache
+            self._trainer.save_best(unfinished)  # for whoever loads it to generate with the cache
         self._trainer.model.config.use_cache = cache
         self._trainer.accelerator.wait_for_everyone()
         if runtime.is_main_process():
@@ -187,4 +188,6 @@ def best_models(output_dir: Path) -> list[Path]:
 
 
 def _is_model(directory: Path) -> bool:
-    return (directory / "config.json").is_file() and any(directory.glob("*.safetensors"))
+    return any((directory / name).is_file() for name in ("config.json", adapters.CONFIG_NAME)) and any(
+        directory.glob("*.safetensors")
+    )

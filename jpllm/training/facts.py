@@ -19,6 +19,7 @@ _FREE_KEYS = frozenset(
         *("processes", "shards_dir", "verify_shards", "dataloader_num_workers", "sample_prompts"),
     ]
 )
+_KEYS_OF_THE_END = frozenset(["save"])  # they change what is made of the trained weights, and not these
 # Keys that name texts and tokenizer, which are compared by their content.
 _KEYS_OF_CONTENT = frozenset(
     [
@@ -29,12 +30,17 @@ _KEYS_OF_CONTENT = frozenset(
 # Keys that no run can change on its way: the weights, or the states of the optimizer, would not fit.
 _LASTING_KEYS = frozenset(
     [
-        *("objective", "optimizer", "lora_rank", "trainable", "task"),
+        *("objective", "optimizer", "lora_rank", "lora_targets", "lora_full", "trainable", "task"),
         *("hidden_size", "num_layers", "num_heads", "intermediate_size", "max_positions", "tie_embeddings"),
         "vocab_size",
     ]
 )
-_KEYS_OF_ONE_RECIPE = ("objective", "replay", "lora_rank", "trainable")  # each tells its recipe from the others
+_KEYS_OF_ONE_RECIPE = (
+    "objective",
+    "embedding_warmup_steps",
+    "template",
+    "trainable",
+)  # each tells its recipe from the others
 _NUM_SHOWN = 12
 
 
@@ -150,4 +156,4 @@ def changed_keys_of_finished(before: Mapping, configuration: Iterable[object]) -
 
 
 def _decides(key: str) -> bool:
-    return key not in _FREE_KEYS and key not in _KEYS_OF_CONTENT
+    return key not in _FREE_KEYS | _KEYS_OF_CONTENT | _KEYS_OF_THE_END

@@ -23,7 +23,6 @@ from jpllm.evaluation.generate import SamplingConfig, answer
 from jpllm.evaluation.perplexity import TextScore
 from jpllm.evaluation.token_scores import TokenScore
 from jpllm.models.isolation import isolate_documents
-from jpllm.models.lora import has_lora, load_adapter, merged
 from jpllm.models.losses import use_chunked_loss
 from jpllm.tokenizer.chat_template import encode_chat_prompt
 from jpllm.tokenizer.encoder import corpus_encoder
@@ -227,17 +226,3 @@ class InstructTrainer(BaseTrainer[tuple[TokenScore, list[TextScore]]]):
             if key in results:
                 line += f"; {words} {results[key]['after']:.0%}, {results[key]['before']:.0%} before"
         return line
-
-    def save_final(self, directory: Path) -> None:
-        """Write the model; where LoRA was trained, with its matrices added up."""
-        model = self.plain_model()
-        if not has_lora(model):
-            super().save_final(directory)
-        elif runtime.is_main_process():
-            merged(model).save_pretrained(directory)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        if has_lora(self.model):
-            load_adapter(resume_from_checkpoint, self.model)
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)

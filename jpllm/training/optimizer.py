@@ -196,6 +196,13 @@ OPTIMIZERS: dict[str, Optimizer] = {
         trainer_name="adamw_bnb_8bit",
         package=("bitsandbytes", "8bit"),
     ),
+    "paged_adamw_8bit": Optimizer(  # no plan proposes it: it takes what adamw_8bit takes, and moves that out if need be
+        refusal=_refusal_of_8bit,
+        state_bytes=_bytes_of_8bit,
+        time_factor=1.05,
+        trainer_name="paged_adamw_8bit",
+        package=("bitsandbytes", "8bit"),
+    ),
     "muon": Optimizer(refusal=_refusal_of_muon, state_bytes=_bytes_of_muon, build=build_muon),
 }
 

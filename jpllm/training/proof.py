@@ -6,15 +6,18 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from jpllm import runtime, whole_files, xla
 from jpllm.data.blocks.blend import SourceUse
+from jpllm.models import adapters
+from jpllm.models.evaluating import in_float32
+from jpllm.models.lora import has_adapted_experts, has_lora
 from jpllm.runtime import InputError
 from jpllm.tracking import metrics, plot
 from jpllm.tracking.metrics import EVAL_GROUP_PREFIX
@@ -26,6 +29,7 @@ from jpllm.training.run_folder import UNPROVED_NAME
 from jpllm.training.trainer import BaseTrainer
 
 PLOT_NAME = "loss.png"
+_UNPROVED_ADAPTER = "adapter.unproved"
 RELOAD_TOLERANCE_NATS = 1e-3
 logger = logging.getLogger(__name__)
 
@@ -59,11 +63,11 @@ def prove(
     model_dir, unproved = output_dir / MODEL_NAME, output_dir / UNPROVED_NAME
     with whole_files.removed_on_failure(unproved):
         _save(trainer, unproved, save_tokenizer)
-    reloaded_loss = _verify(trainer, unproved, final["eval_loss"])
+    losses = _verify(trainer, unproved, final["eval_loss"])
     if not runtime.is_main_process():
         return {}
     rows = metrics.read_rows(output_dir / metrics.METRICS_NAME)
-    results = _results(trainer, clock, mixture, rows, final, reloaded_loss)
+    results = _results(trainer, clock, mixture, rows, final, losses)
     plot.plot_loss(rows, clock.tokens_per_epoch, output_dir / PLOT_NAME, output_dir.name, trainer.loss_unit)
     unproved.rename(model_dir)
     run_folder.write_results(output_dir, results)
@@ -71,6 +75,11 @@ def prove(
         shutil.rmtree(superfluous, ignore_errors=True)
     for group, change in results["groups"].items():
         runtime.announce(f"{group}: {change['before']:.4f} bits per byte before, {change['after']:.4f} after")
+    if "unquantized_loss" in results:
+        runtime.announce(
+            f"trained beside 4-bit weights: held-out loss {results['loss']:.4f} there, "
+            f"{results['unquantized_loss']:.4f} with the published weights, {results['reloaded_loss']:.4f} as saved"
+        )
     runtime.announce(f"{trainer.closing_line(results)}\nmodel {model_dir}\nplot  {output_dir / PLOT_NAME}")
     return results
 
@@ -78,10 +87,13 @@ def prove(
 def _save(trainer: BaseTrainer, directory: Path, save_tokenizer: Callable[[Path], object]) -> None:
     """Write the trained model, or a copy of the best one, to `directory`, and the tokenizer beside it."""
     trainer.model.config.use_cache = True  # Trainer switches the cache off; who loads the model generates with it
-    if not trainer.best:
+    is_best_whole = trainer.best and not adapters.is_adapter(trainer.best.directory)
+    if trainer.best and not is_best_whole:
+        adapters.restore(trainer.best.directory, trainer.plain_model())
+    if not is_best_whole:
         trainer.save_final(directory)
     if runtime.is_main_process():
-        if trainer.best:
+        if trainer.best and is_best_whole:
             shutil.copytree(trainer.best.directory, directory, copy_function=_link_or_copy)
         (directory / "training_args.bin").unlink(missing_ok=True)  # a pickle that holds paths of this machine
         save_tokenizer(directory)
@@ -102,7 +114,7 @@ def _results(
     mixture: Sequence[SourceUse],
     rows: Sequence[dict],
     final: dict,
-    reloaded_loss: float,
+    losses: dict[str, float],
 ) -> dict:
     """Return what `results.json` holds; `rows` are the metrics of the run, `final` the evaluation of the kept model."""
     training_seconds = max(row["training_seconds"] for row in rows)
@@ -111,7 +123,7 @@ def _results(
         **position,
         "best_step": final["step"],
         "loss": final["eval_loss"],
-        "reloaded_loss": reloaded_loss,
+        **losses,
         **trainer.closing_figures(final),
         "num_parameters": trainer.num_parameters,
         "groups": _before_and_after(next(row for row in rows if "eval_loss" in row), final),
@@ -140,20 +152,56 @@ def _before_and_after(first: dict, final: dict) -> dict[str, dict[str, float]]:
     return {key.removeprefix(EVAL_GROUP_PREFIX): {"before": first[key], "after": final[key]} for key in keys}
 
 
-def _verify(trainer: BaseTrainer, model_dir: Path, trained_loss: float) -> float:
-    """Return the held-out loss of the model read back from `model_dir`; raise InputError if it is not `trained_loss`.
+def _verify(trainer: BaseTrainer, model_dir: Path, trained_loss: float) -> dict[str, float]:
+    """Return held-out losses: of the model read back from `model_dir`, and of what it has to equal if it is another.
 
-    What the training held is given back first, so that one model at a time is on the device.
+    That is the trained model. Where LoRA was merged into 16-bit weights it is the published model with LoRA on it, in
+    its own number format also where 4-bit weights were trained beside; both then compute in float32, as roundings of
+    hidden states would differ by more than those of weights. What the training held is given back first, so that one
+    model at a time is on the device.
+
+    Raises InputError if the losses differ.
     """
+    published, model_class = trainer.published, type(trainer.plain_model())
+    if published is None or not has_lora(trainer.plain_model()) or published.is_saved_as_held:
+        engine.release(trainer)
+        return _compare(trainer, model_dir, trained_loss, _loss(trainer, trainer.load_final(model_dir)))
+    adapter_dir = model_dir.with_name(_UNPROVED_ADAPTER)
+    if runtime.is_main_process():
+        adapters.save(trainer.plain_model(), adapter_dir)
+    trainer.accelerator.wait_for_everyone()
     engine.release(trainer)
-    reloaded_loss = trainer.figures(trainer.score(trainer.load_final(model_dir)))["loss"]
-    if not abs(reloaded_loss - trained_loss) <= RELOAD_TOLERANCE_NATS:
+    trainer.args.bf16 = trainer.args.fp16 = False  # no more autocast
+    expected = _loss_in_float32(trainer, published.load_unquantised(adapter_dir, model_class))
+    reloaded_loss = _loss_in_float32(trainer, trainer.load_final(model_dir))
+    more = f"; what LoRA learned is in {adapter_dir}, and save: adapter saves no more than that"
+    losses = _compare(trainer, model_dir, expected, reloaded_loss, more)
+    if runtime.is_main_process():
+        shutil.rmtree(adapter_dir)
+    return losses | ({"unquantized_loss": expected} if published.quantization != "none" else {})
+
+
+def _loss(trainer: BaseTrainer, model: PreTrainedModel) -> float:
+    return trainer.figures(trainer.score(model))["loss"]
+
+
+def _loss_in_float32(trainer: BaseTrainer, model: PreTrainedModel) -> float:
+    """Return the held-out loss of a model that computes in float32, where it can, whatever its weights are held in."""
+    with nullcontext() if has_adapted_experts(model) else in_float32(model):
+        return _loss(trainer, model)
+
+
+def _compare(
+    trainer: BaseTrainer, model_dir: Path, expected: float, reloaded_loss: float, more: str = ""
+) -> dict[str, float]:
+    """Return the loss of the saved model. Raises InputError, with `more` in the message, if it is another."""
+    if not abs(reloaded_loss - expected) <= RELOAD_TOLERANCE_NATS:
         raise InputError(
             f"{model_dir}: the saved model is not the trained one: held-out loss {reloaded_loss:.4f} after loading, "
-            f"{trained_loss:.4f} in memory"
+            f"{expected:.4f} in memory{more}"
         )
-    logger.info("the saved model, read back: held-out loss %.6f, in memory %.6f", reloaded_loss, trained_loss)
-    return reloaded_loss
+    logger.info("the saved model, read back: held-out loss %.6f, in memory %.6f", reloaded_loss, expected)
+    return {"reloaded_loss": reloaded_loss}
 
 
 def _device_name(arguments: TrainingArguments) -> str:

@@ -15,8 +15,11 @@ from jpllm.data.labels.rows import LabelledDataConfig
 from jpllm.data.read.sources import SourceConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.classifier import Trainable
+from jpllm.models.dtypes import DTYPES_OF_PRECISION, Dtype, DtypeName, Quantization
+from jpllm.models.lora import FullPart
 from jpllm.models.presets import ModelConfig
-from jpllm.training.config import ClassifierTrainingConfig, TrainingConfig
+from jpllm.models.trained_parts import TrainedParts
+from jpllm.training.config import ClassifierTrainingConfig, Precision, TrainingConfig
 
 PROMPTS = {
     "clm": ["今日はどんな一日でしたか?", "吾輩は猫である", "むかし、"],
@@ -112,11 +115,6 @@ class InstructionConfig:
         "alpaca-ja", "How a conversation is written: with ### headings, with speakers, or as the tokenizer has it."
     )
     dropout: float | None = option(None, "Dropout probability, instead of the model's own.", minimum=0, maximum=0.9)
-    lora_rank: int = option(
-        0, "Train matrices of this rank beside the weights (LoRA); 0 trains all weights.", minimum=0
-    )
-    lora_alpha: float | None = option(None, "Scale of LoRA's matrices times their rank; by default twice it.", above=0)
-    lora_dropout: float = option(0.0, "Dropout in front of LoRA's matrices.", minimum=0, maximum=0.9)
     sample_prompts: list[str] = option(
         default_factory=lambda: ["日本の首都はどこですか。", "3+5を計算してください。"],
         help="Questions that are answered at every evaluation.",
@@ -125,10 +123,72 @@ class InstructionConfig:
         20, "Held-out rows that are answered at every evaluation too, and compared with what is wanted.", minimum=0
     )
 
+
+@dataclass
+class WeightsConfig:
+    """Weights and LoRA"""
+
+    dtype: Dtype = option(
+        "auto",
+        "Number format that the weights of the model are held in. auto: weights that learn in float32; frozen ones as "
+        "they were saved, where this machine computes with that.",
+    )
+    lora_rank: int = option(
+        0, "Train matrices of this rank beside the weights (LoRA); 0 trains all weights.", minimum=0
+    )
+    lora_alpha: float | None = option(None, "Scale of LoRA's matrices times their rank; by default twice it.", above=0)
+    lora_dropout: float = option(0.0, "Dropout in front of LoRA's matrices.", minimum=0, maximum=0.9)
+    lora_targets: list[str] = option(
+        default_factory=list,
+        help="Layers that get LoRA's matrices, by name or by the end of their names, such as q_proj; experts of a "
+        "mixture too, such as experts.gate_up_proj. By default all linear layers but the output layer.",
+    )
+    lora_full: list[FullPart] = option(
+        default_factory=list,
+        help="What learns as a whole beside LoRA's matrices: embeddings, head (the output layer), or both.",
+    )
+    quantization: Quantization = option(
+        "none", "nf4: hold the frozen linear layers in 4 bits (QLoRA), with lora_rank; needs bitsandbytes."
+    )
+    save: Literal["merged", "adapter"] = option(
+        "merged", "What LoRA leaves: a model with the matrices added to its weights, or the matrices alone."
+    )
+
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yield a problem for keys of LoRA where no LoRA is trained."""
-        if not self.lora_rank and (self.lora_alpha is not None or self.lora_dropout):
-            yield "lora_rank", "is 0, so lora_alpha and lora_dropout cannot act; give a rank, or remove them"
+        """Yield a problem for keys of LoRA where no LoRA is trained, and for one that another makes void."""
+        if not self.lora_rank:
+            names = ("lora_alpha", "lora_dropout", "lora_targets", "lora_full")
+            acting = [name for name in names if getattr(self, name)]
+            if acting:
+                yield "lora_rank", f"is 0, so {' and '.join(acting)} cannot act; give a rank, or remove what needs one"
+            if self.quantization != "none":
+                yield "quantization", "4-bit weights cannot learn; give lora_rank too, or remove it"
+            if self.save == "adapter":
+                yield "save", "without lora_rank there is no adapter; give a rank, or remove it"
+            if self.dtype == "float16":
+                yield "dtype", "weights that learn lose small updates in float16; write auto, float32 or bfloat16"
+
+    def load_dtype(self, wanted: Precision, precision: Precision) -> Dtype:
+        """Return what weights are to be loaded in; "auto" is what they were saved in, where the machine computes so.
+
+        That is for frozen ones: others learn in float32, and all of them are float32 where fp32 is `wanted`. Beside
+        4-bit layers the others are in the number format that is computed in, that of the run's `precision`.
+        """
+        if self.dtype != "auto":
+            return self.dtype
+        if self.quantization != "none":
+            return DTYPES_OF_PRECISION[precision]
+        return "auto" if self.lora_rank and wanted != "fp32" else "float32"
+
+    def trained_parts(self, held: DtypeName) -> TrainedParts:
+        """Return what learns, and what frozen weights are held in, of a model whose weights are held in `held`."""
+        return TrainedParts(
+            lora_rank=self.lora_rank,
+            lora_dropout=self.lora_dropout,
+            lora_targets=tuple(self.lora_targets),
+            lora_full=tuple(self.lora_full),
+            frozen_dtype="nf4" if self.quantization == "nf4" else held if self.lora_rank else "float32",
+        )
 
 
 @dataclass
@@ -173,7 +233,7 @@ class ClassifierConfig:
 # The classes of each recipe, by the name of its file: each instance holds the keys of one section of `--help`.
 RECIPES: dict[str, tuple[type, ...]] = {
     "pretrain_scratch": (PretrainingConfig, DataConfig, ModelConfig, TrainingConfig, SamplingConfig),
-    "cpt": (ContinuedPretrainingConfig, DataConfig, TrainingConfig, SamplingConfig),
-    "sft": (InstructionConfig, InstructDataConfig, TrainingConfig, SamplingConfig),
+    "cpt": (ContinuedPretrainingConfig, WeightsConfig, DataConfig, TrainingConfig, SamplingConfig),
+    "sft": (InstructionConfig, WeightsConfig, InstructDataConfig, TrainingConfig, SamplingConfig),
     "classify": (ClassifierConfig, LabelledDataConfig, ClassifierTrainingConfig),
 }

@@ -19,12 +19,16 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from jpllm import runtime, xla
-from jpllm.models import weight_files
+from jpllm.models import adapters, quantising, weight_files
 from jpllm.models.build import copy_weights, load_trained
+from jpllm.models.dtypes import DtypeName, dtype_name
+from jpllm.models.lora import has_lora
 from jpllm.processes import END_SIGNALS
 from jpllm.runtime import Diverged, InputError
 from jpllm.training import checkpoint, engine
 from jpllm.training import optimizer as optimizers
+from jpllm.training.adaptation import Published
+from jpllm.training.callbacks import GraphPerStep, QuietProgress
 from jpllm.training.checkpoint import Checkpoint
 from jpllm.training.config import TrainingConfig
 from jpllm.training.early_stopping import EarlyStopping
@@ -34,7 +38,6 @@ from jpllm.training.run_data import Clock
 from jpllm.training.run_folder import log_files
 
 _BYTES_PER_PARAMETER = 12  # weights and AdamW's two moments in float32
-_SEED_STRIDE = 1_000_003  # between the steps of one seed; a prime, so that those of the next seed are others
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
@@ -53,6 +56,7 @@ class BaseTrainer(Trainer, Generic[Scores]):
         best_sign: −1 where the lowest figure is the best, 1 where the highest is.
         loss_unit: what a loss is measured in.
         num_parameters: of the model in training, frozen ones and LoRA's among them.
+        published: the model that the run began with, where LoRA is trained beside it.
         clock: says which position of the data a checkpoint is at.
         best: the callback that keeps the best model; None without early stopping.
     """
@@ -73,13 +77,15 @@ class BaseTrainer(Trainer, Generic[Scores]):
         facts: Facts,
         held_out: Sequence,
         embedding_warmup_steps: int = 0,
+        published: Published | None = None,
         **kwargs,
     ) -> None:
         super().__init__(
             eval_dataset=held_out,  # ty: ignore[invalid-argument-type]  # only methods replaced here read it
             **kwargs,
         )
-        self.num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        self.num_parameters = sum(map(quantising.num_elements, self.model.parameters()))
+        self.published = published
         self.config, self.facts, self._embedding_warmup_steps = config, facts, embedding_warmup_steps
         self.clock: Clock | None = None
         self.best: EarlyStopping | None = None
@@ -90,12 +96,12 @@ class BaseTrainer(Trainer, Generic[Scores]):
             )
         engine.keep_sums_in_float32(self.accelerator)
         if xla.is_launched():
-            self.add_callback(_GraphPerStep())
+            self.add_callback(GraphPerStep())
             if config.activation_checkpointing:
                 xla.checkpoint_activations(self.plain_model())
         self.remove_callback(PrinterCallback)
         self.callback_handler.callbacks = [
-            _QuietProgress() if isinstance(callback, ProgressCallback) else callback
+            QuietProgress() if isinstance(callback, ProgressCallback) else callback
             for callback in self.callback_handler.callbacks
         ]
 
@@ -176,12 +182,25 @@ class BaseTrainer(Trainer, Generic[Scores]):
         return {name: [score for score, text in pairs if text.group == name] for name in names}
 
     def save_final(self, directory: Path) -> None:
-        """Write the trained model as `from_pretrained` reads it; called in every process."""
-        self.save_model(str(directory))
+        """Write the trained model as `from_pretrained` reads it, or what LoRA learned; called in every process."""
+        if self.published is None or not has_lora(self.plain_model()):
+            self.save_model(str(directory))
+        elif runtime.is_main_process():
+            self.published.save(self.plain_model(), directory)
 
     def load_final(self, directory: Path) -> PreTrainedModel:
         """Read back what `save_final` wrote."""
-        return load_trained(directory, type(self.plain_model()))
+        model = self.plain_model()
+        if self.published is not None and has_lora(model):
+            return self.published.load(directory, type(model))
+        return load_trained(directory, type(model), dtype=cast("DtypeName", dtype_name(model.dtype)))
+
+    def save_best(self, directory: Path) -> None:
+        """Write what `load_best` needs; called in every process. Of a run with LoRA that is only what it learned."""
+        if not has_lora(self.plain_model()):
+            self.save_final(directory)
+        elif runtime.is_main_process():
+            adapters.save(self.plain_model(), directory)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the model as `from_pretrained` reads it; one on an XLA device from a copy in host memory.
@@ -194,6 +213,13 @@ class BaseTrainer(Trainer, Generic[Scores]):
         if self.args.should_save:
             self._save(output_dir, state_dict=xla.state_on_host(self.plain_model()))
         self.accelerator.wait_for_everyone()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Write the model, or of one with LoRA what learns: transformers would leave out embeddings that learn."""
+        if has_lora(self.plain_model()) and output_dir is not None:
+            adapters.save(self.plain_model(), Path(output_dir), state_dict)
+        else:
+            super()._save(output_dir, state_dict=state_dict)
 
     @property
     def partial_dir(self) -> Path:
@@ -288,13 +314,15 @@ class BaseTrainer(Trainer, Generic[Scores]):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         """Load all weights of a checkpoint: Trainer's own loading passes over names that it does not know."""
-        if self.is_fsdp_enabled:
+        if has_lora(self.model):
+            adapters.restore(resume_from_checkpoint, self.model)
+        elif self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             copy_weights(resume_from_checkpoint, self.model)
 
     def _refuse_not_finite(self) -> None:
-        own = [_own_share(parameter.detach()) for parameter in self.model.parameters()]
+        own = [_own_share(weight.detach()) for weight in self.model.parameters() if weight.requires_grad]
         are_finite = torch.stack([tensor.isfinite().all() for tensor in (self._tr_loss, *own)])  # one value for XLA
         if any_process(not bool(are_finite.all()), self.args):
             raise Diverged(
@@ -307,7 +335,8 @@ class BaseTrainer(Trainer, Generic[Scores]):
         if not self.args.should_save:
             return True
         latest = checkpoint.size_bytes(self.checkpoints_dir)
-        needed = latest or _BYTES_PER_PARAMETER * self.model.num_parameters()
+        learning = sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
+        needed = latest or _BYTES_PER_PARAMETER * (learning if self.published else self.model.num_parameters())
         free = shutil.disk_usage(self.checkpoints_dir).free
         if free < needed:
             logger.warning(
@@ -335,34 +364,6 @@ class _GoingOn(TrainerCallback):
             saved = json.loads(file.read_text(encoding="utf-8"))
             self._trainer._tr_loss += saved["loss_sum"]
             self._trainer._globalstep_last_logged = saved["logged_step"]
-
-
-class _GraphPerStep(TrainerCallback):
-    """Ends a graph of XLA after each forward and backward pass and after what is logged: no later one then differs.
-
-    A device goes on in its random numbers with every graph, so that a run that goes on would have others. Each step
-    begins with a seed of its own.
-    """
-
-    def on_step_begin(self, args, state, control, **kwargs) -> None:
-        number = state.global_step * args.world_size + args.process_index
-        xla.seed(args.seed + _SEED_STRIDE * number)
-
-    def on_substep_end(self, args, state, control, **kwargs) -> None:
-        xla.sync()
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        xla.sync()
-
-    def on_log(self, args, state, control, **kwargs) -> None:
-        xla.sync()
-
-
-class _QuietProgress(ProgressCallback):
-    """The progress bar alone: the lines of the log are written by `MetricsRecorder`."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-        pass
 
 
 def _leave_signals_to_training(initialise: Callable[[int], None] | None, number: int) -> None:

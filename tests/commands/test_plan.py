@@ -132,7 +132,7 @@ def test_a_full_disk_does_not_fit(here, capsys, monkeypatch):
             ["--recipe", "evaluate"],
             "write one of pretrain_scratch, cpt, sft, classify or null, not 'evaluate'",
         ),
-        (["--lora_rank", "8"], "--lora_rank: unknown key; a key of recipes/sft.py; give --recipe sft"),
+        (["--answered_rows", "8"], "--answered_rows: unknown key; a key of recipes/sft.py; give --recipe sft"),
         (["--train_file", "t.tsv"], "--train_file: unknown key; a key of recipes/classify.py; give --recipe classify"),
         (["--recipe", "sft", *TAUGHT, "--lora_dropout", "0.1"], "lora_rank: is 0"),
         (["--recipe", "sft"], "--model: required, but not set"),

@@ -1,11 +1,14 @@
 """LoRA: nothing changes before training, only its matrices learn, and the merged model is the same and a plain one."""
 
+import copy
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from jpllm.models import adapters
 from jpllm.models.build import load_trained
-from jpllm.models.lora import add_lora, has_lora, load_adapter, merged
+from jpllm.models.lora import add_lora, has_lora, merge_in_place
 from jpllm.runtime import InputError
 from tests.models.test_build import tiny_model
 
@@ -57,7 +60,7 @@ def test_merged_is_the_same_and_plain(preset, tmp_path):
     with torch.no_grad():
         wanted = model(IDS).logits
         assert (wanted - tiny_model(preset)(IDS).logits).abs().max() > 0.1
-    whole = merged(model)
+    whole = merge_in_place(copy.deepcopy(model))
     whole.save_pretrained(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir() if "adapter" in file.name) == []
     with torch.no_grad():
@@ -70,15 +73,15 @@ def test_merged_is_the_same_and_plain(preset, tmp_path):
 def test_matrices_of_a_checkpoint(preset, tmp_path):
     model = with_lora(preset)
     train(model)
-    model.save_pretrained(tmp_path)
+    adapters.save(model, tmp_path)
     assert not (tmp_path / "model.safetensors").exists()  # a checkpoint is small
     again = with_lora(preset, seed=1)
-    load_adapter(tmp_path, again)
+    adapters.restore(tmp_path, again)
     with torch.no_grad():
         torch.testing.assert_close(again(IDS).logits, model(IDS).logits, rtol=0, atol=0)
     save_file({"x": torch.zeros(1)}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(InputError, match="the LoRA matrices of another model or rank"):
-        load_adapter(tmp_path, again)
+        adapters.restore(tmp_path, again)
 
 
 def test_without_the_package(monkeypatch):

@@ -163,7 +163,7 @@ def test_a_run_goes_on_exactly(arguments, monkeypatch, tmp_path, changes):
         ({"sources": "missing.jsonl"}, "missing.jsonl: no such file or folder"),
         ({"too_long": "refuse", "sequence_length": 60}, r"rows\.jsonl:1: \d+ tokens, and sequence_length is 60"),
         ({"sequence_length": 9000}, "sequence_length: 9,000 tokens are more than the model's"),
-        ({"lora_dropout": 0.1}, "lora_rank: is 0, so lora_alpha and lora_dropout cannot act"),
+        ({"lora_dropout": 0.1}, "lora_rank: is 0, so lora_dropout cannot act"),
     ],
 )
 def test_bad_input(arguments, monkeypatch, capsys, changes, message):

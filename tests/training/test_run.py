@@ -156,7 +156,7 @@ def test_saved_model_is_proved_to_be_the_trained_one(tmp_path, preset):
 
 def test_a_saved_model_that_is_not_the_trained_one_is_an_error(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path, "neox-tiny", num_steps=1)
-    monkeypatch.setattr(training_trainer, "load_trained", lambda *_: tiny_model("neox-tiny"))  # untrained
+    monkeypatch.setattr(training_trainer, "load_trained", lambda *_, **__: tiny_model("neox-tiny"))  # untrained
     with pytest.raises(
         InputError, match=r"the saved model is not the trained one: held-out loss \d\.\d+ after loading"
     ):

@@ -1,0 +1,105 @@
+"""Linear layers in 4 bits (NF4 with double quantisation) by bitsandbytes: loaded so, and computed the same each time.
+
+Dettmers et al. 2023, https://arxiv.org/abs/2305.14314 (QLoRA).
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jpllm.models.dtypes import DtypeName
+from jpllm.runtime import InputError, hide_kernels
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+
+def arguments(dtype: DtypeName) -> dict[str, Any]:
+    """Return what `from_pretrained` needs to make linear layers 4-bit as it reads them, and compute them in `dtype`.
+
+    Raises InputError: bitsandbytes is not installed.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    hide_kernels()  # bitsandbytes is imported next
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError("quantization: needs the package bitsandbytes: pip install 'jpllm[8bit]'")
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+    return {"quantization_config": settings}
+
+
+def check(name_or_path: str | Path, model: PreTrainedModel) -> None:
+    """Have a model loaded with `arguments` compute alike in training and evaluation, and say what of it is not 4-bit.
+
+    On a CPU with AVX-512 bf16 bitsandbytes (0.50.2) packs weights anew at the first evaluation, and multiplies with
+    packed weights without a gradient, in the training after it too.
+
+    Raises:
+        InputError: none of its layers is 4-bit.
+    """
+    import torch
+
+    num_quantised = 0
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+            num_quantised += module.in_features * module.out_features
+    if not num_quantised:
+        raise InputError(
+            f"{name_or_path}: quantization: bitsandbytes makes none of the layers of {model.config.model_type} 4-bit; "
+            "write quantization: none"
+        )
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    if (output := model.get_output_embeddings()) is not None:
+        tables.add(id(output.weight))
+    left = sum(
+        weight.numel()
+        for weight in model.parameters()
+        if weight.ndim > 1 and not is_quantised(weight) and id(weight) not in tables
+    )
+    if left > num_quantised // 100:
+        logger.warning(
+            "quantization: %s parameters are 4-bit; %s in layers of other kinds, such as experts, are not",
+            *(f"{num_quantised:,}", f"{left:,}"),
+        )
+
+
+def is_quantised(weight: torch.Tensor) -> bool:
+    """Return whether a weight is held in 4 bits."""
+    return getattr(weight, "quant_state", None) is not None
+
+
+def is_quantised_model(model: PreTrainedModel) -> bool:
+    """Return whether layers of a model are held in 4 bits."""
+    return getattr(model, "is_loaded_in_4bit", False)
+
+
+def num_elements(weight: torch.Tensor) -> int:
+    """Return how many numbers a weight stands for; two 4-bit ones lie in a byte."""
+    return weight.quant_state.shape.numel() if is_quantised(weight) else weight.numel()
+
+
+def plain_config(model: PreTrainedModel) -> PretrainedConfig:
+    """Return a copy of the configuration of a model without that of its 4-bit weights."""
+    config = copy.deepcopy(model.config)
+    vars(config).pop("quantization_config", None)
+    return config
+
+
+def scales_of(weight: torch.Tensor) -> torch.Tensor:
+    """Return numbers that are finite where all that a 4-bit weight was made of was: its scales of scales."""
+    state = weight.quant_state
+    return state.state2.absmax + state.offset

@@ -248,10 +248,10 @@ def _grow(folder: Path, model: PreTrainedModel, settings: dict[str, Any], whole:
             f"{folder}: {apart} learned apart from the matrix that embeddings and output layer of the base model "
             "share; merge the adapter with peft (merge_and_unload), and name the merged model"
         )
-    tables = [name for name, weight in model.named_parameters() if weight is inputs.weight]
-    for name in tables:
+    tables = {name: weight.shape[0] for name, weight in model.named_parameters() if weight is inputs.weight}
+    for name, num_rows in tables.items():
         rows = whole.get(name, [0])[0]
-        if rows > inputs.weight.shape[0]:
+        if rows > num_rows:
             model.resize_token_embeddings(rows, mean_resizing=False)
 
 

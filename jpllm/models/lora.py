@@ -16,7 +16,6 @@ from jpllm.runtime import InputError, hide_kernels
 
 if TYPE_CHECKING:
     import torch
-    from peft.tuners.lora import LoraLayer
     from transformers import PreTrainedModel
 
 FullPart = Literal["embeddings", "head"]
@@ -29,10 +28,10 @@ class Change:
     """What LoRA adds to a weight: `scale` × the product of two matrices, or for a stack of experts of each pair.
 
     Attributes:
-        layer: peft's layer around the one that holds the weight.
+        layer: peft's layer (`LoraLayer`) around the one that holds the weight.
     """
 
-    layer: LoraLayer
+    layer: Any
 
     def added_to(self, weight: torch.Tensor) -> torch.Tensor:
         """Return the sum with a weight (as the model has it), computed in float32, on the CPU and in its dtype."""
@@ -153,7 +152,7 @@ def learn_whole(model: PreTrainedModel, parts: Sequence[FullPart]) -> None:
     hooks = [inputs.register_forward_hook(lambda layer, args, given: given.to(hidden_dtype))]
     if output is not None:
         hooks.append(output.register_forward_pre_hook(_to_own_dtype))
-    model._hooks_of_whole_parts = hooks
+    vars(model)["_hooks_of_whole_parts"] = hooks  # a module's own setter takes tensors and modules
 
 
 def _to_own_dtype(layer: torch.nn.Module, args: tuple) -> tuple:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jpllm.models import adapters, lora, pretrained, quantising, weight_files
-from jpllm.models.build import load_trained
+from jpllm.models.build import input_embedding, load_trained
 from jpllm.models.dtypes import DtypeName
 from jpllm.runtime import InputError
 
@@ -186,7 +186,7 @@ def _write_from_memory(
 ) -> None:
     """Load the published model as a whole, give it the new weights, and save it."""
     plain = load_trained(name_or_path, type(model), dtype=dtype or "saved").to("cpu")
-    if (rows := model.get_input_embeddings().weight.shape[0]) > plain.get_input_embeddings().weight.shape[0]:
+    if (rows := input_embedding(model).num_embeddings) > input_embedding(plain).num_embeddings:
         plain.resize_token_embeddings(rows, mean_resizing=False)
     for name, weight in plain.named_parameters():
         new_weights.note_shape(name, list(weight.shape))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,8 @@ def check(name_or_path: str | Path, model: PreTrainedModel) -> None:
     import torch
 
     num_quantised = 0
-    for module in model.modules():
+    modules: Iterator[Any] = model.modules()
+    for module in modules:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
             num_quantised += module.in_features * module.out_features
@@ -89,7 +91,8 @@ def is_quantised_model(model: PreTrainedModel) -> bool:
 
 def num_elements(weight: torch.Tensor) -> int:
     """Return how many numbers a weight stands for; two 4-bit ones lie in a byte."""
-    return weight.quant_state.shape.numel() if is_quantised(weight) else weight.numel()
+    state = getattr(weight, "quant_state", None)
+    return weight.numel() if state is None else state.shape.numel()
 
 
 def plain_config(model: PreTrainedModel) -> PretrainedConfig:
@@ -99,7 +102,7 @@ def plain_config(model: PreTrainedModel) -> PretrainedConfig:
     return config
 
 
-def scales_of(weight: torch.Tensor) -> torch.Tensor:
+def scales_of(weight: Any) -> torch.Tensor:
     """Return numbers that are finite where all that a 4-bit weight was made of was: its scales of scales."""
     state = weight.quant_state
     return state.state2.absmax + state.offset

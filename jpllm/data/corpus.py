@@ -18,7 +18,7 @@ from jpllm.data.blocks.blend import slots_per_cycle
 from jpllm.data.documents import read_documents
 from jpllm.data.read.jsonl import write_jsonl
 from jpllm.data.read.sources import SourceConfig
-from jpllm.data.shards.pack import DEFAULT_HELD_OUT_FRACTION, Encoder, around_document, pack, text_rank
+from jpllm.data.shards.pack import DEFAULT_HELD_OUT_FRACTION, Encoder, pack, text_rank
 from jpllm.data.shards.token_shards import HELD_OUT_TEXT_NAME, TokenShards, verify
 from jpllm.runtime import InputError
 
@@ -95,9 +95,7 @@ class EncodedText:
 
     Attributes:
         documents: the original texts.
-        token_ids: int64 (tokens,), documents one after another, each followed by one EOS, and behind its BOS where
-            documents have one.
-        bos_token_id: what a model of this tokenizer is used to at the beginning; None where that is nothing.
+        token_ids: int64 (tokens,), documents one after another, each followed by one EOS.
         group: texts of a group are added up, such as "old" and "new"; None for a text of no group.
     """
 
@@ -105,7 +103,6 @@ class EncodedText:
     documents: list[str]
     token_ids: np.ndarray = field(repr=False)
     group: str | None = None
-    bos_token_id: int | None = None
 
     @cached_property
     def num_bytes(self) -> int:
@@ -210,12 +207,11 @@ def choose_documents(documents: Iterable[str], max_bytes: int) -> list[str]:
 
 
 def encode_text(name: str, documents: list[str], encoder: Encoder, group: str | None = None) -> EncodedText:
-    """Encode `documents` as they are packed for training. Raises InputError if there is no text."""
+    """Encode `documents`, each followed by one EOS. Raises InputError if there is no text."""
     if not documents:
         raise InputError(f"{name}: the text is empty")
-    begin, end = around_document(encoder)
-    pieces = [ids for document in encoder.encode(documents) for ids in (begin, document, end)]
-    return EncodedText(name, documents, np.concatenate(pieces).astype(np.int64), group, encoder.bos_token_id)
+    pieces = [np.append(ids, encoder.eos_token_id) for ids in encoder.encode(documents)]
+    return EncodedText(name, documents, np.concatenate(pieces).astype(np.int64), group)
 
 
 def write_documents(texts: Sequence[EncodedText], file: Path) -> None:

@@ -10,7 +10,7 @@ import lzma
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -92,9 +92,6 @@ def score(
 ) -> list[TextScore]:
     """Score each text with `model`, in evaluation mode, with one EOS before its first token.
 
-    Where documents begin with a BOS, the text begins with that instead, and so does each window: it takes the place of
-    the first id, which is not scored there. A BOS is given, and never scored.
-
     With several processes each takes every `num_ranks`-th batch, and all of them return the whole scores. Negative
     log-likelihoods are computed from float32 logits and summed in float64.
     """
@@ -103,31 +100,15 @@ def score(
     sums = np.zeros(len(texts))
     with evaluating(model, autocast):
         for index, text in enumerate(texts):
-            bos = text.bos_token_id
-            ids = np.concatenate([[eos_token_id], text.token_ids]) if bos is None else text.token_ids
+            ids = np.concatenate([[eos_token_id], text.token_ids])
             todo = list(windows(len(ids), context_length, stride))
-            compute = partial(_nll_nats, model, ids, full_shape=(batch_size, context_length), bos_token_id=bos)
+            compute = partial(_nll_nats, model, ids, full_shape=(batch_size, context_length))
             sums[index] = sum_over_batches(todo, compute, batch_size, rank, num_ranks)
     sums = sum_over_processes(sums, model, num_ranks)
     return [
-        TextScore(text.name, len(scored_ids(text)), text.num_bytes, text.num_characters, float(nll_nats))
+        TextScore(text.name, len(text.token_ids), text.num_bytes, text.num_characters, float(nll_nats))
         for text, nll_nats in zip(texts, sums, strict=True)
     ]
-
-
-def scored_ids(text: EncodedText) -> np.ndarray:
-    """Return the ids of a text that are scored: all but the BOS of its documents."""
-    return text.token_ids if text.bos_token_id is None else text.token_ids[text.token_ids != text.bos_token_id]
-
-
-def without_bos(text: EncodedText) -> EncodedText:
-    """Return the text as a model that knows no BOS would read it: each document after the EOS of the one before."""
-    return replace(text, token_ids=scored_ids(text), bos_token_id=None)
-
-
-def differ_by_bos(with_bos: float, without: float) -> bool:
-    """Return whether bits per byte with and without the BOS differ by more than a hundredth."""
-    return abs(without - with_bos) > 0.01 * with_bos
 
 
 def total(scores: Sequence[TextScore], name: str = "total") -> TextScore:
@@ -148,21 +129,14 @@ def unigram_bits_per_byte(text: EncodedText) -> float:
     This is the entropy of the text's tokens, EOS included. It is a lower bound of what any unigram model with this
     tokenizer needs, since one fitted on other texts has other frequencies.
     """
-    _, counts = np.unique(scored_ids(text), return_counts=True)
+    _, counts = np.unique(text.token_ids, return_counts=True)
     return float(-(counts * np.log2(counts / counts.sum())).sum() / text.num_bytes)
 
 
-def _nll_nats(
-    model: torch.nn.Module,
-    ids: np.ndarray,
-    batch: Sequence[Window],
-    full_shape: tuple[int, int],
-    bos_token_id: int | None,
-) -> float:
+def _nll_nats(model: torch.nn.Module, ids: np.ndarray, batch: Sequence[Window], full_shape: tuple[int, int]) -> float:
     """Return the negative log-likelihood in nats of the scored ids of a batch of windows.
 
-    Each window begins with the BOS, unless that is None, and no BOS is scored. On an XLA device, where each shape is
-    compiled, all batches have the shape of a full one.
+    On an XLA device, where each shape is compiled, all batches have the shape of a full one.
     """
     import torch
 
@@ -173,12 +147,8 @@ def _nll_nats(
     for row, window in enumerate(batch):
         piece = torch.from_numpy(ids[window.start : window.stop])
         input_ids[row, : len(piece)] = piece  # padding comes after the text, where a causal model cannot see it
-        scored_from = window.scored_from - window.start
-        labels[row, scored_from : len(piece)] = piece[scored_from:]
-        if bos_token_id is not None:
-            input_ids[row, 0] = bos_token_id
-    if bos_token_id is not None:
-        labels[labels == bos_token_id] = IGNORED_LABEL
+        first = window.scored_from - window.start
+        labels[row, first : len(piece)] = piece[first:]
     logits = model(input_ids=input_ids.to(device), use_cache=False).logits
     targets = labels[:, 1:].to(device)
     losses = [

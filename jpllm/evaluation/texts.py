@@ -38,9 +38,7 @@ COLUMNS = {
     "context_length": "context",
     "stride": "stride",
 }
-WITHOUT_BOS = "bits_per_byte_without_bos"
-# Rows that agree in these are the same.
-SETTINGS = ("text", "sha256", "max_bytes", "context_length", "stride", "bos_token_id")
+SETTINGS = ("text", "sha256", "max_bytes", "context_length", "stride")  # rows that agree in these are the same
 _RATES = (
     "loss",
     "perplexity",
@@ -90,9 +88,7 @@ def add_missing(
         documents = choose_documents(read_documents(source), reading.max_bytes)
         sha256 = hashlib.sha256("\0".join(documents).encode()).hexdigest()
         settings = {"text": source.label, "sha256": sha256, "max_bytes": reading.max_bytes, **windows}
-        if encoder.bos_token_id is not None:
-            settings["bos_token_id"] = encoder.bos_token_id
-        row = next((row for row in rows if all(row.get(key) == settings.get(key) for key in SETTINGS)), None)
+        row = next((row for row in rows if all(row.get(key) == settings[key] for key in SETTINGS)), None)
         if row is None:
             row = {**settings, **_scored(model, encoder, settings, documents, reading.batch_size), **measured_with()}
             rows.append(row)
@@ -121,8 +117,7 @@ def context_length(model: PreTrainedModel, wanted: int | None) -> int:
 
 def table(rows: Sequence[dict]) -> score_tables.TableTexts:
     """Return the rows as a table, and below them the averages, arithmetic ones and the geometric one of perplexity."""
-    columns = COLUMNS | ({WITHOUT_BOS: "bits/byte without BOS"} if any(WITHOUT_BOS in row for row in rows) else {})
-    return score_tables.table([*rows, *averages(rows)], columns)
+    return score_tables.table([*rows, *averages(rows)], COLUMNS)
 
 
 def averages(rows: Sequence[dict]) -> Iterator[dict]:
@@ -150,10 +145,9 @@ def _windows(model: PreTrainedModel, reading: ReadingConfig) -> dict[str, int]:
 
 def _scored(model: PreTrainedModel, encoder: Encoder, settings: dict, documents: list[str], batch_size: int) -> dict:
     text = encode_text(settings["text"], documents, encoder)
-    texts = [text] if text.bos_token_id is None else [text, perplexity.without_bos(text)]
-    score, *without = perplexity.score(
+    (score,) = perplexity.score(
         model,
-        texts,
+        [text],
         eos_token_id=encoder.eos_token_id,
         context_length=settings["context_length"],
         stride=settings["stride"],
@@ -161,12 +155,8 @@ def _scored(model: PreTrainedModel, encoder: Encoder, settings: dict, documents:
         rank=runtime.process_rank(),
         num_ranks=runtime.num_processes(),
     )
-    bits_without = [
-        other.bits_per_byte for other in without if perplexity.differ_by_bos(score.bits_per_byte, other.bits_per_byte)
-    ]
     return {
         **{key: getattr(score, key) for key in COLUMNS if hasattr(score, key)},
-        **dict.fromkeys([WITHOUT_BOS] if bits_without else [], *bits_without),
         "unigram_bits_per_byte": perplexity.unigram_bits_per_byte(text),
         "xz_bits_per_byte": perplexity.xz_bits_per_byte(documents),
     }

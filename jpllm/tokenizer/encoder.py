@@ -15,7 +15,6 @@ from itertools import islice
 from pathlib import Path
 
 from jpllm import runtime
-from jpllm.tokenizer.document_tokens import document_tokens
 from jpllm.tokenizer.load import fingerprint, sentencepiece_file
 from jpllm.tokenizer.model_file import read_model
 from jpllm.tokenizer.pieces import without_surrogates
@@ -42,14 +41,12 @@ class CorpusEncoder:
 
     Attributes:
         encode: texts → one int32 id array each, without special tokens.
-        bos_token_id: the id that documents begin with, and no text has; None where they begin with none.
         eos_token_id: the id that is written once after each document.
         vocab_size: a number above all ids.
         fingerprint: a hash that changes whenever an id would.
     """
 
     encode: Encode
-    bos_token_id: int | None
     eos_token_id: int
     vocab_size: int
     fingerprint: str
@@ -64,7 +61,6 @@ def corpus_encoder(tokenizer: PreTrainedTokenizerFast, path: str | Path) -> Corp
     """
     return CorpusEncoder(
         encode=_fastest_encode(tokenizer, path),
-        bos_token_id=document_tokens(tokenizer).document_bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         vocab_size=max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1),
         fingerprint=fingerprint(tokenizer),

@@ -116,11 +116,11 @@ class CausalLMTrainer(BaseTrainer[list[TextScore]]):
         """Return what the model makes of the prompts, one text for each."""
         return generate(model, tokenizer, prompts, sampling, seed)
 
-    def score(self, model: PreTrainedModel, texts: Sequence[EncodedText] | None = None) -> list[TextScore]:
-        """Return the scores of `model` on the held-out texts, or on others, in the arithmetic of the training."""
+    def score(self, model: PreTrainedModel) -> list[TextScore]:
+        """Return the scores of `model` on the held-out texts, in the arithmetic that the training uses."""
         return perplexity.score(
             model,
-            self.eval_dataset if texts is None else texts,
+            self.eval_dataset,
             eos_token_id=self._eos_token_id,
             context_length=self._context_length,
             batch_size=self.args.per_device_eval_batch_size,
@@ -128,21 +128,6 @@ class CausalLMTrainer(BaseTrainer[list[TextScore]]):
             rank=self.args.process_index,
             num_ranks=self.args.world_size,
         )
-
-    def more_figures(self, model: PreTrainedModel) -> dict[str, float]:
-        """Return, in the first evaluation, bits per byte without the BOS, where they differ by more than 1 %."""
-        if self.state.global_step or all(text.bos_token_id is None for text in self.eval_dataset):
-            return {}
-        bare = list(map(perplexity.without_bos, self.eval_dataset))
-        with_bos, without = (perplexity.total(self.score(model, texts)).bits_per_byte for texts in (None, bare))
-        if not perplexity.differ_by_bos(with_bos, without):
-            return {}
-        logger.info(
-            "the model depends on the BOS that its tokenizer writes in front of texts: %.4f bits per byte with it, "
-            "%.4f without; it is trained and scored with it",
-            *(with_bos, without),
-        )
-        return {"bits_per_byte_without_bos": without}
 
     def figures(self, scores: list[TextScore]) -> dict[str, float]:
         """Return loss and bits per byte over all texts; where there are several, those of each, and of each group."""

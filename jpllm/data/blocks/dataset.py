@@ -31,9 +31,6 @@ class BlockDataset:
     architecture (Trainer counts the targets itself for some and takes all labels for others). With
     `isolate_documents`, also `"position_ids"`, which begin at 0 in each document of the block.
 
-    Where documents begin with a BOS, so does each block: it takes the place of the first token, which is no target.
-    A BOS is given, and no label either.
-
     Raises:
         InputError: a source that must give blocks holds fewer tokens than one.
 
@@ -73,17 +70,11 @@ class BlockDataset:
             raise IndexError(position)
         source, index = self.block_at(position)
         input_ids = self.block(source, index)
-        bos = self.sources[source].bos_token_id
         labels = input_ids.copy()
-        if bos is not None:
-            input_ids[0] = bos
-            labels[input_ids == bos] = IGNORED_LABEL
         labels[0] = IGNORED_LABEL
         item = {"input_ids": input_ids, "labels": labels}
         if self._isolate_documents:
-            item["position_ids"] = document_positions(
-                input_ids, self.sources[source].eos_token_id if bos is None else bos
-            )
+            item["position_ids"] = document_positions(input_ids, self.sources[source].eos_token_id)
         return item
 
     def block_at(self, position: int) -> tuple[int, int]:
@@ -137,13 +128,12 @@ class BlockDataset:
         return source_uses(labels, self.blocks_per_source, used, self.sequence_length, self._weights)
 
 
-def document_positions(input_ids: np.ndarray, first_id: int) -> np.ndarray:
-    """Return the position of each token in its document, int64 (length,), whose first token is `first_id`.
+def document_positions(input_ids: np.ndarray, eos_token_id: int) -> np.ndarray:
+    """Return the position of each token in its document, int64 (length,); the EOS before it counts as its first token.
 
-    That is the BOS or, where documents have none, the EOS before them. So a document is read as in an evaluation, and
-    the EOS that ends it is predicted from inside it.
+    So a document is read as in an evaluation, after one EOS, and the EOS that ends it is predicted from inside it.
     """
-    starts = np.where(input_ids == first_id, np.arange(len(input_ids)), 0)
+    starts = np.where(input_ids == eos_token_id, np.arange(len(input_ids)), 0)
     return np.arange(len(input_ids)) - np.maximum.accumulate(starts)
 
 

@@ -80,7 +80,6 @@ class Encoder(Protocol):
 
     Attributes:
         encode: texts → one array of ids each, without special tokens.
-        bos_token_id: written in front of each document, and not the EOS; None where documents begin with none.
         eos_token_id: written once after each document.
         vocab_size: ids are below it.
         fingerprint: changes whenever an id would.
@@ -90,9 +89,6 @@ class Encoder(Protocol):
     def encode(self) -> Callable[[list[str]], list[np.ndarray]]: ...
 
     @property
-    def bos_token_id(self) -> int | None: ...
-
-    @property
     def eos_token_id(self) -> int: ...
 
     @property
@@ -100,11 +96,6 @@ class Encoder(Protocol):
 
     @property
     def fingerprint(self) -> str: ...
-
-
-def around_document(encoder: Encoder) -> tuple[list[int], list[int]]:
-    """Return the ids in front of each document, and those behind it."""
-    return [] if encoder.bos_token_id is None else [encoder.bos_token_id], [encoder.eos_token_id]
 
 
 def pack(
@@ -139,8 +130,6 @@ def pack(
         states = file_states(source)
         facts = shards_facts(source, encoder.fingerprint, held_out_fraction)
         facts |= {"content": remembered_hash(source, shards_dir, states), "eos_token_id": encoder.eos_token_id}
-        if encoder.bos_token_id is not None:  # shards of other tokenizers keep their names
-            facts["bos_token_id"] = encoder.bos_token_id
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         directory = shards_dir / f"{source.label}-{digest[:12]}"
         if _is_usable(directory, verify):
@@ -268,9 +257,8 @@ class _Job:
         size.num_documents = len(training)
         size.num_characters = sum(map(len, training))
         size.num_bytes = len("".join(training).encode("utf-8"))
-        documents = self.encoder.encode(training) if training else []
-        begin, end = (np.array(ids, dtype=self.dtype) for ids in around_document(self.encoder))
-        token_ids = [ids for document in documents for ids in (begin, document, end) if len(ids)]
+        end = np.array([self.encoder.eos_token_id], dtype=self.dtype)
+        token_ids = [ids for document in self.encoder.encode(training) for ids in (document, end)] if training else []
         size.num_tokens = sum(map(len, token_ids))
         bad_rows = [asdict(row) for row in batch.bad_rows]
         return token_shards.Batch(batch.number, size, token_ids, held_out, bad_rows)

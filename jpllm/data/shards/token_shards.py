@@ -221,7 +221,6 @@ def _check_meta(meta: dict) -> None:
     if counts.keys() | {"dropped"} != names or not isinstance(meta["source"]["label"], str):
         raise ValueError(f"{META_NAME} lacks facts")
     numbers = [*counts.values(), *dropped.values(), meta["identity"]["eos_token_id"], meta.get("vocab_size", 0)]
-    numbers.append(meta["identity"].get("bos_token_id", 0))
     if meta["dtype"] not in _DTYPES or not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError(f"{META_NAME} has impossible facts")
 
@@ -232,7 +231,6 @@ class TokenShards:
     Attributes:
         label: name of the source.
         size: counts of documents, tokens, bytes and characters.
-        bos_token_id: what documents begin with; None where they begin with nothing.
         content_hash: SHA-256 (hex) of the ids; None for shards of version 0.1.0 that were not verified yet.
     """
 
@@ -242,7 +240,6 @@ class TokenShards:
         self.label: str = meta["source"]["label"]
         self.size = ShardsSize(**meta["size"])
         self.eos_token_id: int = meta["identity"]["eos_token_id"]
-        self.bos_token_id: int | None = meta["identity"].get("bos_token_id")
         self.content_hash: str | None = meta["files"][TOKENS_NAME]["sha256"] if "files" in meta else None
         dtype, file = np.dtype(meta["dtype"]), self.directory / TOKENS_NAME
         num_tokens = _size_of(file) // dtype.itemsize

@@ -15,7 +15,6 @@ from jpllm.evaluation.distributed import gathered
 from jpllm.evaluation.generate import encode_prompt
 from jpllm.models.build import context_length
 from jpllm.runtime import InputError
-from jpllm.tokenizer.document_tokens import document_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +69,6 @@ class PromptReader:
         self.rank, self.num_ranks = rank, num_ranks
         self.context_length = context_length(model)
         self.num_cut = 0
-        self.bos_token_id = document_tokens(tokenizer).bos_token_id
         own_ends = model.generation_config.eos_token_id if model.generation_config else None
         self.end_ids = {tokenizer.eos_token_id, *(own_ends if isinstance(own_ends, list) else [])}
 
@@ -137,10 +135,7 @@ class PromptReader:
             raise InputError(f"an answer of {room + 1} tokens does not fit the model's {self.context_length} tokens")
         is_cut = len(ids) > longest
         self.num_cut += is_cut
-        kept = ids[-longest:]
-        if is_cut and self.bos_token_id is not None:
-            kept[0] = self.bos_token_id  # without which the model has never read
-        return _Prompt(kept, is_cut)
+        return _Prompt(ids[-longest:], is_cut)
 
     def _batches(self, prompts: Sequence[_Prompt], on_done: OnDone | None) -> Iterator[tuple[list[int], _Read]]:
         """Yield this process's batches, the longest first: the numbers of its prompts, and what the model has read.

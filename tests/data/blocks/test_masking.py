@@ -21,7 +21,7 @@ LENGTH = 64
 class Tokens:
     """A stand-in for token shards: an EOS now and then, every other id in between."""
 
-    bos_token_id, eos_token_id = None, EOS
+    eos_token_id = EOS
 
     def __init__(self, num_tokens: int) -> None:
         ordinary = np.array(sorted(PIECES))

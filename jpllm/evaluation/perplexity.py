@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import lzma
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -107,11 +107,11 @@ class BosEffect:
         return f"bits per byte {self.with_bos:.4f} with BOS, {self.without_bos:.4f} without: {verdict}"
 
 
-def bos_effect(model: torch.nn.Module, texts: Sequence[EncodedText], bos_token_id: int, **settings) -> BosEffect:
-    """Score the texts with each document and each window behind the BOS, and without any; `settings` as of `score`."""
-    found = [
-        total(score(model, [text.with_bos(begin) for text in texts], **settings)) for begin in (bos_token_id, None)
-    ]
+def bos_effect(
+    score_texts: Callable[[Sequence[EncodedText]], list[TextScore]], texts: Sequence[EncodedText], bos_token_id: int
+) -> BosEffect:
+    """Score texts with each document and each window behind the BOS, and without any; `score_texts` is of one model."""
+    found = [total(score_texts([text.with_bos(begin) for text in texts])) for begin in (bos_token_id, None)]
     return BosEffect(found[0].num_bytes, *(one.bits_per_byte for one in found))
 
 

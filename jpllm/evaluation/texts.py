@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jpllm import runtime
@@ -156,15 +157,17 @@ def _windows(model: PreTrainedModel, reading: ReadingConfig) -> dict[str, int]:
 
 def _scored(model: PreTrainedModel, encoder: Encoder, settings: dict, documents: list[str], batch_size: int) -> dict:
     text = encode_text(settings["text"], documents, encoder)
-    scoring = {
-        "eos_token_id": encoder.eos_token_id,
-        "context_length": settings["context_length"],
-        "stride": settings["stride"],
-        "batch_size": batch_size,
-        "rank": runtime.process_rank(),
-        "num_ranks": runtime.num_processes(),
-    }
-    (score,) = perplexity.score(model, [text], **scoring)
+    score_texts = partial(
+        perplexity.score,
+        model,
+        eos_token_id=encoder.eos_token_id,
+        context_length=settings["context_length"],
+        stride=settings["stride"],
+        batch_size=batch_size,
+        rank=runtime.process_rank(),
+        num_ranks=runtime.num_processes(),
+    )
+    (score,) = score_texts([text])
     row = {
         **{key: getattr(score, key) for key in COLUMNS if hasattr(score, key)},
         "unigram_bits_per_byte": perplexity.unigram_bits_per_byte(text),
@@ -172,7 +175,7 @@ def _scored(model: PreTrainedModel, encoder: Encoder, settings: dict, documents:
     }
     if encoder.bos_token_id is not None:
         sample = encode_text(text.name, choose_documents(documents, _BOS_SAMPLE_BYTES), encoder)
-        effect = perplexity.bos_effect(model, [sample], encoder.bos_token_id, **scoring)
+        effect = perplexity.bos_effect(score_texts, [sample], encoder.bos_token_id)
         if effect.is_worth_telling:
             logger.warning("%s, %s bytes of it: %s", text.name, f"{effect.num_bytes:,}", effect)
             row["bos_effect"] = asdict(effect)

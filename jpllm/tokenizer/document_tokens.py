@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from jpllm.runtime import InputError
@@ -58,8 +59,6 @@ def document_tokens(tokenizer: PreTrainedTokenizerBase) -> DocumentTokens:
 def document_bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Return the id that documents begin with, or None where the tokenizer writes nothing in front of a text.
 
-    A warning says where tokenizer_config.json asks for a BOS that is not written.
-
     Raises:
         InputError: the tokenizer writes more than one id in front, or another one than its EOS behind: then it cannot
             be told how the model knows a document.
@@ -76,11 +75,19 @@ def document_bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
             "tokenizer_config.json to what it writes behind, correct post_processor in tokenizer.json, or take another "
             "tokenizer"
         )
-    if not found.before and tokenizer.init_kwargs.get("add_bos_token") is True:
-        logger.warning(
-            "add_bos_token in tokenizer_config.json is true, but the tokenizer writes no BOS: beside a tokenizer.json "
-            "the key has no effect. If the model was trained with %s in front of each text, add that to post_processor "
-            "in tokenizer.json",
-            tokenizer.bos_token,
-        )
     return found.before[0] if found.before else None
+
+
+def warn_of_unwritten_bos(tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:
+    """Say where the tokenizer_config.json of `path` asks for a BOS that the tokenizer loaded from it does not write."""
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    if document_tokens(tokenizer).before:
+        return
+    if get_tokenizer_config(path, local_files_only=Path(path).is_dir()).get("add_bos_token") is True:
+        logger.warning(
+            "%s: add_bos_token in tokenizer_config.json is true, but the tokenizer writes no BOS, for the key has no "
+            "effect beside a tokenizer.json. If the model was trained with %s in front of each text, add that to "
+            "post_processor in tokenizer.json",
+            *(path, tokenizer.bos_token),
+        )

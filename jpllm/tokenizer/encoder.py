@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from jpllm import runtime
-from jpllm.tokenizer.document_tokens import document_bos
+from jpllm.tokenizer.document_tokens import document_bos, warn_of_unwritten_bos
 from jpllm.tokenizer.load import fingerprint, sentencepiece_file
 from jpllm.tokenizer.model_file import read_model
 from jpllm.tokenizer.pieces import without_surrogates
@@ -65,6 +65,7 @@ def corpus_encoder(tokenizer: PreTrainedTokenizerFast, path: str | Path) -> Corp
     Raises:
         InputError: the tokenizer writes around a text what cannot be around a document (`document_bos`).
     """
+    warn_of_unwritten_bos(tokenizer, path)
     return CorpusEncoder(
         encode=_fastest_encode(tokenizer, path),
         eos_token_id=tokenizer.eos_token_id,

@@ -119,25 +119,26 @@ class CausalLMTrainer(BaseTrainer[list[TextScore]]):
 
     def score(self, model: PreTrainedModel) -> list[TextScore]:
         """Return the scores of `model` on the held-out texts, in the arithmetic that the training uses."""
-        return perplexity.score(model, self.eval_dataset, **self._scoring())
+        return self._score_texts(model, self.eval_dataset)
 
-    def _scoring(self) -> dict:
-        """Return the settings of `perplexity.score`."""
-        return {
-            "eos_token_id": self._eos_token_id,
-            "context_length": self._context_length,
-            "batch_size": self.args.per_device_eval_batch_size,
-            "autocast": autocast(self.args),
-            "rank": self.args.process_index,
-            "num_ranks": self.args.world_size,
-        }
+    def _score_texts(self, model: PreTrainedModel, texts: Sequence[EncodedText]) -> list[TextScore]:
+        return perplexity.score(
+            model,
+            texts,
+            eos_token_id=self._eos_token_id,
+            context_length=self._context_length,
+            batch_size=self.args.per_device_eval_batch_size,
+            autocast=autocast(self.args),
+            rank=self.args.process_index,
+            num_ranks=self.args.world_size,
+        )
 
     def more_figures(self, model: PreTrainedModel) -> dict[str, float]:
         """Return, before the first step, the bits per byte without BOS where they are others than those with it."""
         bos_token_id = self.eval_dataset[0].bos_token_id
         if self.state.global_step or bos_token_id is None:
             return {}
-        effect = perplexity.bos_effect(model, self.eval_dataset, bos_token_id, **self._scoring())
+        effect = perplexity.bos_effect(partial(self._score_texts, model), self.eval_dataset, bos_token_id)
         if not effect.is_worth_telling:
             return {}
         runtime.announce(f"held-out texts before training: {effect}")

@@ -48,6 +48,8 @@ SIZES = {
 class RandomTokens:
     """Stands in for token shards: random ids, the same in every process."""
 
+    eos_token_id, bos_token_id = 0, None
+
     def __init__(self, size: Size) -> None:
         import numpy as np
 

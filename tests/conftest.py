@@ -25,6 +25,7 @@ class ByteEncoder:
     eos_token_id: int = 0
     vocab_size: int = 257
     fingerprint: str = "bytes"
+    bos_token_id: int | None = None
     num_calls: int = field(default=0)
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,7 @@ from jpllm.data.blocks.blend import slots_per_cycle
 from jpllm.data.documents import read_documents
 from jpllm.data.read.jsonl import write_jsonl
 from jpllm.data.read.sources import SourceConfig
-from jpllm.data.shards.pack import DEFAULT_HELD_OUT_FRACTION, Encoder, pack, text_rank
+from jpllm.data.shards.pack import DEFAULT_HELD_OUT_FRACTION, Encoder, document_pieces, pack, text_rank
 from jpllm.data.shards.token_shards import HELD_OUT_TEXT_NAME, TokenShards, verify
 from jpllm.runtime import InputError
 
@@ -95,14 +95,31 @@ class EncodedText:
 
     Attributes:
         documents: the original texts.
-        token_ids: int64 (tokens,), documents one after another, each followed by one EOS.
+        token_ids: int64 (tokens,), documents one after another, each followed by one EOS, and after a BOS where
+            documents begin with one that is not the EOS.
         group: texts of a group are added up, such as "old" and "new"; None for a text of no group.
+        bos_token_id: what documents begin with; None where that is nothing.
     """
 
     name: str
     documents: list[str]
     token_ids: np.ndarray = field(repr=False)
     group: str | None = None
+    bos_token_id: int | None = None
+
+    @cached_property
+    def is_given(self) -> np.ndarray:
+        """Which ids are no information, bool (tokens,): a BOS that is not the EOS, since it always stands there."""
+        if self.bos_token_id is None or self.bos_token_id == self.token_ids[-1]:
+            return np.zeros(len(self.token_ids), dtype=bool)
+        return self.token_ids == self.bos_token_id
+
+    def with_bos(self, bos_token_id: int | None) -> EncodedText:
+        """Return the same text with documents that begin with another BOS, or with None, without any."""
+        ids, eos_token_id = self.token_ids[~self.is_given], self.token_ids[-1]
+        if bos_token_id not in (None, eos_token_id):
+            ids = np.insert(ids, np.append(0, np.flatnonzero(ids[:-1] == eos_token_id) + 1), bos_token_id)
+        return replace(self, token_ids=ids, bos_token_id=bos_token_id)
 
     @cached_property
     def num_bytes(self) -> int:
@@ -207,11 +224,11 @@ def choose_documents(documents: Iterable[str], max_bytes: int) -> list[str]:
 
 
 def encode_text(name: str, documents: list[str], encoder: Encoder, group: str | None = None) -> EncodedText:
-    """Encode `documents`, each followed by one EOS. Raises InputError if there is no text."""
+    """Encode `documents` as they are packed. Raises InputError if there is no text."""
     if not documents:
         raise InputError(f"{name}: the text is empty")
-    pieces = [np.append(ids, encoder.eos_token_id) for ids in encoder.encode(documents)]
-    return EncodedText(name, documents, np.concatenate(pieces).astype(np.int64), group)
+    token_ids = np.concatenate(document_pieces(encoder, documents)).astype(np.int64)
+    return EncodedText(name, documents, token_ids, group, encoder.bos_token_id)
 
 
 def write_documents(texts: Sequence[EncodedText], file: Path) -> None:

@@ -65,6 +65,7 @@ def _parts(results: dict) -> Iterator[score_tables.TableTexts | str]:
     """Yield the tables and paragraphs of a report."""
     if "perplexity" in results:
         yield texts.table(results["perplexity"])
+        yield from texts.bos_remarks(results["perplexity"])
     if results.get("jglue"):
         yield score_tables.jglue_table(results["jglue"])
     if results.get("jglue_finetuned"):

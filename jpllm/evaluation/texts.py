@@ -6,7 +6,8 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jpllm import runtime
@@ -38,7 +39,9 @@ COLUMNS = {
     "context_length": "context",
     "stride": "stride",
 }
-SETTINGS = ("text", "sha256", "max_bytes", "context_length", "stride")  # rows that agree in these are the same
+# Rows that agree in these are the same.
+SETTINGS = ("text", "sha256", "max_bytes", "context_length", "stride", "bos_token_id")
+_BOS_SAMPLE_BYTES = 200_000
 _RATES = (
     "loss",
     "perplexity",
@@ -88,7 +91,8 @@ def add_missing(
         documents = choose_documents(read_documents(source), reading.max_bytes)
         sha256 = hashlib.sha256("\0".join(documents).encode()).hexdigest()
         settings = {"text": source.label, "sha256": sha256, "max_bytes": reading.max_bytes, **windows}
-        row = next((row for row in rows if all(row.get(key) == settings[key] for key in SETTINGS)), None)
+        settings |= {} if encoder.bos_token_id is None else {"bos_token_id": encoder.bos_token_id}
+        row = next((row for row in rows if all(row.get(key) == settings.get(key) for key in SETTINGS)), None)
         if row is None:
             row = {**settings, **_scored(model, encoder, settings, documents, reading.batch_size), **measured_with()}
             rows.append(row)
@@ -120,6 +124,14 @@ def table(rows: Sequence[dict]) -> score_tables.TableTexts:
     return score_tables.table([*rows, *averages(rows)], COLUMNS)
 
 
+def bos_remarks(rows: Sequence[dict]) -> Iterator[str]:
+    """Yield a sentence for each text that a model reads differently without its BOS."""
+    for row in rows:
+        if "bos_effect" in row:
+            effect = perplexity.BosEffect(**row["bos_effect"])
+            yield f"{row['text']} ({effect.num_bytes:,} bytes): {effect}."
+
+
 def averages(rows: Sequence[dict]) -> Iterator[dict]:
     """Yield the means of rows with the same windows, where there are several; each text counts the same.
 
@@ -145,9 +157,9 @@ def _windows(model: PreTrainedModel, reading: ReadingConfig) -> dict[str, int]:
 
 def _scored(model: PreTrainedModel, encoder: Encoder, settings: dict, documents: list[str], batch_size: int) -> dict:
     text = encode_text(settings["text"], documents, encoder)
-    (score,) = perplexity.score(
+    score_texts = partial(
+        perplexity.score,
         model,
-        [text],
         eos_token_id=encoder.eos_token_id,
         context_length=settings["context_length"],
         stride=settings["stride"],
@@ -155,8 +167,16 @@ def _scored(model: PreTrainedModel, encoder: Encoder, settings: dict, documents:
         rank=runtime.process_rank(),
         num_ranks=runtime.num_processes(),
     )
-    return {
+    (score,) = score_texts([text])
+    row = {
         **{key: getattr(score, key) for key in COLUMNS if hasattr(score, key)},
         "unigram_bits_per_byte": perplexity.unigram_bits_per_byte(text),
         "xz_bits_per_byte": perplexity.xz_bits_per_byte(documents),
     }
+    if encoder.bos_token_id is not None:
+        sample = encode_text(text.name, choose_documents(documents, _BOS_SAMPLE_BYTES), encoder)
+        effect = perplexity.bos_effect(score_texts, [sample], encoder.bos_token_id)
+        if effect.is_worth_telling:
+            logger.warning("%s, %s bytes of it: %s", text.name, f"{effect.num_bytes:,}", effect)
+            row["bos_effect"] = asdict(effect)
+    return row

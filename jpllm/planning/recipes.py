@@ -87,12 +87,14 @@ def _texts(
     """Return a run on texts, which are packed into blocks or still to be packed."""
     from jpllm.data.corpus import weights_with_replay
     from jpllm.data.shards.available import available_tokens
+    from jpllm.tokenizer.document_tokens import document_bos
     from jpllm.tokenizer.load import fingerprint
 
     tokenizer = load_tokenizer(recipe.tokenizer, shape)
     replayed, replay = getattr(recipe, "replay_sources", []), getattr(recipe, "replay", 0.0)
     every = dataclasses.replace(data, sources=data.sources + replayed)
-    available = available_tokens(every, fingerprint(tokenizer) if tokenizer else None)
+    of_tokenizer = (fingerprint(tokenizer), document_bos(tokenizer)) if tokenizer else (None, None)
+    available = available_tokens(every, *of_tokenizer)
     sizes, num_new, shares = [source.num_tokens for source in available], len(data.sources), data.weights
     if replay:  # sources share by size where that of one is not known
         shares = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jpllm.limits import bounded
 from jpllm.runtime import InputError
+from jpllm.tokenizer.document_tokens import document_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -73,7 +74,7 @@ def set_template(tokenizer: PreTrainedTokenizerFast, name: TemplateName) -> None
         if not tokenizer.chat_template:
             raise InputError(f"template: the tokenizer has none of its own; choose {' or '.join(TEMPLATES)}")
         return
-    begins_with_bos = tokenizer("", verbose=False)["input_ids"][:1] == [tokenizer.bos_token_id]
+    begins_with_bos = document_tokens(tokenizer).before == (tokenizer.bos_token_id,)
     tokenizer.chat_template = ("{{- bos_token -}}" if begins_with_bos else "") + TEMPLATES[name]
 
 

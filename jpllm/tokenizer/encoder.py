@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from jpllm import runtime
+from jpllm.tokenizer.document_tokens import document_bos, warn_of_unwritten_bos
 from jpllm.tokenizer.load import fingerprint, sentencepiece_file
 from jpllm.tokenizer.model_file import read_model
 from jpllm.tokenizer.pieces import without_surrogates
@@ -42,6 +43,7 @@ class CorpusEncoder:
     Attributes:
         encode: texts → one int32 id array each, without special tokens.
         eos_token_id: the id that is written once after each document.
+        bos_token_id: the id that the tokenizer writes before a text, and so documents begin with; None without one.
         vocab_size: a number above all ids.
         fingerprint: a hash that changes whenever an id would.
     """
@@ -50,6 +52,7 @@ class CorpusEncoder:
     eos_token_id: int
     vocab_size: int
     fingerprint: str
+    bos_token_id: int | None = None
 
 
 def corpus_encoder(tokenizer: PreTrainedTokenizerFast, path: str | Path) -> CorpusEncoder:
@@ -58,12 +61,17 @@ def corpus_encoder(tokenizer: PreTrainedTokenizerFast, path: str | Path) -> Corp
     A SentencePiece model in the folder `path` does the work if its ids equal the tokenizer's on NASTY_STRINGS and on
     the first documents to encode. No special token is added, typed text never becomes a control id, and lone
     surrogates are left out.
+
+    Raises:
+        InputError: the tokenizer writes around a text what cannot be around a document (`document_bos`).
     """
+    warn_of_unwritten_bos(tokenizer, path)
     return CorpusEncoder(
         encode=_fastest_encode(tokenizer, path),
         eos_token_id=tokenizer.eos_token_id,
         vocab_size=max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1),
         fingerprint=fingerprint(tokenizer),
+        bos_token_id=document_bos(tokenizer),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing
 
 from jpllm.runtime import InputError
+from jpllm.tokenizer.document_tokens import document_tokens
 
 if typing.TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -71,10 +72,8 @@ def mark_boundaries(tokenizer: PreTrainedTokenizerFast, at_beginning: bool) -> N
     from tokenizers.processors import TemplateProcessing
 
     tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
-    single, pair = tokenizer("a"), tokenizer("a", "b")
-    of_text = [index for index, text in enumerate(single.sequence_ids()) if text == 0]
-    before, behind = single["input_ids"][: of_text[0]], single["input_ids"][of_text[-1] + 1 :]
-    places = pair.sequence_ids()
+    around, places = document_tokens(tokenizer), tokenizer("a", "b").sequence_ids()
+    before, behind = list(around.before), list(around.behind)
     is_separated = None in places[places.index(0) : places.index(1)]
     if is_separated and (before or not at_beginning):
         return

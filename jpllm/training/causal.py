@@ -26,6 +26,7 @@ from jpllm.training.config import TrainingConfig
 from jpllm.training.run_data import Clock, RunData
 from jpllm.training.trainer import BaseTrainer, autocast
 
+_WITHOUT_BOS = "without_bos/bits_per_byte"  # the slash keeps it out of the pictures that `jpllm compare` shows at first
 logger = logging.getLogger(__name__)
 
 
@@ -118,9 +119,12 @@ class CausalLMTrainer(BaseTrainer[list[TextScore]]):
 
     def score(self, model: PreTrainedModel) -> list[TextScore]:
         """Return the scores of `model` on the held-out texts, in the arithmetic that the training uses."""
+        return self._score_texts(model, self.eval_dataset)
+
+    def _score_texts(self, model: PreTrainedModel, texts: Sequence[EncodedText]) -> list[TextScore]:
         return perplexity.score(
             model,
-            self.eval_dataset,
+            texts,
             eos_token_id=self._eos_token_id,
             context_length=self._context_length,
             batch_size=self.args.per_device_eval_batch_size,
@@ -128,6 +132,17 @@ class CausalLMTrainer(BaseTrainer[list[TextScore]]):
             rank=self.args.process_index,
             num_ranks=self.args.world_size,
         )
+
+    def more_figures(self, model: PreTrainedModel) -> dict[str, float]:
+        """Return, before the first step, the bits per byte without BOS where they are others than those with it."""
+        bos_token_id = self.eval_dataset[0].bos_token_id
+        if self.state.global_step or bos_token_id is None:
+            return {}
+        effect = perplexity.bos_effect(partial(self._score_texts, model), self.eval_dataset, bos_token_id)
+        if not effect.is_worth_telling:
+            return {}
+        runtime.announce(f"held-out texts before training: {effect}")
+        return {_WITHOUT_BOS: effect.without_bos}
 
     def figures(self, scores: list[TextScore]) -> dict[str, float]:
         """Return loss and bits per byte over all texts; where there are several, those of each, and of each group."""
@@ -140,11 +155,18 @@ class CausalLMTrainer(BaseTrainer[list[TextScore]]):
             for group, members in self.groups(scores).items()
         }
 
-    def closing_figures(self, final: dict[str, float]) -> dict[str, float]:
-        """Return what the results say beside the loss, of the evaluation that counts."""
+    def closing_figures(self, final: dict[str, float]) -> dict:
+        """Return what the results say beside the loss: of the evaluation that counts, and of the BOS before."""
         documents = [document for text in self.eval_dataset for document in text.documents]
-        bits_per_byte = final["eval_bits_per_byte"]
-        return {"bits_per_byte": bits_per_byte, "xz_bits_per_byte": perplexity.xz_bits_per_byte(documents)}
+        figures = {
+            "bits_per_byte": final["eval_bits_per_byte"],
+            "xz_bits_per_byte": perplexity.xz_bits_per_byte(documents),
+        }
+        for row in self.state.log_history:
+            if f"eval_{_WITHOUT_BOS}" in row:
+                both = {"with_bos": row["eval_bits_per_byte"], "without_bos": row[f"eval_{_WITHOUT_BOS}"]}
+                figures["bits_per_byte_before"] = both
+        return figures
 
     def closing_line(self, results: dict) -> str:
         """Return the result of the run in a line."""

@@ -1,5 +1,6 @@
 import math
 import subprocess
+from functools import partial
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from jpllm.data.corpus import EncodedText, choose_documents, encode_text
 from jpllm.evaluation import perplexity
-from jpllm.evaluation.perplexity import TextScore, Window, windows
+from jpllm.evaluation.perplexity import BosEffect, TextScore, Window, windows
 from tests.models.test_build import tiny_model
 
 EOS = 0
@@ -50,6 +51,95 @@ def test_score_equals_token_by_token_float64(architecture, stride):
                 expected -= logits.log_softmax(0)[ids[position]].item()
         assert result.nll_nats == pytest.approx(expected, rel=1e-6)
         assert result.num_tokens == len(text.token_ids)
+
+
+BOS = 49
+DOCUMENTS = [[5, 6, 7, 8] * 6, [9], [10, 11] * 9]  # ids of three documents; some are longer than a window
+
+
+def behind(begin, documents=DOCUMENTS):
+    """A text of documents that each end with an EOS, behind the ids `begin`."""
+    ids = np.array([index for document in documents for index in (*begin, *document, EOS)])
+    return EncodedText("t", ["日本"], ids, bos_token_id=begin[0] if begin else None)
+
+
+def read_ids(model):
+    """The windows that a model reads, as a list that grows."""
+    read = []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.extend(kwargs["input_ids"].tolist()), with_kwargs=True
+    )
+    return read
+
+
+@pytest.mark.parametrize("stride", [None, 5])
+def test_each_window_begins_with_the_bos(stride):
+    """And the rest of it is what stands before the scored ids."""
+    model, text = tiny_model("llama-tiny"), behind([BOS])
+    read = read_ids(model)
+    perplexity.score(model, [text], eos_token_id=EOS, context_length=16, batch_size=3, stride=stride)
+    expected = [[BOS, *text.token_ids[w.start + 1 : w.stop]] for w in windows(len(text.token_ids), 16, stride)]
+    assert [ids[: len(wanted)] for ids, wanted in zip(read, expected, strict=True)] == expected
+    assert expected[1][1] not in (BOS, EOS)  # this window begins inside a document
+
+
+@pytest.mark.parametrize("stride", [None, 5])
+def test_bits_per_byte_behind_the_bos_are_those_of_float64(stride):
+    """Each id but the BOS is scored once, by a forward pass of its own behind the BOS and the ids of its window."""
+    model, text = tiny_model("llama-tiny"), behind([BOS])
+    (found,) = perplexity.score(model, [text], eos_token_id=EOS, context_length=16, batch_size=3, stride=stride)
+    exact, ids, nats, scored = model.double(), text.token_ids.tolist(), 0.0, []
+    for window in windows(len(ids), 16, stride):
+        for place in range(window.scored_from, window.stop):
+            if ids[place] != BOS:
+                with torch.no_grad():
+                    given = torch.tensor([[BOS, *ids[window.start + 1 : place]]])
+                    nats -= exact(given).logits[0, -1].log_softmax(0)[ids[place]].item()
+                scored.append(ids[place])
+    assert scored == [index for document in DOCUMENTS for index in (*document, EOS)]
+    assert found.num_tokens == len(scored) == 46
+    assert found.bits_per_byte == pytest.approx(nats / math.log(2) / len("日本".encode()), rel=1e-6)
+
+
+def test_a_document_alone_needs_the_nats_of_its_ids_behind_the_bos():
+    """Without any window of ours: what `model(tokenizer(text).input_ids)` says, and the EOS behind it."""
+    model, text = tiny_model("llama-tiny"), behind([BOS], [[5, 6, 7, 8]])
+    (found,) = perplexity.score(model, [text], eos_token_id=EOS, context_length=16, batch_size=1)
+    ids = torch.tensor([[BOS, 5, 6, 7, 8, EOS]])
+    with torch.no_grad():
+        loss = model.double()(input_ids=ids, labels=ids).loss.item()
+    assert found.nll_nats == pytest.approx(5 * loss, rel=1e-6)
+
+
+def test_a_bos_that_is_the_eos_begins_each_window():
+    model, text = tiny_model("llama-tiny"), EncodedText("t", ["日本"], behind([]).token_ids, bos_token_id=EOS)
+    read = read_ids(model)
+    (found,) = perplexity.score(model, [text], eos_token_id=EOS, context_length=16, batch_size=8)
+    assert {ids[0] for ids in read} == {EOS}
+    assert found.num_tokens == 46  # the EOS of each document among them
+
+
+def test_a_text_with_another_bos():
+    assert behind([BOS]).with_bos(None).token_ids.tolist() == behind([]).token_ids.tolist()
+    assert behind([]).with_bos(BOS).token_ids.tolist() == behind([BOS]).token_ids.tolist()
+    assert behind([48]).with_bos(BOS).token_ids.tolist() == behind([BOS]).token_ids.tolist()
+    assert behind([BOS]).with_bos(EOS).token_ids.tolist() == behind([]).token_ids.tolist()
+    assert behind([BOS]).with_bos(None).bos_token_id is None
+    assert perplexity.unigram_bits_per_byte(behind([BOS])) == perplexity.unigram_bits_per_byte(behind([]))
+
+
+def test_bos_effect_is_told_from_one_per_cent_on():
+    model, texts = tiny_model("llama-tiny"), [behind([BOS]), behind([BOS], [[3, 4, 5]])]
+    score = partial(perplexity.score, model, eos_token_id=EOS, context_length=16, batch_size=8)
+    effect = perplexity.bos_effect(score, texts, BOS)
+    assert effect.with_bos == perplexity.total(score(texts)).bits_per_byte
+    without = score([behind([]), behind([], [[3, 4, 5]])])
+    assert effect.without_bos == perplexity.total(without).bits_per_byte
+    assert effect.num_bytes == 12
+    told = [BosEffect(1, 2.0, without).is_worth_telling for without in (1.97, 1.99, 2.0, 2.019, 2.021)]
+    assert told == [True, False, False, False, True]
+    assert str(BosEffect(1, 1.0, 30.0)).startswith("bits per byte 1.0000 with BOS, 30.0000 without: the model depends")
+    assert "better without the BOS" in str(BosEffect(1, 2.0, 1.0))
 
 
 def test_batch_size_and_number_of_processes_do_not_matter(monkeypatch):

@@ -60,6 +60,26 @@ def test_only_what_is_missing_is_scored(tmp_path, encoder, model, monkeypatch):
         assert (len(scored), rows[-1]) == (number, row)
 
 
+def test_a_model_that_depends_on_its_bos_is_told(tmp_path, encoder, monkeypatch, caplog):
+    """The row has both figures; a row that was read without the BOS is not that of today."""
+    model = tiny_model("llama-tiny", num_ids=258)
+    rows = []
+    (plain,) = texts.add_missing(rows, model, encoder, reading(tmp_path, "吾輩は猫である。" * 4))
+    assert "bos_effect" not in plain
+    encoder.bos_token_id = 257
+    (row,) = texts.add_missing(rows, model, encoder, reading(tmp_path, "吾輩は猫である。" * 4))
+    assert (len(rows), row["num_tokens"]) == (2, plain["num_tokens"])
+    assert ("bos_token_id" in plain, row["bos_token_id"]) == (False, 257)
+
+    monkeypatch.setattr(perplexity, "_TOLD_DIFFERENCE", 0.0)
+    (row,) = texts.add_missing([], model, encoder, reading(tmp_path, "吾輩は猫である。" * 4))
+    known = {"num_bytes": 96, "with_bos": row["bits_per_byte"], "without_bos": plain["bits_per_byte"]}
+    assert row["bos_effect"] == pytest.approx(known)
+    assert "text0, 96 bytes of it: bits per byte" in caplog.text
+    (remark,) = texts.bos_remarks([row, plain])
+    assert remark.startswith("text0 (96 bytes): bits per byte")
+
+
 def test_average_counts_each_text_the_same(tmp_path, encoder, model):
     """Over rows of several commands, and only over those that were read alike."""
     rows = []

@@ -37,7 +37,7 @@ def texts_of(path, **settings):
 class ChangingEncoder:
     """Encodes bytes, and has somebody write to the corpus while it is at it."""
 
-    eos_token_id, vocab_size, fingerprint = 0, 257, "bytes"
+    eos_token_id, bos_token_id, vocab_size, fingerprint = 0, None, 257, "bytes"
 
     def __init__(self, change):
         self.change = change

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from jpllm.data.blocks.dataset import BlockDataset
 from jpllm.models.isolation import isolate_documents
 from jpllm.runtime import InputError
+from tests.data.blocks.test_dataset import make_shards
 from tests.models.test_build import tiny_model
 
 
@@ -18,6 +20,22 @@ def test_presets_isolate_documents(preset):
     logits = [model(input_ids=i, position_ids=positions).logits for i in (ids, other)]
     assert torch.equal(logits[0][:, 3:], logits[1][:, 3:])
     assert not torch.equal(*(model(input_ids=i).logits[:, 3:] for i in (ids, other)))
+
+
+def test_an_isolated_document_is_read_behind_its_bos_as_alone(tmp_path):
+    """In a block that begins inside another document, whose rest is read behind a BOS of its own."""
+    bos, eos = 49, 0
+    file_ids = [bos, 5, 6, 7, eos, bos, 8, 9, 10, eos]
+    shards = make_shards(tmp_path / "shards", [bos, 1, 2, 3, *file_ids], eos_token_id=eos, bos_token_id=bos)
+    dataset = BlockDataset([shards], 7, num_positions=2, isolate_documents=True)
+    block = {name: torch.from_numpy(dataset[n][name])[None] for n in (0, 1) for name in ("input_ids", "position_ids")
+             if dataset.block_at(n)[1] == 1}  # fmt: skip
+    assert block["input_ids"].tolist() == [[bos, eos, bos, 8, 9, 10, eos]]
+    model = tiny_model("llama-tiny")
+    isolate_documents(model)
+    packed = model(**block).logits[0, 2:]
+    alone = model(input_ids=torch.tensor([[bos, 8, 9, 10, eos]])).logits[0]
+    assert torch.allclose(packed, alone, atol=1e-6)
 
 
 def test_a_model_without_positions_is_refused():

@@ -1,11 +1,16 @@
 """Continued pre-training as typed: what is learned and what is forgotten, of the model's own texts and of new ones."""
 
 import json
+import shutil
 
 import pytest
 
+from jpllm.data.shards.token_shards import TokenShards
+from jpllm.evaluation import perplexity
+from jpllm.tokenizer.load import load
 from tests.configs.test_configs import ROOT, load_recipe
 from tests.recipes.test_pretrain_scratch import SMALL, call_recipe, finished_run  # noqa: F401 — a fixture
+from tests.tokenizer.test_document_tokens import write_around
 
 RECIPE = ROOT / "recipes" / "cpt.py"
 
@@ -61,6 +66,30 @@ def test_the_model_begins_as_it_ended(arguments, finished_run, monkeypatch, tmp_
     groups = json.loads((tmp_path / "run" / "results.json").read_text())["groups"]
     finished = json.loads((finished_run[0] / "results.json").read_text())
     assert groups["old"]["before"] == pytest.approx(finished["bits_per_byte"], rel=1e-6)
+
+
+def test_documents_begin_as_the_tokenizer_writes_them(arguments, finished_run, monkeypatch, capsys, tmp_path):  # noqa: F811
+    """Each document of the shards begins with the BOS, and what that is worth is told before training."""
+    monkeypatch.setattr(perplexity, "_TOLD_DIFFERENCE", 0.0)
+    folder = tmp_path / "model"
+    shutil.copytree(finished_run[0] / "model", folder)
+    tokenizer = load(folder)
+    write_around(tokenizer, "<s> $A").save_pretrained(folder)
+    assert run(monkeypatch, arguments | {"--model": str(folder), "--tokens": "256", "--isolate_documents": "true"}) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    both = results["bits_per_byte_before"]
+    first = next(row for row in map(json.loads, (tmp_path / "run" / "metrics.jsonl").open()) if "eval_loss" in row)
+    assert both["with_bos"] == first["eval_bits_per_byte"]
+    assert both["with_bos"] != both["without_bos"]
+    told = f"bits per byte {both['with_bos']:.4f} with BOS, {both['without_bos']:.4f} without: "
+    assert capsys.readouterr().out.count(told) == 1
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    for directory in (tmp_path / "shards").glob("*-????????????"):
+        packed = TokenShards(directory)
+        ids = packed.tokens(0, packed.size.num_tokens)
+        assert ids[0] == bos
+        assert (ids[1:][ids[:-1] == eos] == bos).all()
+        assert (ids == bos).sum() == (ids == eos).sum() == packed.size.num_documents
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from jpllm.evaluation import perplexity
 from jpllm.runtime import InputError, StoppedEarly
 from jpllm.training import trainer as trainer_module
-from tests.training.test_run import make_trainer, train_and_prove
+from tests.training.test_run import LENGTH, make_trainer, train_and_prove
 
 NUM_STEPS = 14  # 7 epochs of 2 blocks
 SETTINGS = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "eval_steps": 5, "save_steps": 3}
@@ -71,6 +72,28 @@ def test_interrupted_run_equals_the_whole_one(tmp_path, uninterrupted, interrupt
     rows, weights = result_of(tmp_path)
     assert rows == expected[0]
     assert weights == expected[1]
+
+
+def test_what_the_bos_is_worth_is_measured_once_and_kept(tmp_path, monkeypatch):
+    """Before the first step; a run that goes on has it in its results all the same."""
+    monkeypatch.setattr(perplexity, "_TOLD_DIFFERENCE", 0.0)
+
+    def trainer(*callbacks):
+        found = trainer_of(tmp_path, "llama-tiny", *callbacks)
+        found.eval_dataset = [text.with_bos(49) for text in found.eval_dataset]
+        return found
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        train_and_prove(trainer(Interrupt(8, "on_step_end")))
+    results = train_and_prove(trainer())
+    (row,) = [row for row in result_of(tmp_path)[0] if "eval_without_bos/bits_per_byte" in row]
+    assert row["step"] == 0
+    both = {"with_bos": row["eval_bits_per_byte"], "without_bos": row["eval_without_bos/bits_per_byte"]}
+    assert results["bits_per_byte_before"] == both
+    (text,), model = trainer().eval_dataset, trainer().plain_model()
+    settings = {"eos_token_id": 0, "context_length": LENGTH, "batch_size": 8}
+    (plain,) = perplexity.score(model, [text.with_bos(None)], **settings)
+    assert both["without_bos"] == pytest.approx(plain.bits_per_byte, rel=1e-6)
 
 
 def test_interrupted_while_a_checkpoint_is_written(tmp_path, uninterrupted, monkeypatch):

@@ -34,7 +34,7 @@ DATA = "data"
 class Blocks:
     """A stand-in for token shards: random ids below 50."""
 
-    label, directory, content_hash = "random ids", Path("shards"), None
+    label, directory, content_hash, eos_token_id, bos_token_id = "random ids", Path("shards"), None, 0, None
 
     def __init__(self, num_tokens: int = 16 * LENGTH) -> None:
         self.ids = np.random.default_rng(0).integers(1, 50, num_tokens)

@@ -23,13 +23,16 @@ class BlockDataset:
     """`num_positions` training blocks in an order that is known in advance.
 
     Blocks are non-overlapping runs of `sequence_length` tokens of each source, across documents; the rest of a source
-    that fills no block is left out. Without weights all blocks are shuffled together, each once per epoch. With weights
+    that fills no block is left out. Where documents begin with a BOS, each block begins with one: inside a document it
+    stands in place of the first id, which nothing predicts, so that no model reads what it never saw, a text without
+    its BOS. Without weights all blocks are shuffled together, each once per epoch. With weights
     the sources take turns by them (`jpllm.data.blocks.blend`), and each is shuffled anew whenever it was read through.
 
     Item: `{"input_ids": int64 (sequence_length,), "labels": int64 (sequence_length,)}`. The first label is ignored:
     nothing predicts it, and with it out of the count the loss is the mean over predicted tokens for every
-    architecture (Trainer counts the targets itself for some and takes all labels for others). With
-    `isolate_documents`, also `"position_ids"`, which begin at 0 in each document of the block.
+    architecture (Trainer counts the targets itself for some and takes all labels for others). Nor is a BOS between
+    documents predicted: it is always given. With `isolate_documents`, also `"position_ids"`, which begin at 0 in each
+    document of the block.
 
     Raises:
         InputError: a source that must give blocks holds fewer tokens than one.
@@ -70,11 +73,15 @@ class BlockDataset:
             raise IndexError(position)
         source, index = self.block_at(position)
         input_ids = self.block(source, index)
+        bos_token_id, eos_token_id = self.sources[source].bos_token_id, self.sources[source].eos_token_id
         labels = input_ids.copy()
         labels[0] = IGNORED_LABEL
+        if bos_token_id not in (None, eos_token_id):
+            labels[input_ids == bos_token_id] = IGNORED_LABEL
         item = {"input_ids": input_ids, "labels": labels}
         if self._isolate_documents:
-            item["position_ids"] = document_positions(input_ids, self.sources[source].eos_token_id)
+            first_token_id = eos_token_id if bos_token_id is None else bos_token_id
+            item["position_ids"] = document_positions(input_ids, first_token_id)
         return item
 
     def block_at(self, position: int) -> tuple[int, int]:
@@ -89,9 +96,12 @@ class BlockDataset:
         return source, permuted(index, self.blocks_per_source[source], key=f"{self.seed}/{source}/{epoch}")
 
     def block(self, source: int, index: int) -> np.ndarray:
-        """Return the ids of block `index` of a source in corpus order, int64 (sequence_length,)."""
-        start = index * self.sequence_length
-        return self.sources[source].tokens(start, start + self.sequence_length)
+        """Return the ids of block `index` of a source in corpus order, int64 (sequence_length,), a BOS first."""
+        start, bos_token_id = index * self.sequence_length, self.sources[source].bos_token_id
+        input_ids = self.sources[source].tokens(start, start + self.sequence_length)
+        if bos_token_id is not None:
+            input_ids[0] = bos_token_id
+        return input_ids
 
     @property
     def num_positions_without_repeats(self) -> int:
@@ -128,12 +138,13 @@ class BlockDataset:
         return source_uses(labels, self.blocks_per_source, used, self.sequence_length, self._weights)
 
 
-def document_positions(input_ids: np.ndarray, eos_token_id: int) -> np.ndarray:
-    """Return the position of each token in its document, int64 (length,); the EOS before it counts as its first token.
+def document_positions(input_ids: np.ndarray, first_token_id: int) -> np.ndarray:
+    """Return the position of each token in its document, int64 (length,), which begins with `first_token_id`.
 
-    So a document is read as in an evaluation, after one EOS, and the EOS that ends it is predicted from inside it.
+    That is the BOS, or where documents have none, the EOS before them. So a document is read as in an evaluation, after
+    one of these, and the EOS that ends it is predicted from inside it.
     """
-    starts = np.where(input_ids == eos_token_id, np.arange(len(input_ids)), 0)
+    starts = np.where(input_ids == first_token_id, np.arange(len(input_ids)), 0)
     return np.arange(len(input_ids)) - np.maximum.accumulate(starts)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from jpllm.data.corpus import DataConfig
 from jpllm.data.read.files import find_files
 from jpllm.data.read.sources import SourceConfig
-from jpllm.data.shards.fingerprints import shards_facts
+from jpllm.data.shards.fingerprints import bos_facts, shards_facts
 from jpllm.data.shards.token_shards import META_NAME, TokenShards, read_meta
 from jpllm.runtime import InputError
 
@@ -34,17 +34,25 @@ class SourceTokens:
     origin: str
 
 
-def available_tokens(config: DataConfig, tokenizer_fingerprint: str | None) -> list[SourceTokens]:
-    """Return the training tokens of each source, in order. Without a tokenizer no shards are found."""
-    return [_tokens_of(source, config, tokenizer_fingerprint) for source in config.sources]
+def available_tokens(
+    config: DataConfig, tokenizer_fingerprint: str | None, bos_token_id: int | None = None
+) -> list[SourceTokens]:
+    """Return the training tokens of each source, in order. Without a tokenizer no shards are found.
+
+    `bos_token_id` is what documents begin with, None where that is nothing.
+    """
+    return [_tokens_of(source, config, tokenizer_fingerprint, bos_token_id) for source in config.sources]
 
 
-def shards_of(source: SourceConfig, config: DataConfig, tokenizer_fingerprint: str) -> TokenShards | None:
+def shards_of(
+    source: SourceConfig, config: DataConfig, tokenizer_fingerprint: str, bos_token_id: int | None = None
+) -> TokenShards | None:
     """Return the newest finished shards of a source with the settings of reading, cleaning and encoding of today.
 
     The files of the source are not read, so shards of an earlier content are found as well.
     """
-    wanted = json.loads(json.dumps(shards_facts(source, tokenizer_fingerprint, config.effective_held_out_fraction)))
+    facts = shards_facts(source, tokenizer_fingerprint, config.effective_held_out_fraction)
+    wanted = json.loads(json.dumps(facts | bos_facts(bos_token_id)))
     found = [
         file
         for file in config.shards_dir.glob(f"{source.label}-*/{META_NAME}")
@@ -61,8 +69,10 @@ def _facts_of(directory: Path) -> dict:
         return {}
 
 
-def _tokens_of(source: SourceConfig, config: DataConfig, tokenizer_fingerprint: str | None) -> SourceTokens:
-    shards = shards_of(source, config, tokenizer_fingerprint) if tokenizer_fingerprint else None
+def _tokens_of(
+    source: SourceConfig, config: DataConfig, tokenizer_fingerprint: str | None, bos_token_id: int | None
+) -> SourceTokens:
+    shards = shards_of(source, config, tokenizer_fingerprint, bos_token_id) if tokenizer_fingerprint else None
     if shards:
         return SourceTokens(source.label, shards.size.num_tokens, True, str(shards.directory))
     try:

@@ -38,6 +38,11 @@ def shards_facts(source: SourceConfig, tokenizer_fingerprint: str | None, held_o
     }
 
 
+def bos_facts(bos_token_id: int | None) -> dict[str, int]:
+    """Return the fact that documents begin with a BOS; none without one, as in shards of version 0.1.0."""
+    return {} if bos_token_id is None else {"bos_token_id": bos_token_id}
+
+
 def content_hash(source: SourceConfig) -> str:
     """Return the sha256 (hex) of the bytes of a source's files in reading order, or of the address of a Hub dataset.
 

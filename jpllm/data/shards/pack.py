@@ -24,7 +24,7 @@ from jpllm.data.read.formats import ReadProgress
 from jpllm.data.read.quarantine import Quarantine
 from jpllm.data.read.sources import SourceConfig
 from jpllm.data.shards import token_shards
-from jpllm.data.shards.fingerprints import file_states, refuse_changed, remembered_hash, shards_facts
+from jpllm.data.shards.fingerprints import bos_facts, file_states, refuse_changed, remembered_hash, shards_facts
 from jpllm.runtime import InputError
 
 DEFAULT_HELD_OUT_FRACTION = 0.01
@@ -81,6 +81,7 @@ class Encoder(Protocol):
     Attributes:
         encode: texts → one array of ids each, without special tokens.
         eos_token_id: written once after each document.
+        bos_token_id: written before each document, unless it is the EOS, which stands there already; None without one.
         vocab_size: ids are below it.
         fingerprint: changes whenever an id would.
     """
@@ -92,10 +93,23 @@ class Encoder(Protocol):
     def eos_token_id(self) -> int: ...
 
     @property
+    def bos_token_id(self) -> int | None: ...
+
+    @property
     def vocab_size(self) -> int: ...
 
     @property
     def fingerprint(self) -> str: ...
+
+
+def document_pieces(encoder: Encoder, texts: list[str]) -> list[np.ndarray]:
+    """Return the ids of documents in pieces to be joined: of each document the BOS, where it has one, ids and EOS.
+
+    A BOS that is the EOS is not written: the end of the document before it stands there.
+    """
+    begins = [] if encoder.bos_token_id in (None, encoder.eos_token_id) else [np.array([encoder.bos_token_id])]
+    end = np.array([encoder.eos_token_id])
+    return [piece for ids in encoder.encode(texts) for piece in (*begins, ids, end)]
 
 
 def pack(
@@ -130,6 +144,7 @@ def pack(
         states = file_states(source)
         facts = shards_facts(source, encoder.fingerprint, held_out_fraction)
         facts |= {"content": remembered_hash(source, shards_dir, states), "eos_token_id": encoder.eos_token_id}
+        facts |= bos_facts(encoder.bos_token_id)
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         directory = shards_dir / f"{source.label}-{digest[:12]}"
         if _is_usable(directory, verify):
@@ -257,8 +272,7 @@ class _Job:
         size.num_documents = len(training)
         size.num_characters = sum(map(len, training))
         size.num_bytes = len("".join(training).encode("utf-8"))
-        end = np.array([self.encoder.eos_token_id], dtype=self.dtype)
-        token_ids = [ids for document in self.encoder.encode(training) for ids in (document, end)] if training else []
+        token_ids = document_pieces(self.encoder, training) if training else []
         size.num_tokens = sum(map(len, token_ids))
         bad_rows = [asdict(row) for row in batch.bad_rows]
         return token_shards.Batch(batch.number, size, token_ids, held_out, bad_rows)

@@ -1,9 +1,9 @@
 """Write and read token shards: the documents of one source as token ids on disk, memory-mapped.
 
 A finished folder holds `tokens.bin` (little-endian uint16, uint32 from 65,537 ids up: whole documents, each followed by
-one EOS), `held_out.jsonl` with the texts kept out of training, `quarantine.jsonl` with the rows that could not be read,
-and `meta.json`, written last, with the size and SHA-256 of each of these files and of itself. Nothing depends on a
-block length: blocks are cut when they are read.
+one EOS, and after a BOS where the tokenizer writes one), `held_out.jsonl` with the texts kept out of training,
+`quarantine.jsonl` with the rows that could not be read, and `meta.json`, written last, with the size and SHA-256 of
+each of these files and of itself. Nothing depends on a block length: blocks are cut when they are read.
 
 While it is being built a folder also has `batches.jsonl`: a line for each batch of rows that is safely in the files.
 Who comes back after a crash cuts the files to what these lines say and goes on with the next batch.
@@ -220,7 +220,8 @@ def _check_meta(meta: dict) -> None:
     dropped = counts.pop("dropped")
     if counts.keys() | {"dropped"} != names or not isinstance(meta["source"]["label"], str):
         raise ValueError(f"{META_NAME} lacks facts")
-    numbers = [*counts.values(), *dropped.values(), meta["identity"]["eos_token_id"], meta.get("vocab_size", 0)]
+    numbers = [*counts.values(), *dropped.values(), meta.get("vocab_size", 0)]
+    numbers += [meta["identity"]["eos_token_id"], meta["identity"].get("bos_token_id", 0)]
     if meta["dtype"] not in _DTYPES or not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError(f"{META_NAME} has impossible facts")
 
@@ -231,6 +232,8 @@ class TokenShards:
     Attributes:
         label: name of the source.
         size: counts of documents, tokens, bytes and characters.
+        eos_token_id: ends each document.
+        bos_token_id: what a text begins with; None where that is no token of its own.
         content_hash: SHA-256 (hex) of the ids; None for shards of version 0.1.0 that were not verified yet.
     """
 
@@ -240,6 +243,7 @@ class TokenShards:
         self.label: str = meta["source"]["label"]
         self.size = ShardsSize(**meta["size"])
         self.eos_token_id: int = meta["identity"]["eos_token_id"]
+        self.bos_token_id: int | None = meta["identity"].get("bos_token_id")
         self.content_hash: str | None = meta["files"][TOKENS_NAME]["sha256"] if "files" in meta else None
         dtype, file = np.dtype(meta["dtype"]), self.directory / TOKENS_NAME
         num_tokens = _size_of(file) // dtype.itemsize

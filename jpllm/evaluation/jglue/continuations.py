@@ -15,6 +15,7 @@ from jpllm.evaluation.distributed import gathered
 from jpllm.evaluation.generate import encode_prompt
 from jpllm.models.build import context_length
 from jpllm.runtime import InputError
+from jpllm.tokenizer.document_tokens import document_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -53,8 +54,8 @@ class PromptReader:
     """Reads many prompts with a causal model and its tokenizer.
 
     `batch_size` is the number of rows per forward pass; it changes the scores by rounding only. A prompt too long for
-    the model's context loses its beginning; `num_cut` counts such prompts. With several processes each takes every
-    `num_ranks`-th batch, and all of them get all results from the default process group.
+    the model's context loses its beginning, but not the BOS; `num_cut` counts such prompts. With several processes each
+    takes every `num_ranks`-th batch, and all of them get all results from the default process group.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class PromptReader:
         self.rank, self.num_ranks = rank, num_ranks
         self.context_length = context_length(model)
         self.num_cut = 0
+        self._bos_ids = list(document_tokens(tokenizer).before)
         own_ends = model.generation_config.eos_token_id if model.generation_config else None
         self.end_ids = {tokenizer.eos_token_id, *(own_ends if isinstance(own_ends, list) else [])}
 
@@ -131,11 +133,13 @@ class PromptReader:
     def _fitted(self, ids: list[int], room: int) -> _Prompt:
         """Return the prompt, without its beginning where it and `room` more tokens exceed the context."""
         longest = self.context_length - room
-        if longest < 1:
+        if longest <= len(self._bos_ids):
             raise InputError(f"an answer of {room + 1} tokens does not fit the model's {self.context_length} tokens")
         is_cut = len(ids) > longest
         self.num_cut += is_cut
-        return _Prompt(ids[-longest:], is_cut)
+        if not is_cut:
+            return _Prompt(ids, False)
+        return _Prompt(self._bos_ids + ids[len(ids) - longest + len(self._bos_ids) :], True)
 
     def _batches(self, prompts: Sequence[_Prompt], on_done: OnDone | None) -> Iterator[tuple[list[int], _Read]]:
         """Yield this process's batches, the longest first: the numbers of its prompts, and what the model has read.

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from jpllm.runtime import InputError
+from jpllm.tokenizer.document_tokens import document_tokens
 from jpllm.tokenizer.load import sentencepiece_file
 from jpllm.tokenizer.model_file import BPE, NORMAL, UNIGRAM, SentencePieceModel, read_model
 from jpllm.tokenizer.pieces import is_byte_level
@@ -159,12 +160,14 @@ def _special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int | bool]:
     """
     names = {"bos": "bos_token_id", "eos": "eos_token_id", "pad": "padding_token_id"}
     ids = {key: getattr(tokenizer, f"{name}_token_id") for name, key in names.items()}
-    plain, whole = (tokenizer("a", add_special_tokens=added)["input_ids"] for added in (False, True))
-    begins, ends = whole[:1] == [tokenizer.bos_token_id], whole[-1:] == [tokenizer.eos_token_id]
-    if whole != [tokenizer.bos_token_id] * begins + plain + [tokenizer.eos_token_id] * ends:
-        raise InputError(f"the tokenizer puts special tokens around a text ({whole}) that llama.cpp cannot put there")
+    around = document_tokens(tokenizer)
+    if around.before not in ((), (tokenizer.bos_token_id,)) or around.behind not in ((), (tokenizer.eos_token_id,)):
+        raise InputError(
+            f"the tokenizer puts special tokens around a text (ids {around.before} before, {around.behind} behind) "
+            "that llama.cpp cannot put there"
+        )
     return {
         **{key: index for key, index in ids.items() if index is not None},
-        "add_bos_token": begins,
-        "add_eos_token": ends,
+        "add_bos_token": bool(around.before),
+        "add_eos_token": bool(around.behind),
     }

@@ -9,12 +9,14 @@ from jpllm.runtime import InputError
 EOS = 9
 
 
-def make_shards(directory, token_ids, label="s"):
+def make_shards(directory, token_ids, label="s", **facts):
     size = token_shards.ShardsSize(num_documents=1, num_tokens=len(token_ids))
     writer = token_shards.ShardWriter(directory, np.dtype("<u2"))
     writer.append(token_shards.Batch(0, size, [np.array(token_ids)], [], []))
     writer.close()
-    token_shards.write_meta(directory, size, dtype="<u2", source={"label": label}, identity={"eos_token_id": EOS})
+    token_shards.write_meta(
+        directory, size, dtype="<u2", source={"label": label}, identity={"eos_token_id": EOS, **facts}
+    )
     return TokenShards(directory)
 
 
@@ -78,6 +80,66 @@ def test_positions_begin_again_at_the_eos_before_each_document(tmp_path):
     dataset = BlockDataset([make_shards(tmp_path / "a", ids)], 8, num_positions=1, isolate_documents=True)
     assert dataset[0]["position_ids"].tolist() == [0, 1, 0, 1, 0, 0, 1, 2]
     assert document_positions(np.array([EOS, 1, 2]), EOS).tolist() == [0, 1, 2]
+
+
+BOS = 8
+
+
+@pytest.fixture
+def behind_bos(tmp_path):
+    """Three documents, of four, one and five tokens, each behind a BOS."""
+    ids = [BOS, 1, 2, 3, 4, EOS, BOS, 5, EOS, BOS, 1, 2, 3, 4, 5, EOS]
+    return make_shards(tmp_path / "bos", ids, bos_token_id=BOS)
+
+
+def blocks_in_order(dataset):
+    """The items of one epoch, in the order of the corpus."""
+    places = [dataset.block_at(position)[1] for position in range(len(dataset))]
+    return [dataset[position] for position in np.argsort(places)]
+
+
+def test_each_block_begins_with_the_bos_and_never_predicts_it(behind_bos):
+    """Cut inside a document, at its beginning, and at the EOS before it."""
+    items = blocks_in_order(BlockDataset([behind_bos], 4, num_positions=4))
+    assert [item["input_ids"].tolist() for item in items] == [
+        [BOS, 1, 2, 3],
+        [BOS, EOS, BOS, 5],  # in place of 4
+        [BOS, BOS, 1, 2],  # in place of the EOS
+        [BOS, 4, 5, EOS],  # in place of 3
+    ]
+    assert [item["labels"].tolist() for item in items] == [
+        [-100, 1, 2, 3],
+        [-100, EOS, -100, 5],
+        [-100, -100, 1, 2],
+        [-100, 4, 5, EOS],
+    ]
+
+
+def test_no_other_id_is_lost_as_a_target(behind_bos, tmp_path):
+    """What is predicted is what is predicted of the same blocks without the BOS, but for the BOS itself."""
+    plain = make_shards(tmp_path / "plain", behind_bos.tokens(0, 16))
+    targets, expected = (
+        [item["labels"].tolist() for item in blocks_in_order(BlockDataset([shards], 4, num_positions=4))]
+        for shards in (behind_bos, plain)
+    )
+    assert targets == [[-100 if index == BOS else index for index in labels] for labels in expected]
+
+
+def test_positions_begin_again_at_each_bos(behind_bos):
+    """The EOS belongs to the document that it ends."""
+    items = blocks_in_order(BlockDataset([behind_bos], 8, num_positions=2, isolate_documents=True))
+    assert items[0]["input_ids"].tolist() == [BOS, 1, 2, 3, 4, EOS, BOS, 5]
+    assert items[0]["position_ids"].tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
+    assert items[1]["input_ids"].tolist() == [BOS, BOS, 1, 2, 3, 4, 5, EOS]
+    assert items[1]["position_ids"].tolist() == [0, 0, 1, 2, 3, 4, 5, 6]
+
+
+def test_a_bos_that_is_the_eos_begins_blocks_and_is_learned(tmp_path):
+    shards = make_shards(tmp_path / "opt", [1, 2, 3, EOS, 4, 5, EOS, 6], bos_token_id=EOS)
+    items = blocks_in_order(BlockDataset([shards], 4, num_positions=2, isolate_documents=True))
+    assert [item["input_ids"].tolist() for item in items] == [[EOS, 2, 3, EOS], [EOS, 5, EOS, 6]]
+    assert [item["labels"].tolist() for item in items] == [[-100, 2, 3, EOS], [-100, 5, EOS, 6]]
+    assert [item["position_ids"].tolist() for item in items] == [[0, 1, 2, 0], [0, 1, 0, 1]]
 
 
 def test_corpus_smaller_than_a_block(two_sources):

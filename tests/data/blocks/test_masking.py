@@ -21,7 +21,7 @@ LENGTH = 64
 class Tokens:
     """A stand-in for token shards: an EOS now and then, every other id in between."""
 
-    eos_token_id = EOS
+    eos_token_id, bos_token_id = EOS, None
 
     def __init__(self, num_tokens: int) -> None:
         ordinary = np.array(sorted(PIECES))

@@ -8,7 +8,7 @@ from jpllm.evaluation.jglue.continuations import PromptReader
 from jpllm.runtime import InputError
 from tests.models.test_build import tiny_model
 
-EOS = 0
+EOS, BOS = 0, 48
 SHARED = "例を見て答える。"
 
 
@@ -18,13 +18,14 @@ class Characters:
     eos_token_id = EOS
     pad_token_id = 1
 
-    def __init__(self, appends_eos: bool = False, joins: str | None = None) -> None:
-        self.appends_eos, self.joins = appends_eos, joins
+    def __init__(self, appends_eos: bool = False, joins: str | None = None, writes_bos: bool = False) -> None:
+        self.appends_eos, self.joins, self.writes_bos = appends_eos, joins, writes_bos
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> dict:
         pieces = text.replace(self.joins, "\0") if self.joins else text
         ids = [49 if piece == "\0" else 2 + ord(piece) % 46 for piece in pieces]
-        return {"input_ids": ids + [EOS] * self.appends_eos}
+        begin, end = ([BOS] * self.writes_bos, [EOS] * self.appends_eos) if add_special_tokens else ([], [])
+        return {"input_ids": begin + ids + end}
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
         return "".join(chr(100 + number) for number in ids)
@@ -91,8 +92,10 @@ def test_a_token_across_the_seam_is_scored_with_all_choices():
         assert score == pytest.approx(expected_score(exact, ids, 2), abs=1e-5)
 
 
-def test_prompts_too_long_lose_their_beginning():
-    model, tokenizer = tiny_model("neox-tiny"), Characters()
+@pytest.mark.parametrize("writes_bos", [False, True])
+def test_prompts_too_long_lose_their_beginning(writes_bos):
+    """But not the BOS that the tokenizer writes."""
+    model, tokenizer, plain = tiny_model("neox-tiny"), Characters(writes_bos=writes_bos), Characters()
     model.config.trained_sequence_length = 20
     pairs = [(SHARED + "長" * length, answer) for length in (3, 15, 30) for answer in ("甲", "乙丙丁")]
     reader = PromptReader(model, tokenizer, 4)
@@ -100,8 +103,9 @@ def test_prompts_too_long_lose_their_beginning():
     assert reader.num_cut == 2
     exact = tiny_model("neox-tiny").double()
     for (prompt, continuation), (score, _) in zip(pairs, found, strict=True):
-        ids = tokenizer(prompt)["input_ids"][-(20 - 2) :]  # all but the last token of the longest answer must fit
-        ids_after = tokenizer(continuation)["input_ids"]
+        room = 20 - 2 - writes_bos  # all but the last token of the longest answer must fit
+        ids = [BOS] * writes_bos + plain(prompt)["input_ids"][-room:]
+        ids_after = plain(continuation)["input_ids"]
         assert score == pytest.approx(expected_score(exact, ids + ids_after, len(ids)), abs=1e-5)
     with pytest.raises(InputError, match="an answer of 30 tokens does not fit the model's 20 tokens"):
         reader.answers(["あ"], ["\n"], 30)

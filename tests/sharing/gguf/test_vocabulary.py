@@ -51,6 +51,9 @@ def test_special_tokens_around_a_text(tmp_path):
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("$A <|endoftext|>", special_tokens=[end])
     settings = vocabulary(tokenizer, tmp_path, 600).settings
     assert (settings["add_bos_token"], settings["add_eos_token"]) == (False, True)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("<|endoftext|> $A", special_tokens=[end])
+    settings = vocabulary(tokenizer, tmp_path, 600).settings
+    assert (settings["add_bos_token"], settings["add_eos_token"]) == (True, False)
     template = "<|endoftext|> <|endoftext|> $A"
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(template, special_tokens=[end])
     with pytest.raises(InputError, match="puts special tokens around a text"):

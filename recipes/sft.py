@@ -35,7 +35,7 @@ def main() -> None:
     from jpllm.data.conversations.blocks import PackedRows, RowsByLength
     from jpllm.models.build import describe, load_to_continue
     from jpllm.models.lora import add_lora
-    from jpllm.models.resize import add_pad_row
+    from jpllm.models.resize import add_pad_row, has_row
     from jpllm.planning import of_run
     from jpllm.tokenizer.chat_template import set_template
     from jpllm.tokenizer.load import fingerprint, load, save
@@ -52,7 +52,7 @@ def main() -> None:
     tokenizer = load(tokenizer_path)
     model = load_to_continue(recipe.model, tokenizer, data.sequence_length, recipe.dropout)
     set_template(tokenizer, recipe.template)
-    if ensure_pad_token(tokenizer):
+    if ensure_pad_token(tokenizer) or not has_row(model, tokenizer.pad_token_id):
         add_pad_row(model, tokenizer)
 
     rows, held_out = conversations(data, tokenizer)

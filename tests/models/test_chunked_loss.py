@@ -7,7 +7,6 @@ from torch.nn import functional
 from jpllm.models import losses
 from jpllm.models.logits import LogitFunction
 from jpllm.models.losses import causal_loss, use_chunked_loss
-from jpllm.runtime import InputError
 from tests.models.test_build import tiny_model
 
 VOCABULARY, WIDTH = 37, 12

@@ -222,8 +222,8 @@ def refuse_foreign_tokenizer(
     if needed:
         raise InputError(
             f"{name_or_path}: the model has {num_rows:,} embeddings, the tokenizer {max(without_row) + 1:,} ids, and a "
-            f"text can have {without_row[min(needed)]!r} ({min(needed)}): give the tokenizer that the model was "
-            "trained with; jpllm tokenizer extend --model makes both longer together"
+            f"text can have {without_row[min(needed)]!r} ({min(needed)}): they do not belong to each other; give "
+            "the tokenizer that the model was trained with, or make both longer by jpllm tokenizer extend --model"
         )
     logger.warning(
         "%s: the model has no embedding for the special token%s %s: no text of a corpus has any, and prompts may not",

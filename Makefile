@@ -6,6 +6,7 @@
 # make test-full   ops, then every test
 # make gpu-proof   what the memory recipes and the plan promise, measured on this machine's NVIDIA GPU
 # make proof-1b    the 0.778 B model through its own files on a CPU: killed, gone on with, its memory against the plan
+# make models-table   the tables of docs/models.md, found by trying each family of models: about six minutes
 # make tpu-venv    the environment of a TPU host, .venv-tpu: PyTorch 2.9 and torch_xla
 # make xla-proof   training through accelerate_configs/tpu.yaml on XLA's CPU device, held against plain runs: about 15 minutes
 # make lint   ruff, and the type checker ty
@@ -25,7 +26,7 @@ TPU_EXTRAS := dev,lora,tpu
 EXTRAS := 8bit,dev,deepspeed,energy,eval,gguf,lora,wandb,web_test
 FAST_TESTS := -m pytest -n 2 -m "not slow"
 
-.PHONY: demo ops test test-minimal test-oldest test-newest test-full gpu-proof proof-1b tpu-venv xla-proof lint clean
+.PHONY: demo ops test test-minimal test-oldest test-newest test-full gpu-proof proof-1b models-table tpu-venv xla-proof lint clean
 
 # $(call install,INTERPRETER,CONSTRAINTS,EXTRAS): the environment of the target $(@D)/installed
 define install
@@ -85,6 +86,9 @@ gpu-proof: $(VENV)/installed
 
 proof-1b: ops
 	$(BIN)/python benchmarks/proof_1b.py
+
+models-table: $(VENV)/installed
+	$(BIN)/python benchmarks/model_families.py
 
 tpu-venv: $(TPU_VENV)/installed
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from jpllm import runtime
 
-VOCABULARIES = {48_000: 2.0, 100_000: 2.3}  # → how many times less memory the head is to take
+VOCABULARIES = {48_000: 2.0, 100_000: 2.3, 256_000: 2.3}  # → how many times less memory the head is to take
 HIDDEN_SIZE, SEQUENCE_LENGTH = 768, 1024
 MIB = 1 << 20
 

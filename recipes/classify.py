@@ -31,7 +31,7 @@ def main() -> None:
     from jpllm.data.labels.splits import read_splits, summary
     from jpllm.models.build import describe, refuse_foreign_tokenizer
     from jpllm.models.classifier import build_classifier, choose_trainable, sees_ahead, trainable_line
-    from jpllm.models.resize import add_pad_row
+    from jpllm.models.resize import add_pad_row, has_row
     from jpllm.planning import of_run
     from jpllm.tokenizer.load import fingerprint, load
     from jpllm.tokenizer.special_tokens import ensure_pad_token, mark_boundaries
@@ -48,7 +48,7 @@ def main() -> None:
     tokenizer = load(recipe.tokenizer or recipe.model, needs_eos=False)
     model = build_classifier(recipe.model, splits.output_names, training.seed)
     refuse_foreign_tokenizer(recipe.model, model, tokenizer)
-    if ensure_pad_token(tokenizer):
+    if ensure_pad_token(tokenizer) or not has_row(model, tokenizer.pad_token_id):
         add_pad_row(model, tokenizer)
     model.config.pad_token_id = tokenizer.pad_token_id
     is_encoder = sees_ahead(model)

@@ -35,7 +35,7 @@ def main() -> None:
     from jpllm.data.conversations.blocks import PackedRows, RowsByLength
     from jpllm.models.build import describe
     from jpllm.models.quantising import plain_config
-    from jpllm.models.resize import add_pad_row
+    from jpllm.models.resize import add_pad_row, has_row
     from jpllm.planning import of_run
     from jpllm.tokenizer.chat_template import set_template
     from jpllm.tokenizer.load import fingerprint, load, save
@@ -52,7 +52,7 @@ def main() -> None:
     adaptation.refuse_impossible(weights, training, engine.requested().name)
     model, published = adaptation.load(recipe, tokenizer, data.sequence_length, weights, training.precision)
     set_template(tokenizer, recipe.template)
-    if ensure_pad_token(tokenizer):
+    if ensure_pad_token(tokenizer) or not has_row(model, tokenizer.pad_token_id):
         adaptation.refuse_lost_pad_row(weights)
         add_pad_row(model, tokenizer)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 from jpllm.config.settings import option
-from jpllm.models.build import context_length
+from jpllm.models.build import context_length, input_embedding
 from jpllm.runtime import InputError
 from jpllm.tokenizer.chat_template import encode_chat_prompt
 
@@ -107,6 +107,7 @@ def answer(
     import torch
     from transformers import StoppingCriteriaList
 
+    _refuse_ids_without_row(model, tokenizer, prompt_ids)
     device = next(model.parameters()).device
     num_given = len(prompt_ids)
     stream = _Stream(on_text)
@@ -143,13 +144,26 @@ def refuse_long_prompts(
     prompts: Sequence[str],
     encode: Callable[[PreTrainedTokenizerBase, str], list[int]] = encode_prompt,
 ) -> None:
-    """Raise InputError for a prompt whose ids, by `encode`, leave no room for an answer."""
+    """Raise InputError for a prompt whose ids, by `encode`, leave no room for an answer or have no embedding."""
     for prompt in prompts:
-        num_tokens = len(encode(tokenizer, prompt))
+        ids = encode(tokenizer, prompt)
+        _refuse_ids_without_row(model, tokenizer, ids)
+        num_tokens = len(ids)
         if num_tokens >= context_length(model):
             raise InputError(
                 f"the prompt {prompt[:20]!r}… has {num_tokens:,} tokens; the model reads at most "
                 f"{context_length(model):,} together with the answer"
+            )
+
+
+def _refuse_ids_without_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> None:
+    """Raise InputError for ids that the model has no embedding for: a prompt can spell such a special token."""
+    num_rows = input_embedding(model).weight.shape[0]
+    for index in ids:
+        if index >= num_rows:
+            raise InputError(
+                f"a prompt has the special token {tokenizer.convert_ids_to_tokens(index)!r}, which the model has no "
+                "embedding for; write it differently"
             )
 
 

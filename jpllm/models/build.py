@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast, get_args
 
 from jpllm import xla
-from jpllm.models import adapters, pretrained
+from jpllm.models import adapters, multimodal, pretrained
 from jpllm.models.dtypes import Dtype, DtypeName, Quantization, dtype_name, held_dtype
 from jpllm.models.presets import ModelConfig
 from jpllm.runtime import InputError, device
@@ -28,6 +29,8 @@ _POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
 _USUAL_LENGTH = 2048
 _INITIALIZER_KEYS = ("initializer_range", "init_std", "embed_init_std")
 _USUAL_DEVIATION = 0.02
+
+logger = logging.getLogger(__name__)
 
 
 class Vocabulary(Protocol):
@@ -143,14 +146,13 @@ def _load(
     Raises:
         InputError: see `load_trained`.
     """
-    from transformers import AutoModelForCausalLM
-
     config = pretrained.read_config(name_or_path)
     if dropout is not None:
-        probabilities = [key for keys in _DROPOUTS.values() for key in keys if hasattr(config, key)]
+        text_config = multimodal.text_configuration(config)
+        probabilities = [key for keys in _DROPOUTS.values() for key in keys if hasattr(text_config, key)]
         if not probabilities:
             raise InputError(f"dropout: {config.model_type} models have none; remove it")
-        config.update(dict.fromkeys(probabilities, dropout))
+        text_config.update(dict.fromkeys(probabilities, dropout))
     if model_class is None:
         refuse_no_causal(name_or_path, config)
     saved = pretrained.saved_dtype(name_or_path, config)
@@ -158,18 +160,22 @@ def _load(
     if dtype == "saved" and saved in get_args(DtypeName):
         held = cast("DtypeName", saved)
     model, missing, unexpected = pretrained.load(
-        name_or_path, model_class or AutoModelForCausalLM, config, held, quantization
+        name_or_path, model_class or multimodal.causal_class(config), config, held, quantization
     )
     if missing or unexpected:
         raise InputError(
             f"{name_or_path}: the weights do not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}"
         )
-    return model
+    return model if model_class else multimodal.language_model(name_or_path, model)
 
 
 def refuse_no_causal(name_or_path: str | Path, config: PretrainedConfig) -> None:
     """Raise InputError for a model that cannot predict the next token: an encoder, or one with an encoder."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_MASKED_LM_MAPPING,
+        MODEL_FOR_MULTIMODAL_LM_MAPPING,
+    )
 
     names = config.architectures or []
     if config.is_encoder_decoder:
@@ -180,7 +186,12 @@ def refuse_no_causal(name_or_path: str | Path, config: PretrainedConfig) -> None
         and not any("LMHead" in name or "CausalLM" in name for name in names)
     ):
         kind = "a masked language model"
-    elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    elif type(multimodal.text_configuration(config)) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        if type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING:
+            raise InputError(
+                f"{name_or_path}: {config.model_type} is multimodal, and transformers has no model for its text part "
+                "alone; take the model of text that it was made of"
+            )
         kind = f"{config.model_type} is no language model"
     else:
         return
@@ -211,18 +222,11 @@ def load_to_continue(
     weights are held, "auto" for such as do not learn.
 
     Raises:
-        InputError: no such model, fewer embeddings than the tokenizer has ids, more tokens than positions, or no
-            dropout in this architecture.
+        InputError: no such model, a foreign tokenizer, more tokens than positions, or no dropout in this architecture.
     """
     model = _load(name_or_path, dropout, dtype=dtype, quantization=quantization)
     model.loss_type = "ForCausalLM"  # not derived from the name of GPT-2's class; without it there is a warning
-    num_ids = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
-    num_rows = model.config.get_text_config().vocab_size
-    if num_rows < num_ids:
-        raise InputError(
-            f"{name_or_path}: the model has {num_rows:,} embeddings, the tokenizer {num_ids:,} ids; "
-            "jpllm tokenizer extend --model makes both longer together"
-        )
+    refuse_foreign_tokenizer(name_or_path, model, tokenizer)
     trained_length = context_length(model)
     record_trained_length(model, sequence_length)
     if trained_length >= sequence_length:
@@ -235,14 +239,27 @@ def refuse_foreign_tokenizer(
 ) -> None:
     """Raise InputError where a text can have ids that the model has no embedding for.
 
-    Tokens that were added behind the vocabulary may have none: Gemma 3 has one for images, in models of text too.
+    Special tokens behind the vocabulary may have none, as Gemma 3's for pictures in models of text: no text of a corpus
+    becomes their ids (`jpllm.tokenizer.encoder`), so a warning says that they cannot be used. BOS, EOS, the unknown and
+    the mask token need one; `jpllm.models.resize.add_pad_row` makes one for a padding token.
     """
-    num_rows = model.config.get_text_config().vocab_size
-    if tokenizer.vocab_size > num_rows:
+    num_rows = input_embedding(model).weight.shape[0]
+    without_row = {index: token for token, index in tokenizer.get_vocab().items() if index >= num_rows}
+    if not without_row:
+        return
+    used = {getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "unk", "mask")}
+    added = tokenizer.added_tokens_decoder
+    needed = [index for index in without_row if index in used or index not in added or not added[index].special]
+    if needed:
         raise InputError(
-            f"{name_or_path}: the model has {num_rows:,} embeddings, the tokenizer {tokenizer.vocab_size:,} ids: they "
-            "do not belong to each other; give the tokenizer that the model was trained with"
+            f"{name_or_path}: the model has {num_rows:,} embeddings, the tokenizer {max(without_row) + 1:,} ids, and a "
+            f"text can have {without_row[min(needed)]!r} ({min(needed)}): they do not belong to each other; give "
+            "the tokenizer that the model was trained with, or make both longer by jpllm tokenizer extend --model"
         )
+    logger.warning(
+        "%s: the model has no embedding for the special token%s %s: no text of a corpus has any, and prompts may not",
+        *(name_or_path, "s" if len(without_row) > 1 else "", ", ".join(map(repr, list(without_row.values())[:3]))),
+    )
 
 
 def describe(model: PreTrainedModel) -> str:

@@ -13,13 +13,13 @@ accumulation the loss would be that of the micro-batches added up.
 from __future__ import annotations
 
 import functools
-import re
 from types import MethodType
 from typing import TYPE_CHECKING
 
 import torch
 
 from jpllm.models.evaluating import evaluating
+from jpllm.models.logits import LogitFunction, logit_function
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -30,10 +30,8 @@ IGNORED_LABEL = -100
 CHUNK_LOGITS_CPU = 2**21
 CHUNK_LOGITS_GPU = 2**25
 _MOST_COUNTED = 0.9  # share of labels below which the other positions are left out
-_PROBE_TOLERANCE_NATS = 1e-3
-# Names in the configurations of transformers 5.23; those of attention and of routers begin otherwise.
-_LOGIT_CAP = re.compile(r"((final|output|lm_head)_)?(logits?_)?soft_?cap(ping)?")
-_LOGIT_SCALE = re.compile(r"((final|output)_)?logits?_(scale|scaling|mup_width_multiplier)|(lm_head|output)_multiplier")
+_TOLERANCE_FLOAT32, _TOLERANCE_HALF = 1e-5, 1e-3  # of a loss, or of a nat
+_PRODUCTS = LogitFunction()
 
 
 def use_chunked_loss(model: PreTrainedModel, label_smoothing: float = 0.0) -> None:
@@ -42,19 +40,22 @@ def use_chunked_loss(model: PreTrainedModel, label_smoothing: float = 0.0) -> No
     `label_smoothing` is the share of the target's probability that is spread over the whole vocabulary (Szegedy et al.
     2016, https://arxiv.org/abs/1512.00567).
 
+    Logits may be scaled and capped, and the output layer may have a bias.
+
     Raises:
-        InputError: logits have a bias, or are scaled or capped after the output layer; or the loss is not the model's
-            own on a few tokens.
+        InputError: the model does something else with its logits, or its loss on a few tokens is not that in chunks.
     """
     head = model.get_output_embeddings()
-    _refuse_other_logits(model, head)
+    function = logit_function(model)
     whole_forward, whole_head = model.forward, head.forward
 
     def head_forward(self, hidden, labels=None, num_items_in_batch=None):
         if labels is None:
             return whole_head(hidden)
         smoothing = label_smoothing if self.training else 0.0
-        return causal_loss(hidden, self.weight, labels, num_items_in_batch, smoothing)
+        return causal_loss(
+            hidden, self.weight, labels, num_items_in_batch, smoothing, getattr(self, "bias", None), function
+        )
 
     @functools.wraps(whole_forward)  # Trainer reads the signature
     def forward(self, *args, labels=None, num_items_in_batch=None, logits_to_keep=0, **kwargs):
@@ -79,6 +80,8 @@ def causal_loss(
     labels: torch.Tensor,
     num_items_in_batch: torch.Tensor | int | None,
     label_smoothing: float = 0.0,
+    bias: torch.Tensor | None = None,
+    function: LogitFunction = _PRODUCTS,
 ) -> torch.Tensor:
     """Return the mean cross-entropy in nats of predicting each label from the position before it.
 
@@ -87,40 +90,43 @@ def causal_loss(
         weight: (vocabulary, width) of the output layer.
         labels: (batch, length), `IGNORED_LABEL` where nothing is to be learned.
         num_items_in_batch: divisor of the sum; the number of labels here that count if None.
+        label_smoothing: share of the target's probability that is spread over the vocabulary.
+        bias: (vocabulary,) of the output layer, or None.
+        function: what the logits are of the output layer's products.
     """
     targets = labels[:, 1:].flatten()
     if num_items_in_batch is None:
         num_items_in_batch = (targets != IGNORED_LABEL).sum()
     elif isinstance(num_items_in_batch, torch.Tensor):
         num_items_in_batch = num_items_in_batch.to(hidden.device)
-    total = _ChunkedCrossEntropy.apply(hidden[:, :-1].flatten(0, 1), weight, targets, label_smoothing)
+    total = _ChunkedCrossEntropy.apply(hidden[:, :-1].flatten(0, 1), weight, bias, targets, label_smoothing, function)
     return total / num_items_in_batch
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Sum of the cross-entropies of `hidden @ weight.T`, in float32 whatever the products are computed in."""
+    """Sum of the cross-entropies of `hidden @ weight.T + bias`, in float32 whatever the products are computed in."""
 
     @staticmethod
     @torch.compiler.disable
-    def forward(ctx, hidden, weight, targets, label_smoothing):
+    def forward(ctx, hidden, weight, bias, targets, label_smoothing, function):
         product_dtype = weight.dtype
         if torch.is_autocast_enabled(hidden.device.type):
             product_dtype = torch.get_autocast_dtype(hidden.device.type)
         few = _few_counted(targets)
         rows = (hidden, targets) if few is None else (hidden[few], targets[few])
+        layer = (weight, bias, product_dtype, function)
         with torch.autocast(hidden.device.type, enabled=False):
-            loss, for_rows, for_weight = _sum_and_gradients(
-                rows[0], weight, rows[1], product_dtype, label_smoothing, *ctx.needs_input_grad[:2]
-            )
+            loss, for_rows, *for_layer = _sum_and_gradients(*rows, layer, label_smoothing, ctx.needs_input_grad[:3])
         if few is not None and for_rows is not None:
             for_rows = torch.zeros_like(hidden).index_copy_(0, few, for_rows)
-        ctx.save_for_backward(for_rows, for_weight)
+        ctx.save_for_backward(for_rows, *for_layer)
         return loss
 
     @staticmethod
     @torch.compiler.disable
     def backward(ctx, scale):
-        return *(None if gradient is None else gradient.mul_(scale) for gradient in ctx.saved_tensors), None, None
+        gradients = (None if gradient is None else gradient.mul_(scale) for gradient in ctx.saved_tensors)
+        return *gradients, None, None, None
 
 
 def _few_counted(targets: torch.Tensor) -> torch.Tensor | None:
@@ -131,21 +137,26 @@ def _few_counted(targets: torch.Tensor) -> torch.Tensor | None:
     return counted if len(counted) <= _MOST_COUNTED * len(targets) else None
 
 
-def _sum_and_gradients(hidden, weight, targets, product_dtype, smoothing: float, for_hidden: bool, for_weight: bool):
-    """Return the summed loss, and its gradients for the inputs that want one."""
+def _sum_and_gradients(hidden, targets, layer, smoothing: float, wanted_gradients):
+    """Return the summed loss, and its gradients for hidden states, weight and bias where they want one."""
+    weight, bias, product_dtype, function = layer
     limit = CHUNK_LOGITS_CPU if hidden.device.type == "cpu" else CHUNK_LOGITS_GPU
+    if function.cap is not None:
+        limit //= 2  # the slopes of a chunk are as large as its logits
     rows = max(1, min(limit // weight.shape[0], len(hidden)))
     product_weight = weight.to(product_dtype)
     loss = hidden.new_zeros((), dtype=torch.float32)
-    hidden_gradient = torch.empty_like(hidden) if for_hidden else None
-    weight_gradient = torch.zeros_like(weight) if for_weight else None
+    inputs = zip((hidden, weight, bias), wanted_gradients, strict=True)
+    gradients = [torch.zeros_like(tensor) if wanted else None for tensor, wanted in inputs]
+    for_hidden, for_weight, for_bias = gradients
     products = hidden.new_empty(rows, weight.shape[0], dtype=product_dtype)
     for start in range(0, len(hidden), rows):
         piece = hidden[start : start + rows].to(product_dtype)
         target = targets[start : start + rows, None]
         counts = target != IGNORED_LABEL
         target = target.where(counts, 0)
-        logits = torch.mm(piece, product_weight.t(), out=products[: len(piece)]).float()
+        product = torch.mm(piece, product_weight.t(), out=products[: len(piece)]).float()
+        logits, slopes = _logits_and_slopes(product, bias, function)
         highest, at = logits.max(1, keepdim=True)
         wanted = logits.gather(1, target)
         if smoothing:
@@ -153,51 +164,51 @@ def _sum_and_gradients(hidden, weight, targets, product_dtype, smoothing: float,
         probabilities = torch.softmax(logits, 1, out=logits)
         # log-sum-exp = highest − log softmax(highest): one pass over the vocabulary less, and never the log of zero
         loss += (highest - probabilities.gather(1, at).log() - wanted).where(counts, 0).sum()
-        if not (for_hidden or for_weight):
+        if not any(wanted_gradients):
             continue
         probabilities.scatter_add_(1, target, probabilities.new_full((len(piece), 1), smoothing - 1))
         if smoothing:
             probabilities -= smoothing / weight.shape[0]
         if hidden.device.type == "xla" or not counts.all():  # XLA would have to stop and tell
             probabilities.mul_(counts)
-        logits_gradient = probabilities.to(product_dtype)
-        if hidden_gradient is not None:
-            hidden_gradient[start : start + rows] = logits_gradient @ product_weight
-        if weight_gradient is not None and product_dtype == weight.dtype:
-            weight_gradient.addmm_(logits_gradient.t(), piece)
-        elif weight_gradient is not None:
-            weight_gradient += logits_gradient.t() @ piece
-    return loss, hidden_gradient, weight_gradient
+        logits_gradient = (probabilities if slopes is None else probabilities.mul_(slopes)).to(product_dtype)
+        if for_hidden is not None:
+            for_hidden[start : start + rows] = logits_gradient @ product_weight
+        if for_weight is not None and product_dtype == weight.dtype:
+            for_weight.addmm_(logits_gradient.t(), piece)
+        elif for_weight is not None:
+            for_weight += logits_gradient.t() @ piece
+        if for_bias is not None:
+            for_bias += probabilities.sum(0)
+    return loss, for_hidden, for_weight, for_bias
 
 
-def _refuse_other_logits(model: PreTrainedModel, head: torch.nn.Module) -> None:
-    """Raise InputError where the model or its configuration says that logits are more than a product.
-
-    Small logits are hardly capped, and a bias may still be 0: a comparison of losses would see neither.
-    """
-    found = []
-    if getattr(head, "bias", None) is not None:
-        found.append("its output layer has a bias")
-    for key, value in model.config.get_text_config().to_dict().items():
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            continue
-        if _LOGIT_CAP.fullmatch(key) and value:
-            found.append(f"its logits are capped ({key}: {value})")
-        if _LOGIT_SCALE.fullmatch(key) and value != 1:
-            found.append(f"its logits are scaled ({key}: {value})")
-    if found:
-        raise InputError(f"chunked_loss: of {type(model).__name__} {' and '.join(found)}; set chunked_loss: false")
+def _logits_and_slopes(product, bias, function: LogitFunction):
+    """Return the logits, in the memory of the products, and their derivatives; None for derivatives that are all 1."""
+    if bias is not None:
+        product += bias.float()
+    if function.cap is None:
+        return (product, None) if function.scale == 1 else (product.mul_(function.scale), function.scale)
+    capped = product.mul_(function.scale / function.cap).tanh_()
+    slopes = (capped * capped).neg_().add_(1).mul_(function.scale)
+    return capped.mul_(function.cap), slopes
 
 
 def _refuse_other_losses(model: PreTrainedModel, chunked_forward) -> None:
     """Compare both losses on 16 ids spread over the vocabulary; raise InputError if they differ."""
+    if getattr(model.config.get_text_config(), "output_router_logits", False):
+        raise InputError(
+            f"chunked_loss: {type(model).__name__} adds a loss of its routers (output_router_logits in config.json), "
+            "which chunks do not have; set chunked_loss: false"
+        )
     ids = torch.arange(16, device=model.device).reshape(2, 8) * (model.config.get_text_config().vocab_size // 16)
     with evaluating(model):
         whole, chunked = model(input_ids=ids, labels=ids).loss, chunked_forward(input_ids=ids, labels=ids).loss
-    if not abs(whole - chunked) <= _PROBE_TOLERANCE_NATS * max(1.0, float(whole)):
+    tolerance = _TOLERANCE_FLOAT32 if model.dtype == torch.float32 else _TOLERANCE_HALF
+    if not abs(whole - chunked) <= tolerance * max(1.0, float(whole)):
         raise InputError(
-            f"chunked_loss: the loss in chunks is {chunked:.4f} where {type(model).__name__} computes {whole:.4f}: "
-            "its logits are more than the product with the output embedding; set chunked_loss: false"
+            f"chunked_loss: the loss in chunks is {chunked:.6f} where {type(model).__name__} computes {whole:.6f}: "
+            "it learns something else than the next token; set chunked_loss: false"
         )
 
 

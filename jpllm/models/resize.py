@@ -61,7 +61,7 @@ def grow_embeddings(
 
 
 def add_pad_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give a model a row for a padding id that its tokenizer has got behind all others.
+    """Give a model a row for its tokenizer's padding id, which is behind all that it has rows for.
 
     It is the mean of all rows, so the model will hardly ever write it.
     """
@@ -69,6 +69,11 @@ def add_pad_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> N
     first_new_id = tokenizer.pad_token_id
     grow_embeddings(model, [range(min(num_rows, first_new_id))], first_new_id=first_new_id)
     model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def has_row(model: PreTrainedModel, token_id: int) -> bool:
+    """Return whether the model has an embedding for an id."""
+    return token_id < input_embedding(model).weight.shape[0]
 
 
 def _weights(model: PreTrainedModel) -> list[torch.Tensor]:

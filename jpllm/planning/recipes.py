@@ -214,7 +214,7 @@ def _trained_config(name: str, is_classifier: bool) -> PretrainedConfig:
     """Return the configuration of a trained model, which is looked at as the recipe will."""
     import transformers
 
-    from jpllm.models import build, classifier, pretrained, weight_files
+    from jpllm.models import build, classifier, multimodal, pretrained, weight_files
 
     try:
         found = pretrained.read_config(name)
@@ -228,6 +228,7 @@ def _trained_config(name: str, is_classifier: bool) -> PretrainedConfig:
         auto_class = transformers.AutoModelForSequenceClassification
     else:
         build.refuse_no_causal("model", found)
+        found = multimodal.text_configuration(found)
         auto_class = transformers.AutoModelForCausalLM
     if weight_files.has_some(Path(name)):  # a configuration alone can be planned with
         weight_files.examine(Path(name))
@@ -236,10 +237,11 @@ def _trained_config(name: str, is_classifier: bool) -> PretrainedConfig:
 
 
 def _add_pad_row(model: PretrainedConfig, tokenizer: PreTrainedTokenizerFast | None) -> None:
-    """Give the vocabulary a row for the padding id, where the tokenizer gets one."""
+    """Give the vocabulary a row for the padding id, where it has none."""
     from jpllm.tokenizer.special_tokens import ensure_pad_token
 
-    if tokenizer and ensure_pad_token(tokenizer):
+    if tokenizer:
+        ensure_pad_token(tokenizer)
         model.vocab_size = max(model.vocab_size, tokenizer.pad_token_id + 1)
 
 

@@ -290,7 +290,10 @@ def _loss_of(model: PreTrainedModel, step: Rehearsal) -> Generator[None]:
     if step.masked_share:
         losses.use_masked_loss(model, everywhere=not step.chunked_loss)
     elif step.chunked_loss:
-        with _replaced(losses, "_refuse_other_losses", lambda *_: None):
+        as_products = _replaced(
+            losses, "logit_function", lambda _: losses.LogitFunction()
+        )  # a cap takes no more memory
+        with as_products, _replaced(losses, "_refuse_other_losses", lambda *_: None):
             losses.use_chunked_loss(model)
     few_counted = _replaced(losses, "_few_counted", lambda targets: None)
     with few_counted, _replaced(losses, "_at_labels", first_labels):

@@ -18,7 +18,6 @@ from jpllm import cli
 from jpllm.models.build import context_length, load_to_continue, load_trained, num_positions
 from jpllm.models.classifier import build_classifier, layers_of
 from jpllm.models.isolation import isolate_documents
-from jpllm.models.losses import use_chunked_loss
 from jpllm.models.trunk import gives_hidden_states
 from jpllm.runtime import InputError
 from jpllm.tokenizer.load import load
@@ -157,33 +156,6 @@ def test_layers_that_return_more_than_hidden_states_are_computed_each_time(kind,
     if not are_kept:
         with pytest.raises(InputError, match=r"keep_trunk_output: the layers of \w+ return more than hidden states"):
             layers_to_keep(model, frozen, True, "DDP")
-
-
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        ("codegen", "its output layer has a bias"),
-        ("gptj", "its output layer has a bias"),
-        ("phi", "its output layer has a bias"),
-        ("gemma2", r"its logits are capped \(final_logit_softcapping: 30.0\)"),
-        ("nanochat", r"its logits are capped \(final_logit_softcapping: 15.0\)"),
-        ("cohere", r"its logits are scaled \(logit_scale: 0.0625\)"),
-        ("granite", r"its logits are scaled \(logits_scaling: 2.0\)"),
-    ],
-)
-def test_chunked_loss_knows_the_models_that_it_is_not_for(kind, reason, tmp_path):
-    """Weights of 0 have logits of 0: no comparison of losses sees a cap, a scale or a bias."""
-    model = load_trained(make(tmp_path / kind, kind))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-    with pytest.raises(InputError, match=f"chunked_loss: of {type(model).__name__} {reason}; set chunked_loss: false"):
-        use_chunked_loss(model)
-
-
-def test_chunked_loss_takes_caps_of_attention_and_scales_of_one(tmp_path):
-    use_chunked_loss(load_trained(make(tmp_path / "granite", "granite", logits_scaling=1.0)))
-    use_chunked_loss(load_trained(make(tmp_path / "gemma2", "gemma2", final_logit_softcapping=None)))
 
 
 @pytest.mark.parametrize("name", ["flash_attention_2", "flash_attention_3", "flex_attention"])

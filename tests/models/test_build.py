@@ -3,16 +3,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from jpllm.evaluation.generate import SamplingConfig, answer, refuse_long_prompts
 from jpllm.models.build import (
     build_from_scratch,
     context_length,
     describe,
+    load_to_continue,
     load_trained,
     record_trained_length,
     transformers_config,
 )
 from jpllm.models.presets import PRESETS, ModelConfig
 from jpllm.runtime import InputError
+from jpllm.tokenizer.encoder import corpus_encoder
 
 
 class FakeTokenizer(SimpleNamespace):
@@ -157,3 +160,46 @@ def test_load_trained_refuses_what_is_not_whole(tmp_path):
     save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"the weights do not fit the model: missing"):
         load_trained(tmp_path / "model")
+
+
+def tokenizer_with(**added: bool):
+    """Return a tokenizer of the words a to h (ids 0 to 7), behind them added words, which are special tokens or not."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate("abcdefgh")}, unk_token="a"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.add_tokens([AddedToken(word, special=is_special) for word, is_special in added.items()])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="a", eos_token="b")
+
+
+def test_a_special_token_beyond_the_embeddings_is_allowed_with_a_warning_and_refused_in_prompts(caplog, tmp_path):
+    tiny_model("llama-tiny", num_ids=8).save_pretrained(tmp_path)
+    tokenizer = tokenizer_with(PICTURE=True)
+    model = load_to_continue(tmp_path, tokenizer, 16)
+    assert "the model has no embedding for the special token 'PICTURE': no text of a corpus has any" in caplog.text
+    encoder = corpus_encoder(tokenizer, tmp_path)
+    assert [int(index) for index in encoder.encode(["c PICTURE d"])[0]] == [2, 0, 3]
+    refuse_long_prompts(model, tokenizer, ["c d"])
+    with pytest.raises(InputError, match="a prompt has the special token 'PICTURE', which the model has no embedding"):
+        refuse_long_prompts(model, tokenizer, ["c PICTURE d"])
+    with pytest.raises(InputError, match="a prompt has the special token 'PICTURE', which the model has no embedding"):
+        answer(model, tokenizer, [2, 8], SamplingConfig(max_new_tokens=2))
+
+
+@pytest.mark.parametrize(
+    "load_it", [lambda *given: load_to_continue(*given, 16), lambda *given: load_trained(given[0], None, given[1])]
+)
+def test_a_word_beyond_the_embeddings_that_a_text_can_have_is_refused(load_it, tmp_path):
+    tiny_model("llama-tiny", num_ids=8).save_pretrained(tmp_path)
+    reason = r"the model has 8 embeddings, the tokenizer 10 ids, and a text can have 'word' \(9\)"
+    with pytest.raises(InputError, match=reason):
+        load_it(tmp_path, tokenizer_with(PICTURE=True, word=False))
+
+
+def test_an_eos_beyond_the_embeddings_is_refused(tmp_path):
+    tiny_model("llama-tiny", num_ids=8).save_pretrained(tmp_path)
+    tokenizer = tokenizer_with(END=True)
+    tokenizer.eos_token = "END"
+    with pytest.raises(InputError, match=r"a text can have 'END' \(8\)"):
+        load_to_continue(tmp_path, tokenizer, 16)

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional
 
 from jpllm.models import losses
+from jpllm.models.logits import LogitFunction
 from jpllm.models.losses import causal_loss, use_chunked_loss
-from jpllm.runtime import InputError
 from tests.models.test_build import tiny_model
 
 VOCABULARY, WIDTH = 37, 12
@@ -74,6 +74,23 @@ def test_a_target_of_vanishing_probability_has_a_finite_loss():
     assert loss.item() > 200  # probabilities of float32 end at exp(-104)
 
 
+@pytest.mark.parametrize(("scale", "cap"), [(0.25, None), (1.0, 5.0), (0.5, 3.0), (-2.0, 7.0)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_scaled_and_capped_logits_with_a_bias_have_the_gradients_of_float64(scale, cap, smoothing):
+    hidden, weight, labels = inputs()
+    bias = torch.linspace(-2, 2, VOCABULARY).requires_grad_()
+    causal_loss(hidden, weight, labels, None, smoothing, bias, LogitFunction(scale, cap)).backward()
+    exact = [tensor.detach().double().requires_grad_() for tensor in (hidden, weight, bias)]
+    logits = functional.linear(exact[0][:, :-1], exact[1], exact[2]).flatten(0, 1) * scale
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
+    loss = functional.cross_entropy(logits, labels[:, 1:].flatten(), label_smoothing=smoothing)
+    again = causal_loss(hidden, weight, labels, None, smoothing, bias, LogitFunction(scale, cap))
+    assert again.item() == pytest.approx(loss.item(), rel=1e-6)
+    loss.backward()
+    for found, expected in zip((hidden, weight, bias), exact, strict=True):
+        torch.testing.assert_close(found.grad.double(), expected.grad, rtol=1e-5, atol=1e-7)
+
+
 def test_autocast_computes_the_products_in_bf16_and_the_gradient_of_the_weights_in_float32():
     hidden, weight, labels = inputs()
     with torch.autocast("cpu", torch.bfloat16):
@@ -124,16 +141,3 @@ def test_output_layer_is_read_in_its_own_forward_pass_only():
     head.register_forward_hook(lambda *_: setattr(head.weight, "data", nothing))
     with torch.no_grad():
         assert model(input_ids=ids, labels=ids).loss.item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_a_model_whose_logits_are_more_than_a_product_is_refused():
-    from transformers import GraniteConfig, GraniteForCausalLM
-
-    model = GraniteForCausalLM(
-        GraniteConfig(
-            vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=2, logits_scaling=8.0, initializer_range=0.5,
-        )
-    )  # fmt: skip
-    with pytest.raises(InputError, match="chunked_loss: false"):
-        use_chunked_loss(model)

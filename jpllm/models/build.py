@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -27,6 +28,8 @@ _POSITION_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len")
 _USUAL_LENGTH = 2048
 _INITIALIZER_KEYS = ("initializer_range", "init_std", "embed_init_std")
 _USUAL_DEVIATION = 0.02
+
+logger = logging.getLogger(__name__)
 
 
 class Vocabulary(Protocol):
@@ -262,6 +265,26 @@ def context_length(model: PreTrainedModel) -> int:
     length fits, it is the length that the published Bloom and Mamba were trained on.
     """
     return getattr(model.config, TRAINED_LENGTH_KEY, None) or num_positions(model) or _USUAL_LENGTH
+
+
+def set_context_length(model: PreTrainedModel, num_tokens: int) -> None:
+    """Let a loaded model read `num_tokens` at once, instead of as many as it was trained on.
+
+    Raises:
+        InputError: the model has fewer positions.
+    """
+    positions = num_positions(model)
+    if positions and num_tokens > positions:
+        raise InputError(
+            f"context_length: {num_tokens:,} tokens are more than the model's {positions:,} positions; lower it"
+        )
+    trained = getattr(model.config, TRAINED_LENGTH_KEY, None)
+    if trained and num_tokens > trained:
+        logger.warning(
+            "context_length: the model was trained on %s tokens at once; what it writes beyond them may be worthless",
+            f"{trained:,}",
+        )
+    setattr(model.config, TRAINED_LENGTH_KEY, num_tokens)
 
 
 def record_trained_length(model: PreTrainedModel, sequence_length: int) -> None:

@@ -16,6 +16,8 @@ from jpllm.data.read.sources import SourceConfig
 from jpllm.evaluation.generate import SamplingConfig
 from jpllm.models.classifier import Trainable
 from jpllm.models.presets import ModelConfig
+from jpllm.tokenizer.chat_template import Learn
+from jpllm.tokenizer.templates import TemplateName
 from jpllm.training.config import ClassifierTrainingConfig, TrainingConfig
 
 PROMPTS = {
@@ -108,8 +110,15 @@ class InstructionConfig:
 
     model: str = option(REQUIRED, "Model to teach: a folder, or a name on the Hugging Face Hub.")
     tokenizer: str | None = option(None, "Its tokenizer, a folder or a name on the Hub; by default that of `model`.")
-    template: Literal["alpaca-ja", "chat", "own"] = option(
-        "alpaca-ja", "How a conversation is written: with ### headings, with speakers, or as the tokenizer has it."
+    template: TemplateName = option(
+        "alpaca-ja", "How a conversation is written: a form by its name, or own: as the tokenizer has it."
+    )
+    eos_token: str | None = option(
+        None, "Token that ends answers, such as <end_of_turn>; by default the template's, or the tokenizer's EOS."
+    )
+    learn: Learn = option(
+        "all_answers",
+        "What is learned of a conversation: all answers, or the last one, with the turns before it given.",
     )
     dropout: float | None = option(None, "Dropout probability, instead of the model's own.", minimum=0, maximum=0.9)
     lora_rank: int = option(

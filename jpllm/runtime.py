@@ -41,6 +41,18 @@ class InputError(ValueError):
     """
 
 
+class UnusableRow(InputError):
+    """Raised when one row of the data cannot be used; others may be.
+
+    Attributes:
+        reason: a fixed phrase, which counts are kept of.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Diverged(InputError):
     """Raised when a loss, a weight or a gradient of a training is no longer finite."""
 

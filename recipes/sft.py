@@ -12,18 +12,12 @@ and padding are not learned; answers and the EOS behind them are. The template i
 
 from __future__ import annotations
 
+import copy
 from functools import partial
-from typing import TYPE_CHECKING, cast
 
 from jpllm import runtime
 from jpllm.config.parse import parse
-from jpllm.data.conversations.layouts import InstructDataConfig
 from jpllm.training.recipe_configs import RECIPES
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-    from jpllm.data.conversations.rows import Row
 
 
 def main() -> None:
@@ -39,7 +33,7 @@ def main() -> None:
     from jpllm.planning import of_run
     from jpllm.tokenizer.chat_template import set_template
     from jpllm.tokenizer.load import fingerprint, load, save
-    from jpllm.tokenizer.special_tokens import ensure_pad_token
+    from jpllm.tokenizer.special_tokens import ensure_pad_token, record_ends
     from jpllm.training import adaptation, engine, instruct, run, run_folder
     from jpllm.training.instruct import InstructTrainer, Questions
 
@@ -51,13 +45,15 @@ def main() -> None:
     tokenizer = load(tokenizer_path)
     adaptation.refuse_impossible(weights, training, engine.requested().name)
     model, published = adaptation.load(recipe, tokenizer, data.sequence_length, weights, training.precision)
-    set_template(tokenizer, recipe.template)
     if ensure_pad_token(tokenizer) or not has_row(model, tokenizer.pad_token_id):
         adaptation.refuse_lost_pad_row(weights)
         add_pad_row(model, tokenizer)
+    document_tokenizer = copy.deepcopy(tokenizer)  # texts go on ending as before, whatever ends an answer
+    set_template(tokenizer, recipe.template, recipe.eos_token)
+    record_ends(model, tokenizer, document_tokenizer.eos_token_id)
 
-    rows, held_out = conversations(data, tokenizer)
-    texts, replay_blocks = instruct.plain_texts(data, tokenizer, tokenizer_path, training.seed)
+    rows, held_out = instruct.conversations(data, tokenizer, recipe.learn)
+    texts, replay_blocks = instruct.plain_texts(data, document_tokenizer, tokenizer_path, training.seed)
 
     instruct.prepare(model, data, training)
     adaptation.adapt(model, weights, training.seed)
@@ -75,6 +71,7 @@ def main() -> None:
             InstructTrainer,
             model=model,
             tokenizer=tokenizer,
+            document_tokenizer=document_tokenizer,
             questions=Questions(
                 *(recipe.sample_prompts, answered, sampling, training.seed, run_data.clock, training.output_dir)
             ),
@@ -89,24 +86,6 @@ def main() -> None:
         save_tokenizer=partial(save, tokenizer, tokenizer_path),
         plan=of_run.of_conversations(plain_config(model), data, training, items, parts, engine.requested()),
     )
-
-
-def conversations(data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast) -> tuple[list[Row], list[Row]]:
-    """Return rows to train on and held-out ones; the first of the former is shown."""
-    from jpllm.data.conversations.rows import held_out_and_rest, preview, read_rows
-    from jpllm.tokenizer.chat_template import encode_conversation, special_token_in
-
-    encode = partial(encode_conversation, tokenizer), partial(special_token_in, tokenizer)
-    rows, lines = read_rows(data.sources, data, *encode)
-    if data.eval_sources:
-        held_out, more_lines = read_rows(data.eval_sources, data, *encode)
-        lines += more_lines
-    else:
-        held_out, rows = held_out_and_rest(rows, data.held_out_rows)
-    runtime.announce("\n".join(lines))
-    # annotated as if the ids of one text could give several
-    runtime.announce(preview(rows[0], lambda ids: cast("str", tokenizer.decode([*ids]))))
-    return rows, held_out
 
 
 def launch() -> None:

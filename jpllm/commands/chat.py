@@ -32,6 +32,12 @@ class ChatConfig:
     model: str = option(REQUIRED, "Model folder, or name on the Hugging Face Hub, whose tokenizer has a chat template.")
     system: str | None = option(None, "System message: how the model is to behave, where its template takes one.")
     seed: int = option(0, "The same seed and the same questions give the same conversation.", minimum=0)
+    context_length: int | None = option(
+        None,
+        "Tokens of the conversation and the answer together, up to the model's positions; by default the length that "
+        "it was trained on.",
+        minimum=2,
+    )
     script: Path | None = option(None, "Text file with the lines to type; without it they are read from the terminal.")
     web: bool = option(False, "Talk in the browser, on this machine only; needs the extra web.")
     port: int | None = option(
@@ -53,12 +59,14 @@ def chat(argv: Sequence[str]) -> None:
     lines = _script(settings.script) if settings.script else None
     if settings.web:
         require_gradio()  # before minutes of loading
-    from jpllm.models.build import load_trained
+    from jpllm.models.build import load_trained, set_context_length
     from jpllm.tokenizer.load import load
 
     runtime.use_all_cores()
     tokenizer = load(tokenizer_source(settings.model, loading.base_model))
     model = load_trained(settings.model, tokenizer=tokenizer, dtype=loading.dtype, base_model=loading.base_model)
+    if settings.context_length:
+        set_context_length(model, settings.context_length)
 
     def begin() -> Conversation:
         return Conversation(model, tokenizer, sampling, settings.seed, settings.system)

@@ -37,6 +37,12 @@ class GenerateConfig:
     )
     stop: Stop = option("eos", "eos: an answer ends where the model ends it; sentence: also behind the first 。.")
     seed: int = option(0, "The same seed gives the same text.", minimum=0)
+    context_length: int | None = option(
+        None,
+        "Tokens of a prompt and its answer together, up to the model's positions; by default the length that it was "
+        "trained on.",
+        minimum=2,
+    )
     stream: bool = option(False, "Print the text as it is written, of one model.")
     output: Path | None = option(None, "File for the answers: .json with all that is known, .md as a table.")
 
@@ -72,11 +78,8 @@ def generate(argv: Sequence[str]) -> None:
     for name, tokenizer in zip(settings.model, tokenizers, strict=True):
         uses_template = settings.template == "auto" and bool(tokenizer.chat_template)
         on_text = _print_piece if settings.stream else None
-        columns.append(
-            comparison.ask(
-                *(name, tokenizer, uses_template, prompts, sampling, settings.seed, settings.stop, on_text, loading)
-            )
-        )
+        given = (settings.seed, settings.stop, on_text, loading, settings.context_length)
+        columns.append(comparison.ask(name, tokenizer, uses_template, prompts, sampling, *given))
     if len(columns) > 1:
         _print_table(prompts, columns)
     elif not settings.stream:
@@ -84,6 +87,8 @@ def generate(argv: Sequence[str]) -> None:
             runtime.announce(f"{comparison.transcript(prompt, reply)}\n")
     if settings.output:
         facts = {"seed": settings.seed, "stop": settings.stop, **asdict(sampling), "versions": runtime.versions()}
+        if settings.context_length:
+            facts["context_length"] = settings.context_length
         comparison.write(settings.output, prompts, columns, facts)
 
 

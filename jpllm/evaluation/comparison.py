@@ -20,7 +20,7 @@ from jpllm.evaluation.generate import (
     refuse_long_prompts,
 )
 from jpllm.models.adapters import LoadingConfig, is_adapter
-from jpllm.models.build import load_trained
+from jpllm.models.build import load_trained, set_context_length
 from jpllm.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -53,16 +53,22 @@ def ask(
     stop: Stop,
     on_text: Callable[[str], None] | None = None,
     loading: LoadingConfig | None = None,
+    context_length: int | None = None,
 ) -> ModelAnswers:
     """Load a model, let it answer, and free its memory; `on_text` gets the `transcript` of each answer piece by piece.
 
+    With `context_length` it reads as many tokens at once, instead of those that it was trained on.
+
     Raises:
-        InputError: there is no such model, it has another tokenizer, or a prompt leaves it no room for an answer.
+        InputError: there is no such model, it has another tokenizer or fewer positions than `context_length`, or a
+            prompt leaves it no room for an answer.
     """
     encode = encode_instruction if uses_template else encode_prompt
     loading = loading or LoadingConfig()
     base_model = loading.base_model if is_adapter(name) else None
     model = load_trained(name, tokenizer=tokenizer, dtype=loading.dtype, base_model=base_model)
+    if context_length:
+        set_context_length(model, context_length)
     refuse_long_prompts(model, tokenizer, prompts, encode)
     replies = []
     for prompt in prompts:

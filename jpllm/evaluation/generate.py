@@ -11,6 +11,7 @@ from jpllm.config.settings import option
 from jpllm.models.build import context_length, input_embedding
 from jpllm.runtime import InputError
 from jpllm.tokenizer.chat_template import encode_chat_prompt
+from jpllm.tokenizer.special_tokens import end_ids
 
 if TYPE_CHECKING:
     import torch
@@ -100,9 +101,10 @@ def answer(
 ) -> Answer:
     """Return the answer to a prompt, whose ids must leave room in the model's context.
 
-    It ends with an EOS; with `stop="sentence"` also behind the first 。, whatever token holds it. `on_text` is called
-    with each new piece of the text as soon as its characters are whole. The same seed gives the same answer; the
-    caller's random state, the model's mode and its own generation settings are left as they were.
+    It ends with an EOS, or another id that the model's generation settings name; with `stop="sentence"` also behind the
+    first 。, whatever token holds it. `on_text` is called with each new piece of the text as soon as its characters are
+    whole. The same seed gives the same answer; the caller's random state, the model's mode and its own generation
+    settings are left as they were.
     """
     import torch
     from transformers import StoppingCriteriaList
@@ -172,14 +174,12 @@ def _generation_config(
 ) -> GenerationConfig:
     from transformers import GenerationConfig
 
-    own_ends = model.generation_config.eos_token_id
     values = {
         "max_new_tokens": max_new_tokens,
         "repetition_penalty": sampling.repetition_penalty,
         "no_repeat_ngram_size": sampling.no_repeat_ngram_size,
         "use_cache": True,
-        # A list is a publisher's word that a turn of a conversation ends otherwise than a document.
-        "eos_token_id": [tokenizer.eos_token_id, *(own_ends if isinstance(own_ends, list) else [])],
+        "eos_token_id": end_ids(tokenizer, model),
         "pad_token_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
     }
     if sampling.temperature > 0:

@@ -312,6 +312,26 @@ def context_length(model: PreTrainedModel) -> int:
     return getattr(model.config, TRAINED_LENGTH_KEY, None) or num_positions(model) or _USUAL_LENGTH
 
 
+def set_context_length(model: PreTrainedModel, num_tokens: int) -> None:
+    """Let a loaded model read `num_tokens` at once, instead of as many as it was trained on.
+
+    Raises:
+        InputError: the model has fewer positions.
+    """
+    positions = num_positions(model)
+    if positions and num_tokens > positions:
+        raise InputError(
+            f"context_length: {num_tokens:,} tokens are more than the model's {positions:,} positions; lower it"
+        )
+    trained = getattr(model.config, TRAINED_LENGTH_KEY, None)
+    if trained and num_tokens > trained:
+        logger.warning(
+            "context_length: the model was trained on %s tokens at once; what it writes beyond them may be worthless",
+            f"{trained:,}",
+        )
+    setattr(model.config, TRAINED_LENGTH_KEY, num_tokens)
+
+
 def record_trained_length(model: PreTrainedModel, sequence_length: int) -> None:
     """Note the training length in the model's configuration. Raises InputError if it is beyond the positions."""
     positions = num_positions(model)

@@ -256,6 +256,7 @@ def _encoded_conversations(
     from jpllm.data.conversations.rows import held_out_and_rest, read_rows
     from jpllm.data.read.files import find_files
     from jpllm.tokenizer.chat_template import encode_conversation, set_template, special_token_in
+    from jpllm.tokenizer.special_tokens import special_ids
 
     if tokenizer is None:
         return None
@@ -266,10 +267,10 @@ def _encoded_conversations(
             find_files(source.path)
     except InputError:
         return None
-    set_template(tokenizer, recipe.template)
-    rows, _ = read_rows(
-        data.sources, data, partial(encode_conversation, tokenizer), partial(special_token_in, tokenizer)
-    )
+    set_template(tokenizer, recipe.template, recipe.eos_token)
+    encode = partial(encode_conversation, tokenizer, learn=recipe.learn)
+    find_special = partial(special_token_in, tokenizer, special=special_ids(tokenizer))
+    rows, _ = read_rows(data.sources, data, encode, find_special)
     if not data.eval_sources:
         _, rows = held_out_and_rest(rows, data.held_out_rows)
     if data.batching == "packed":

@@ -1,4 +1,4 @@
-"""Give a tokenizer the special tokens that a kind of training needs: padding, a mask, an EOS between two texts.
+"""Give a tokenizer the special tokens that a kind of training needs, and say which tokens are special and end answers.
 
 A new token gets an id behind all others, so no old id changes.
 """
@@ -11,7 +11,7 @@ from jpllm.runtime import InputError
 from jpllm.tokenizer.document_tokens import document_tokens
 
 if typing.TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 PAD_TOKEN = "<pad>"
 MASK_TOKEN = "[MASK]"
@@ -89,6 +89,36 @@ def mark_boundaries(tokenizer: PreTrainedTokenizerFast, at_beginning: bool) -> N
         pair=[*begin, "$A:0", *between, "$B:1", *end],
         special_tokens=[(token, tokenizer.convert_tokens_to_ids(token)) for token in {*begin, *between, *end}],
     )
+
+
+def special_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
+    """Return the ids of all special tokens, also of those without a name of their own, such as the ends of turns."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {index for index, token in added if token.special} | set(tokenizer.all_special_ids)
+
+
+def end_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[int]:
+    """Return the ids that end an answer: the tokenizer's EOS, and those that the model's generation settings name.
+
+    A single one in the settings that the configuration has too is no word of the publisher: it may be the default of
+    the architecture.
+    """
+    settings = model.generation_config
+    own = settings.eos_token_id if settings else None
+    if not isinstance(own, list):
+        default = getattr(model.config.get_text_config(), "eos_token_id", None)
+        own = [] if own in (None, default) else [own]
+    return list(dict.fromkeys([tokenizer.eos_token_id, *own]))
+
+
+def record_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, document_eos_token_id: int) -> None:
+    """Note in the model's generation settings that the tokenizer's EOS ends answers, where it did not end documents.
+
+    What ended a text before goes on doing so.
+    """
+    if tokenizer.eos_token_id != document_eos_token_id and model.generation_config:
+        ends = dict.fromkeys([*end_ids(tokenizer, model), document_eos_token_id])
+        model.generation_config.eos_token_id = list(ends)
 
 
 def _add_behind_all(key: str, token: str, name: str, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, default_data_collator
@@ -15,7 +16,7 @@ from jpllm import runtime, terminal
 from jpllm.data.blocks.dataset import BlockDataset
 from jpllm.data.conversations.blocks import InstructDataset, PackedRows, RowsByLength, padded
 from jpllm.data.conversations.layouts import InstructDataConfig
-from jpllm.data.conversations.rows import Row
+from jpllm.data.conversations.rows import Row, held_out_and_rest, preview, read_rows
 from jpllm.data.corpus import DataConfig, EncodedText, evaluation_texts, training_shards
 from jpllm.data.read.jsonl import write_jsonl
 from jpllm.evaluation import perplexity, token_scores
@@ -24,8 +25,16 @@ from jpllm.evaluation.perplexity import TextScore
 from jpllm.evaluation.token_scores import TokenScore
 from jpllm.models.isolation import isolate_documents
 from jpllm.models.losses import use_chunked_loss
-from jpllm.tokenizer.chat_template import encode_chat_prompt
+from jpllm.tokenizer.chat_template import (
+    Learn,
+    ask_without_thoughts,
+    encode_chat_prompt,
+    encode_conversation,
+    special_token_in,
+    thoughts_left_empty,
+)
 from jpllm.tokenizer.encoder import corpus_encoder
+from jpllm.tokenizer.special_tokens import special_ids
 from jpllm.tracking.metrics import GROUP_PREFIX, SAMPLES_NAME, append_row
 from jpllm.training.arguments import num_steps
 from jpllm.training.config import TrainingConfig
@@ -42,6 +51,37 @@ def prepare(model: PreTrainedModel, data: InstructDataConfig, training: Training
         isolate_documents(model)
     if training.chunked_loss:
         use_chunked_loss(model, training.label_smoothing)
+
+
+def conversations(
+    data: InstructDataConfig, tokenizer: PreTrainedTokenizerFast, learn: Learn
+) -> tuple[list[Row], list[Row]]:
+    """Return rows to train on and held-out ones; the first of the former is shown.
+
+    Where no answer holds thoughts and the template leaves some empty in front of it, the template asks with them from
+    now on.
+    """
+    encode = partial(encode_conversation, tokenizer, learn=learn)
+    find_special = partial(special_token_in, tokenizer, special=special_ids(tokenizer))
+    rows, lines = read_rows(data.sources, data, encode, find_special)
+    if data.eval_sources:
+        held_out, more_lines = read_rows(data.eval_sources, data, encode, find_special)
+        lines += more_lines
+    else:
+        held_out, rows = held_out_and_rest(rows, data.held_out_rows)
+    if added := thoughts_left_empty(tokenizer):
+        num_thinking = sum(row.conversation.answer.lstrip().startswith(added.split()[0]) for row in rows)
+        if num_thinking:
+            lines.append(
+                f"{num_thinking:,} of {len(rows):,} answers hold thoughts, so a question leaves it to the model to "
+                f"think; in front of the other answers stands {added!r}, which is given"
+            )
+        else:
+            lines.append(f"no answer holds thoughts: {ask_without_thoughts(tokenizer)!r} is part of each question")
+    runtime.announce("\n".join(lines))
+    # annotated as if the ids of one text could give several
+    runtime.announce(preview(rows[0], lambda ids: cast("str", tokenizer.decode([*ids]))))
+    return rows, held_out
 
 
 def run_data(
@@ -154,7 +194,10 @@ class Questions:
 
 
 class InstructTrainer(BaseTrainer[tuple[TokenScore, list[TextScore]]]):
-    """Trainer on conversations that evaluates the loss of held-out answers, and bits per byte of plain texts."""
+    """Trainer on conversations that evaluates the loss of held-out answers, and bits per byte of plain texts.
+
+    `document_tokenizer` has the EOS that ends plain texts, which need not be the one that ends answers.
+    """
 
     eval_dataset: Sequence[Row]
     loss_unit = "nats per answer token"
@@ -163,6 +206,7 @@ class InstructTrainer(BaseTrainer[tuple[TokenScore, list[TextScore]]]):
         self,
         *,
         tokenizer: PreTrainedTokenizerFast,
+        document_tokenizer: PreTrainedTokenizerFast,
         questions: Questions,
         texts: Sequence[EncodedText],
         context_length: int,
@@ -172,7 +216,7 @@ class InstructTrainer(BaseTrainer[tuple[TokenScore, list[TextScore]]]):
         pad = partial(_padded_tensors, pad_token_id=tokenizer.pad_token_id, padding_side=tokenizer.padding_side)
         super().__init__(data_collator=default_data_collator if is_packed else pad, **kwargs)
         self._tokenizer, self._questions, self._texts = tokenizer, questions, texts
-        self._context_length = context_length
+        self._document_tokenizer, self._context_length = document_tokenizer, context_length
 
     def score(self, model: PreTrainedModel) -> tuple[TokenScore, list[TextScore]]:
         """Return the score of the held-out rows and those of the plain texts, in the arithmetic of the training."""
@@ -188,7 +232,7 @@ class InstructTrainer(BaseTrainer[tuple[TokenScore, list[TextScore]]]):
         texts = perplexity.score(
             model,
             self._texts,
-            eos_token_id=self._tokenizer.eos_token_id,
+            eos_token_id=self._document_tokenizer.eos_token_id,
             context_length=self._context_length,
             batch_size=self.args.per_device_eval_batch_size,
             autocast=autocast(self.args),

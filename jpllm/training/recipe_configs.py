@@ -19,6 +19,8 @@ from jpllm.models.dtypes import DTYPES_OF_PRECISION, Dtype, DtypeName, Quantizat
 from jpllm.models.lora import FullPart
 from jpllm.models.presets import ModelConfig
 from jpllm.models.trained_parts import TrainedParts
+from jpllm.tokenizer.chat_template import Learn
+from jpllm.tokenizer.templates import TemplateName
 from jpllm.training.config import ClassifierTrainingConfig, Precision, TrainingConfig
 
 PROMPTS = {
@@ -111,8 +113,15 @@ class InstructionConfig:
 
     model: str = option(REQUIRED, "Model to teach: a folder, or a name on the Hugging Face Hub.")
     tokenizer: str | None = option(None, "Its tokenizer, a folder or a name on the Hub; by default that of `model`.")
-    template: Literal["alpaca-ja", "chat", "own"] = option(
-        "alpaca-ja", "How a conversation is written: with ### headings, with speakers, or as the tokenizer has it."
+    template: TemplateName = option(
+        "alpaca-ja", "How a conversation is written: a form by its name, or own: as the tokenizer has it."
+    )
+    eos_token: str | None = option(
+        None, "Token that ends answers, such as <end_of_turn>; by default the template's, or the tokenizer's EOS."
+    )
+    learn: Learn = option(
+        "all_answers",
+        "What is learned of a conversation: all answers, or the last one, with the turns before it given.",
     )
     dropout: float | None = option(None, "Dropout probability, instead of the model's own.", minimum=0, maximum=0.9)
     sample_prompts: list[str] = option(

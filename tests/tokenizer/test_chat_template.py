@@ -34,7 +34,7 @@ def tokenizer(tokenizer_dir):
 def test_alpaca(tokenizer):
     set_template(tokenizer, "alpaca-ja")
     parts = segments(tokenizer, TWO_TURNS)
-    assert [(part.text, part.is_learned) for part in parts] == [
+    assert [(part.text, part.is_answer) for part in parts] == [
         (f"{OPENING}### 指示:\n猫は何をしますか。\n\n### 応答:\n", False),
         ("寝ます。</s>", True),
         ("### 指示:\n犬は?\n\n### 応答:\n", False),
@@ -50,7 +50,7 @@ def test_alpaca(tokenizer):
 def test_chat(tokenizer):
     set_template(tokenizer, "chat")
     parts = segments(tokenizer, [{"role": "system", "content": "短く答える。"}, *TWO_TURNS])
-    assert [(part.text, part.is_learned) for part in parts] == [
+    assert [(part.text, part.is_answer) for part in parts] == [
         ("短く答える。\nユーザー:\n猫は何をしますか。\nアシスタント:\n", False),
         ("寝ます。</s>", True),
         ("ユーザー:\n犬は?\nアシスタント:\n", False),
@@ -66,9 +66,9 @@ def test_ids(tokenizer, name):
     expected_ids, expected_learned = [], []
     for part in segments(tokenizer, TWO_TURNS):
         words = part.text.removesuffix("</s>")
-        found = tokenizer.encode(words, add_special_tokens=False) + [tokenizer.eos_token_id] * part.is_learned
+        found = tokenizer.encode(words, add_special_tokens=False) + [tokenizer.eos_token_id] * part.is_answer
         expected_ids += found
-        expected_learned += [part.is_learned] * len(found)
+        expected_learned += [part.is_answer] * len(found)
     assert (ids, learned) == (expected_ids, expected_learned)
     ends = [index for index, one in enumerate(ids) if one == tokenizer.eos_token_id]
     assert len(ends) == 2
@@ -119,7 +119,7 @@ def test_a_template_of_ones_own(tokenizer):
         ("{% for m in messages %}{{ m.content }}{% endfor %}", "do not end with the EOS token </s>"),
         (
             "{{ messages | length }}{% for m in messages %}{{ m.content + eos_token }}{% endfor %}",
-            "does not leave the beginning of a conversation as it was",
+            "what it writes to ask for an answer is not what stands in front of the answers that it writes",
         ),
         ("{{ raise_exception('no system') }}", "cannot write the roles"),
     ],

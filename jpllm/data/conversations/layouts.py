@@ -94,6 +94,11 @@ class Conversation:
     place: str
     messages: list[Message]
 
+    @property
+    def answer(self) -> str:
+        """The last answer."""
+        return self.messages[-1]["content"]
+
 
 def layout_of(place: str, row: dict[str, object]) -> str:
     """Return the name of the layout that a row is in. Raises InputError when it has the columns of none."""

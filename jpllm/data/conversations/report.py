@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 from jpllm.data.conversations.layouts import Conversation
 from jpllm.data.read.quarantine import BadRow
+from jpllm.runtime import InputError
 
 _JAPANESE = re.compile("[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
 _ENDS = tuple("。．.！!？?」』）)…:：;；～~0123456789")
 _PAIRS = ("「」", "『』", "（）", "【】")
+_MAX_REFUSED = 0.1  # of the rows of a source
 
 
 @dataclass
@@ -23,6 +25,7 @@ class RowCounts:
         left_out: number of rows by reason.
         num_cut: rows whose last answer was cut to the length.
         first_bad: the first rows that could not be used.
+        first_refused: the first row that the chat template could not take, by reason.
     """
 
     num_read: int = 0
@@ -30,17 +33,34 @@ class RowCounts:
     num_cut: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     first_bad: list[BadRow] = field(default_factory=list)
+    first_refused: dict[str, BadRow] = field(default_factory=dict)
 
-    def leave_out(self, row: BadRow) -> None:
+    def leave_out(self, row: BadRow, is_refused: bool = False) -> None:
         """Count a row that is not used, by its reason."""
         self.left_out[row.reason] += 1
         if len(self.first_bad) < 5:
             self.first_bad.append(row)
+        if is_refused:
+            self.first_refused.setdefault(row.reason, row)
+
+    def refuse_many(self, label: str, max_bad_fraction: float) -> None:
+        """Raise InputError where the template refuses more than a tenth of the rows, or than `max_bad_fraction`."""
+        num_refused = sum(self.left_out[reason] for reason in self.first_refused)
+        limit = max(_MAX_REFUSED, max_bad_fraction)
+        if num_refused > limit * self.num_read:
+            shown = "\n".join(f"  {row}" for row in self.first_refused.values())
+            raise InputError(
+                f"{label}: {num_refused:,} of {self.num_read:,} rows cannot be learned with this template, more than "
+                f"{limit:.0%}. Choose another one, leave these rows out, or raise max_bad_fraction:\n{shown}"
+            )
 
     def lines(self, label: str) -> list[str]:
         """Return what a person should know of the rows of the source called `label`, in lines."""
         lines = [f"{label}: {self.num_kept:,} of {self.num_read:,} rows"]
-        lines += [f"  {count:,} left out: {reason}" for reason, count in self.left_out.most_common()]
+        for reason, count in self.left_out.most_common():
+            refused = self.first_refused.get(reason)
+            example = f" ({refused.place}: {refused.detail})" if refused else ""
+            lines.append(f"  {count:,} left out: {reason}{example}")
         lines += [f"  {self.num_cut:,} cut at the end of the answer"] if self.num_cut else []
         return lines
 

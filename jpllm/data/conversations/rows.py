@@ -18,7 +18,7 @@ from jpllm.data.conversations.report import RowCounts, noise_lines
 from jpllm.data.read.formats import ReadProgress
 from jpllm.data.read.quarantine import BadRow
 from jpllm.data.read.sources import SourceConfig
-from jpllm.runtime import InputError
+from jpllm.runtime import InputError, UnusableRow
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -55,7 +55,8 @@ def read_rows(
     """Return the rows of all sources that can be learned from, and lines that say what became of the others.
 
     Raises:
-        InputError: a source has no such row, and what `read_conversations` and `encode_rows` raise.
+        InputError: a source has no such row, the template refuses too many of them, and what `read_conversations` and
+            `encode_rows` raise.
     """
     rows: list[Row] = []
     lines: list[str] = []
@@ -69,6 +70,7 @@ def read_rows(
                     yield conversation
 
             found, counts = encode_rows(counted(), encode, special_token_in, config.sequence_length, config.too_long)
+        counts.refuse_many(source.label, source.max_bad_fraction)
         if not found:
             shown = "\n".join(f"  {row}" for row in counts.first_bad)
             raise InputError("\n".join([*counts.lines(source.label), "the first of them:", shown]))
@@ -86,8 +88,9 @@ def encode_rows(
 ) -> tuple[list[Row], RowCounts]:
     """Return the rows that can be learned from, each of at most `max_tokens`, without exact copies, and the counts.
 
-    A row that is too long is dropped, or its last answer is cut and ends with the EOS all the same; where the prompt
-    alone fills the length, nothing of it can be learned and it is dropped too.
+    A row that `encode` refuses (UnusableRow) is left out. One that is too long is dropped, or its last answer is cut
+    and ends with the EOS all the same; where the prompt alone fills the length, nothing of it can be learned and it is
+    dropped too.
 
     Raises:
         InputError: `too_long` is "refuse" and a row is.
@@ -107,9 +110,13 @@ def encode_rows(
         elif token := special_token_in(conversation.messages):
             counts.leave_out(BadRow(place, "a message spells a special token", token))
         else:
-            row = _fitting(conversation, *encode(conversation.messages), max_tokens, too_long, counts)
-            if row:
-                rows.append(row)
+            try:
+                ids, learned = encode(conversation.messages)
+            except UnusableRow as error:
+                counts.leave_out(BadRow(place, error.reason, str(error)), is_refused=True)
+            else:
+                row = _fitting(conversation, ids, learned, max_tokens, too_long, counts)
+                rows += [row] if row else []
         seen.add(digest)
     counts.num_kept = len(rows)
     return rows, counts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from jpllm.config.settings import option
 from jpllm.data.read.jsonl import write_jsonl
 from jpllm.evaluation.generate import Answer, SamplingConfig, answer
 from jpllm.models.build import context_length
-from jpllm.runtime import InputError
+from jpllm.runtime import InputError, UnusableRow
 from jpllm.tokenizer.chat_template import encode_chat_prompt, render, special_token_in
 
 if TYPE_CHECKING:
@@ -27,17 +27,6 @@ class ChatSamplingConfig(SamplingConfig):
     max_new_tokens: int = option(
         512, "Longest answer in tokens; as many, at most half of the context, are kept free of history.", minimum=1
     )
-
-
-def encode_messages(tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict[str, str]]) -> list[int]:
-    """Return the ids of a conversation that the model is to answer, encoded in segments as `recipes/sft.py` trains.
-
-    Some published templates cannot be cut into segments; for these the whole text is encoded at once.
-    """
-    try:
-        return encode_chat_prompt(tokenizer, messages)
-    except InputError:
-        return tokenizer(render(tokenizer, messages, add_generation_prompt=True), add_special_tokens=False)["input_ids"]
 
 
 class Conversation:
@@ -64,7 +53,7 @@ class Conversation:
             )
         self.model, self.tokenizer, self.sampling, self.seed = model, tokenizer, sampling, seed
         self.system = [{"role": "system", "content": system}] if system else []
-        if system and system not in render(tokenizer, [*self.system, {"role": "user", "content": "?"}], True):
+        if system and not self._has_place_for(system):
             raise InputError("system: the chat template of this model has no place for it; remove it")
         self.num_answers = 0
         self.reset()
@@ -103,13 +92,19 @@ class Conversation:
         """Write the conversation as one row `{"messages": […]}`, which `recipes/sft.py` reads; whole or not at all."""
         write_jsonl([{"messages": self.messages()}], file)
 
+    def _has_place_for(self, system: str) -> bool:
+        try:
+            return system.strip() in render(self.tokenizer, [*self.system, {"role": "user", "content": "?"}], True)
+        except UnusableRow:
+            return False
+
     def _prompt(self, question: str) -> tuple[list[int], int]:
         """Return the ids of the part of the conversation that fits, and the number of its first exchange."""
         context = context_length(self.model)
         room = min(self.sampling.max_new_tokens, context // 2)
         asked = {"role": "user", "content": question}
         for first in range(self.num_forgotten, len(self.exchanges) + 1):
-            ids = encode_messages(self.tokenizer, [*self.messages(first), asked])
+            ids = encode_chat_prompt(self.tokenizer, [*self.messages(first), asked])
             if len(ids) + room <= context:
                 break
         if len(ids) >= context:

@@ -16,6 +16,7 @@ from jpllm.evaluation.generate import encode_prompt
 from jpllm.models.build import context_length
 from jpllm.runtime import InputError
 from jpllm.tokenizer.document_tokens import document_tokens
+from jpllm.tokenizer.special_tokens import end_ids
 
 if TYPE_CHECKING:
     import torch
@@ -71,8 +72,7 @@ class PromptReader:
         self.context_length = context_length(model)
         self.num_cut = 0
         self._bos_ids = list(document_tokens(tokenizer).before)
-        own_ends = model.generation_config.eos_token_id if model.generation_config else None
-        self.end_ids = {tokenizer.eos_token_id, *(own_ends if isinstance(own_ends, list) else [])}
+        self.end_ids = end_ids(tokenizer, model)
 
     def log_likelihoods(
         self, pairs: Sequence[tuple[str, str]], on_done: OnDone | None = None

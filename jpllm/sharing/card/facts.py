@@ -24,7 +24,8 @@ PLOTS = ("loss.png", "scores.png")
 _MAX_PROMPTS = 6
 _ARCHITECTURES = {"gpt2": "GPT-2", "gpt_neox": "GPT-NeoX", "llama": "Llama", "bert": "BERT"}
 _SHOWN_SETTINGS = (
-    *("objective", "masked_share", "template", "batching", "replay", "lora_rank", "lora_alpha", "trainable", "task"),
+    *("objective", "masked_share", "template", "eos_token", "learn", "batching", "replay", "lora_rank", "lora_alpha"),
+    *("trainable", "task"),
     *("sequence_length", "isolate_documents", "per_device_train_batch_size", "gradient_accumulation_steps"),
     *("optimizer", "learning_rate", "lr_scheduler_type", "warmup_steps", "embedding_warmup_steps", "weight_decay"),
     *("adam_beta1", "adam_beta2", "max_grad_norm", "label_smoothing", "dropout", "precision", "early_stopping_evals"),

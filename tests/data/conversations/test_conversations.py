@@ -11,7 +11,7 @@ from jpllm.data.conversations.report import noise_lines, signs_of_noise
 from jpllm.data.conversations.rows import Row, encode_rows, held_out_and_rest, read_rows
 from jpllm.data.read.quarantine import BadRow
 from jpllm.data.read.sources import SourceConfig
-from jpllm.runtime import InputError
+from jpllm.runtime import InputError, UnusableRow
 
 EOS = 0
 
@@ -121,6 +121,38 @@ def test_rows_that_are_too_long():
         rows_of(*texts, too_long="refuse")
     for row in rows:
         assert row.labels[-1] == EOS
+
+
+def refusing(messages):
+    """Refuse conversations with more than one turn, as a template may."""
+    if len(messages) > 2:
+        raise UnusableRow("earlier turns change", "template: write learn: last_answer")
+    return encode(messages)
+
+
+@pytest.mark.parametrize(("num_long", "is_refused"), [(2, False), (3, True)])
+def test_rows_that_the_template_cannot_take(tmp_path, num_long, is_refused):
+    """They are counted with an example; more than a tenth of the rows are refused as a whole, and all of them too."""
+    short = [{"messages": [user(f"a{number}"), assistant("b")]} for number in range(20)]
+    long = [{"messages": [user(f"c{number}"), assistant("d")] * 2} for number in range(num_long)]
+    source = write(tmp_path, *short[: 20 - num_long], *long)
+    source.max_bad_fraction = 0.001
+    config = InstructDataConfig(sources=[source], sequence_length=20)
+    place = f"{tmp_path}/rows.jsonl:{21 - num_long}"
+    if is_refused:
+        with pytest.raises(InputError) as error:
+            read_rows([source], config, refusing, lambda messages: None)
+        assert str(error.value) == (
+            f"{source.label}: 3 of 20 rows cannot be learned with this template, more than 10%. Choose another one, leave "
+            f"these rows out, or raise max_bad_fraction:\n  {place}: earlier turns change: template: write learn: last_answer"
+        )
+        source.max_bad_fraction = 0.15
+    rows, lines = read_rows([source], config, refusing, lambda messages: None)
+    assert len(rows) == 20 - num_long
+    assert lines[:2] == [
+        f"{source.label}: {20 - num_long} of 20 rows",
+        f"  {num_long} left out: earlier turns change ({place}: template: write learn: last_answer)",
+    ]
 
 
 def test_copies_and_special_tokens_are_left_out():

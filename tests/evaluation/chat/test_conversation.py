@@ -4,10 +4,10 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from jpllm.evaluation.chat import conversation as chat
-from jpllm.evaluation.chat.conversation import Conversation, encode_messages
+from jpllm.evaluation.chat.conversation import Conversation
 from jpllm.evaluation.generate import Answer, SamplingConfig, answer
 from jpllm.runtime import InputError
-from jpllm.tokenizer.chat_template import set_template
+from jpllm.tokenizer.chat_template import encode_chat_prompt, set_template
 from jpllm.tokenizer.load import load
 from tests.models.test_build import tiny_model
 
@@ -137,10 +137,10 @@ def test_a_template_that_cannot_be_cut_is_encoded_whole(tokenizer):
     """Its answers do not end with the EOS."""
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}={{ m.content }};{% endfor %}"
     messages = [{"role": role, "content": "はい"} for role in ("user", "assistant", "user")]
-    assert encode_messages(tokenizer, messages) == ids_of(tokenizer, "user=はい;assistant=はい;user=はい;")
+    assert encode_chat_prompt(tokenizer, messages) == ids_of(tokenizer, "user=はい;assistant=はい;user=はい;")
     tokenizer.chat_template = "{{ raise_exception('no') }}"
     with pytest.raises(InputError, match="template: it cannot write the roles"):
-        encode_messages(tokenizer, messages)
+        encode_chat_prompt(tokenizer, messages)
 
 
 def test_save(tokenizer, asked, tmp_path):

@@ -97,7 +97,7 @@ def plan(argv: Sequence[str]) -> None:
     from jpllm.planning.recipes import run_of
 
     where = hardware.resolve(hardware_config)
-    report = report_of(run_of(recipe, *_with_shape(configuration)), hardware_config, where)
+    report = report_of(run_of(recipe, *_with_shape(configuration), where), hardware_config, where)
     console = terminal.console()
     for part in report.parts():
         console.print(part, highlight=False, soft_wrap=isinstance(part, str))

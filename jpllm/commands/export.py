@@ -108,7 +108,8 @@ def _export(settings: ExportConfig, card: CardConfig, folder: Path, private: lis
 def whole_model(folder: Path, base_model: str | None, target: Path) -> Generator[Path]:
     """Yield the folder of a run or of a model; of an adapter one that is like it, with the adapter in the weights.
 
-    It lies beside `target` as long as it is needed. `base_model` stands for the one that the adapter names.
+    It lies beside `target` as long as it is needed. `base_model` stands for the base that the adapter names,
+    unless it is a name for the card alone and that base is a folder here.
     """
     from jpllm.models import adapters
     from jpllm.tracking.runs import MODEL_NAME
@@ -120,7 +121,9 @@ def whole_model(folder: Path, base_model: str | None, target: Path) -> Generator
     from jpllm.models.merging import merge_adapter
     from jpllm.tokenizer.load import load, save
 
-    base = base_model or adapters.base_of(adapter)
+    base = adapters.base_of(adapter)
+    if base_model and (Path(base_model).is_dir() or not Path(base).is_dir()):
+        base = base_model
     target.absolute().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".merged.", dir=target.absolute().parent) as scratch:
         whole = Path(scratch) / folder.resolve().name

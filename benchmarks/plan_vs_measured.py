@@ -35,8 +35,11 @@ from jpllm.training.config import TrainingConfig
 SMALL_GPT2 = {"model": "gpt2-small", "num_layers": 4}
 SMALL_NEOX = {"model": "neox-160m", "num_layers": 6, "hidden_size": 512, "num_heads": 8, "intermediate_size": 2048}
 SMALL_LLAMA = {"model": "llama-160m", "num_layers": 6, "hidden_size": 512, "num_heads": 8, "intermediate_size": 1408}
+LARGER_LLAMA = {"model": "llama-160m", "num_layers": 6, "hidden_size": 1024, "num_heads": 16, "intermediate_size": 4096}
 SMALL_BERT = {"model": "bert-base", "num_layers": 4}
 LORA = TrainedParts(lora_rank=16, lora_dropout=0.05)
+LORA_BF16 = replace(LORA, frozen_dtype="bfloat16", saved_dtype="bfloat16")
+QLORA = replace(LORA, frozen_dtype="nf4", saved_dtype="bfloat16")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Case:
         ways = {
             "isolate_documents": self.isolates,
             f"lora_rank {trained_parts.lora_rank}": trained_parts.lora_rank,
+            f"frozen weights in {trained_parts.frozen_dtype}": trained_parts.frozen_dtype != "float32",
             f"classifier, {trained_parts.classifier} learns": trained_parts.classifier,
             "kept trunk output": self.keeps_trunk,
         }
@@ -81,6 +85,12 @@ CPU_CASES = [
     Case(SMALL_BERT, training=batch(8)),
     Case(SMALL_LLAMA, training=batch(8), trained_parts=LORA),
     Case(SMALL_NEOX, training=batch(8, 2, activation_checkpointing=True), isolates=True, trained_parts=LORA),
+    *(
+        Case(LARGER_LLAMA, training=batch(2, 1, **keys), trained_parts=parts)
+        for parts in (LORA, LORA_BF16, QLORA)
+        for keys in ({"precision": "bf16"}, {"precision": "bf16", "activation_checkpointing": True})
+    ),
+    Case(LARGER_LLAMA, training=batch(2), trained_parts=QLORA),
     Case(SMALL_GPT2, training=batch(16), trained_parts=TrainedParts("last_block"), keeps_trunk=True),
     Case(SMALL_LLAMA, training=batch(16), trained_parts=TrainedParts("last_block")),
     Case(SMALL_BERT, training=batch(8), trained_parts=TrainedParts("all")),
@@ -111,6 +121,7 @@ GPU_CASES = [
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="Markdown report")
+    parser.add_argument("--only", default="", help="cases whose description holds this text")
     arguments = parser.parse_args()
     on_gpu = runtime.device().type == "cuda"
     lines = [
@@ -121,7 +132,7 @@ def main() -> None:
         "| case | parameters | trained | predicted | measured | predicted / measured |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for case in GPU_CASES if on_gpu else CPU_CASES:
+    for case in (case for case in (GPU_CASES if on_gpu else CPU_CASES) if arguments.only in str(case)):
         lines.append(row(case, on_gpu))
         print(lines[-1], file=sys.stderr, flush=True)
     report = "\n".join(lines) + "\n"

@@ -74,7 +74,7 @@ def main() -> None:
     adaptation.adapt(model, weights, training.seed)
     runtime.announce(describe(model))
     run_data = causal.run_data(blocks, held_out, data, training)
-    parts = weights.trained_parts(published.held)
+    parts = weights.trained_parts(published.held, published.saved)
     answer = partial(CausalLMTrainer.answer, tokenizer=tokenizer, sampling=sampling, seed=training.seed)
     run.train(
         partial(

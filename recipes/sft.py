@@ -65,7 +65,7 @@ def main() -> None:
 
     run_data = instruct.run_data(items, held_out, texts, replay_blocks, data, training)
     answered = held_out[: recipe.answered_rows]
-    parts = weights.trained_parts(published.held)
+    parts = weights.trained_parts(published.held, published.saved)
     run.train(
         partial(
             InstructTrainer,

@@ -17,6 +17,7 @@ from jpllm.config.types import keys_of, read_settings
 from jpllm.models.presets import PRESETS, ModelConfig
 from jpllm.planning.hardware import HardwareConfig
 from jpllm.runtime import InputError
+from jpllm.training.config import TrainingConfig
 from jpllm.training.recipe_configs import RECIPES, PretrainingConfig
 
 if TYPE_CHECKING:
@@ -96,8 +97,9 @@ def plan(argv: Sequence[str]) -> None:
     from jpllm.planning import hardware
     from jpllm.planning.recipes import run_of
 
-    where = hardware.resolve(hardware_config)
-    report = report_of(run_of(recipe, *_with_shape(configuration)), hardware_config, where)
+    training = next(part for part in configuration if isinstance(part, TrainingConfig))
+    where = hardware.resolve(hardware.for_machine(hardware_config, training.machine))
+    report = report_of(run_of(recipe, *_with_shape(configuration), where), hardware_config, where)
     console = terminal.console()
     for part in report.parts():
         console.print(part, highlight=False, soft_wrap=isinstance(part, str))

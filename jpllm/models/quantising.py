@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jpllm.models.dtypes import DtypeName
+from jpllm.models.dtypes import NF4_BLOCK, NF4_NESTED_BLOCK, DtypeName
 from jpllm.runtime import InputError, hide_kernels
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -28,18 +28,82 @@ def arguments(dtype: DtypeName) -> dict[str, Any]:
     Raises InputError: bitsandbytes is not installed.
     """
     import torch
+
+    return {"quantization_config": _settings(getattr(torch, dtype))}
+
+
+def _settings(dtype: torch.dtype) -> BitsAndBytesConfig:
     from transformers import BitsAndBytesConfig
 
     hide_kernels()  # bitsandbytes is imported next
     if importlib.util.find_spec("bitsandbytes") is None:
         raise InputError("quantization: needs the package bitsandbytes: pip install 'jpllm[8bit]'")
-    settings = BitsAndBytesConfig(
+    return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, dtype),
+        bnb_4bit_compute_dtype=dtype,
     )
-    return {"quantization_config": settings}
+
+
+def replace_layers(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Put 4-bit layers in the place of those that loading with `arguments` makes 4-bit, in a model without memory.
+
+    Their weights keep their shapes, see `empty_weight`.
+
+    Raises InputError: bitsandbytes is not installed.
+    """
+    settings = _settings(dtype)
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    replace_with_bnb_linear(model, get_keys_to_not_convert(model), settings)
+    model.is_loaded_in_4bit = True  # peft reads it
+
+
+def quantise(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Make the linear layers of a model 4-bit, see `replace_layers`; they compute in `dtype`."""
+    from bitsandbytes.nn import Params4bit
+    from transformers.pytorch_utils import Conv1D
+
+    original = dict(model.named_modules())
+    replace_layers(model, dtype)
+    for name, layer in model.named_modules():
+        weight = getattr(layer, "weight", None)
+        if weight is None or not is_to_be_quantised(weight):
+            continue
+        values = original[name].weight.data
+        values = values.T.contiguous() if isinstance(original[name], Conv1D) else values
+        layer.weight = Params4bit(values, compress_statistics=True, quant_type="nf4").to(values.device)
+        layer.bias = original[name].bias
+    check(type(model).__name__, model)
+
+
+def empty_weight(shape: torch.Size, dtype: torch.dtype) -> torch.nn.Parameter:
+    """Return an uninitialised 4-bit weight of a layer that computes in `dtype`, with its doubly quantised scales."""
+    import torch
+    from bitsandbytes.functional import QuantState
+
+    num_packed = -(-shape.numel() // 2)
+    num_scales = -(-shape.numel() // NF4_BLOCK)
+    nested = QuantState(
+        absmax=torch.empty(-(-num_scales // NF4_NESTED_BLOCK)),
+        code=torch.empty(256),
+        blocksize=NF4_NESTED_BLOCK,
+        dtype=torch.float32,
+    )
+    weight = torch.nn.Parameter(torch.empty(num_packed, 1, dtype=torch.uint8), requires_grad=False)
+    weight.quant_state = QuantState(
+        absmax=torch.empty(num_scales, dtype=torch.uint8),
+        shape=shape,
+        code=torch.empty(16),
+        blocksize=NF4_BLOCK,
+        quant_type="nf4",
+        dtype=dtype,
+        offset=torch.empty(()),
+        state2=nested,
+    )
+    return weight
 
 
 def check(name_or_path: str | Path, model: PreTrainedModel) -> None:
@@ -82,6 +146,19 @@ def check(name_or_path: str | Path, model: PreTrainedModel) -> None:
 def is_quantised(weight: torch.Tensor) -> bool:
     """Return whether a weight is held in 4 bits."""
     return getattr(weight, "quant_state", None) is not None
+
+
+def is_to_be_quantised(weight: torch.Tensor) -> bool:
+    """Return whether a weight is that of a 4-bit layer, and holds no 4-bit numbers yet."""
+    return hasattr(weight, "quant_state") and not is_quantised(weight)
+
+
+def tensors_beside(weight: torch.Tensor) -> list[torch.Tensor]:
+    """Return the scales and tables that belong to a 4-bit weight; none of another one."""
+    if not is_quantised(weight):
+        return []
+    state = weight.quant_state
+    return [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
 
 
 def is_quantised_model(model: PreTrainedModel) -> bool:

@@ -1,11 +1,13 @@
-"""What of a model learns, and the model as it will be trained, with weights that have a shape and no memory."""
+"""What of a model learns, how its weights are held, and the model as it is trained, without memory for weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from jpllm.models import quantising
 from jpllm.models.classifier import Trainable, choose_trainable
+from jpllm.models.dtypes import DtypeName
 from jpllm.models.lora import FullPart, add_lora
 from jpllm.models.pretrained import whole_models
 
@@ -27,6 +29,9 @@ class TrainedParts:
         lora_full: what learns as a whole beside them.
         frozen_dtype: number format of frozen weights, see `jpllm.models.dtypes.bytes_per_parameter`; of nf4 it is that
             of the quantised layers.
+        learning_dtype: number format of weights that learn.
+        saved_dtype: number format of the model that is saved at the end.
+        saves_adapter: of a run with LoRA nothing but what learned is saved.
     """
 
     classifier: Trainable | None = None
@@ -34,7 +39,10 @@ class TrainedParts:
     lora_dropout: float = 0.0
     lora_targets: tuple[str, ...] = ()
     lora_full: tuple[FullPart, ...] = ()
-    frozen_dtype: Literal["float32", "bfloat16", "float16", "nf4"] = "float32"
+    frozen_dtype: DtypeName | Literal["nf4"] = "float32"
+    learning_dtype: DtypeName = "float32"
+    saved_dtype: DtypeName = "float32"
+    saves_adapter: bool = False
 
     @property
     def is_all(self) -> bool:
@@ -54,12 +62,14 @@ def meta_model(
 ) -> PreTrainedModel:
     """Return the model of a configuration on the device "meta", with LoRA or a head, and frozen where nothing learns.
 
-    `dtype` is that of all weights, by default float32.
+    `dtype` is that of all weights but LoRA's, by default float32; 4-bit layers compute in it.
     """
     import torch
 
     with torch.device("meta"), whole_models():
         model = model_class(is_masked, trained_parts).from_config(config, dtype=dtype or torch.float32)
+    if trained_parts.frozen_dtype == "nf4":
+        quantising.replace_layers(model, dtype or torch.float32)
     freeze(model, trained_parts)
     return model
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jpllm.data.shards.available import SourceTokens
 from jpllm.data.shards.token_shards import token_dtype
-from jpllm.planning.memory import checkpoint_bytes
+from jpllm.planning.memory import checkpoint_bytes, model_bytes
 from jpllm.planning.setup import TrainingSetup
 from jpllm.planning.size import ModelSize
 from jpllm.training import machine
@@ -185,7 +185,7 @@ def disk_needs(
         *([DiskNeed("token shards", shards_dir, shards)] if shards_dir else []),
         *([DiskNeed("kept output", training.output_dir, setup.kept_bytes or None)] if setup.passes_trunk_over else []),
         DiskNeed("checkpoints", training.output_dir, num_checkpoints * checkpoint_bytes(size, setup)),
-        DiskNeed("model", training.output_dir, size.num_saved * setup.saved_bytes),
+        DiskNeed("model", training.output_dir, model_bytes(size, setup)),
     ]
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from jpllm import runtime
 from jpllm.data.blocks.dataset import IGNORED_LABEL
-from jpllm.models.trained_parts import TrainedParts, freeze, meta_model, model_class
+from jpllm.models import quantising
+from jpllm.models.trained_parts import freeze, meta_model, model_class
 from jpllm.planning.setup import TrainingSetup
 from jpllm.processes import WorkerPool
 from jpllm.runtime import InputError
@@ -78,6 +79,8 @@ def _measure_here(config: PretrainedConfig, training: TrainingConfig, setup: Tra
     peaks: list[int] = []
 
     def note_step() -> None:
+        if not starts and not on_gpu:
+            machine.forget_peak()  # 4-bit weights are made of others
         if len(starts) == _NUM_MEMORY_STEPS and not on_gpu:
             peaks.append(machine.resident_bytes(peak=True) - before)
             _give_pages_from(_USUAL_BYTES)
@@ -122,7 +125,7 @@ def _language_model_trainer(
     from jpllm.training.causal import CausalLMTrainer
 
     is_masked = setup.masked_share > 0
-    model = _new_model(config, is_masked, setup.trained_parts)
+    model = _new_model(config, is_masked, setup)
     model.loss_type = "ForCausalLM"
     if is_masked:
         use_masked_loss(model, training.label_smoothing, everywhere=not training.chunked_loss)
@@ -145,7 +148,7 @@ def _classifier_trainer(
     from jpllm.data.labels.encoding import EncodedSplits
     from jpllm.training.classifier import ClassifierTrainer
 
-    model = _new_model(config, False, setup.trained_parts)
+    model = _new_model(config, False, setup)
     frozen_layers = freeze(model, setup.trained_parts)
     rows = _rows(config, setup)
     return ClassifierTrainer(
@@ -161,11 +164,16 @@ def _classifier_trainer(
     )
 
 
-def _new_model(config: PretrainedConfig, is_masked: bool, trained_parts: TrainedParts) -> PreTrainedModel:
-    """Return a model in float32, as the recipes load it; the configuration of a trained one may name another type."""
+def _new_model(config: PretrainedConfig, is_masked: bool, setup: TrainingSetup) -> PreTrainedModel:
+    """Return a model whose weights are held as the recipes hold them; its configuration may name another type."""
     import torch
 
-    return model_class(is_masked, trained_parts).from_config(config, dtype=torch.float32)
+    parts = setup.trained_parts
+    dtype = getattr(torch, setup.frozen_dtype if parts.lora_rank else parts.learning_dtype)
+    model = model_class(is_masked, parts).from_config(config, dtype=dtype)
+    if parts.frozen_dtype == "nf4":
+        quantising.quantise(model, dtype)
+    return model
 
 
 def _blocks(config: PretrainedConfig, setup: TrainingSetup) -> list[dict[str, torch.Tensor]]:

@@ -24,6 +24,7 @@ _FREE_GPU_SHARE = 0.9
 _DEEPSPEED_TIMEOUT_SECONDS = 120
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _TPU_CHIPS = {("0x1ae0", device) for device in ("0x0027", "0x005e", "0x0056", "0x0062", "0x0063", "0x006f", "0x0076")}
+_LEAST_OF_CUDA_13 = (7, 5)  # Turing; Maxwell, Pascal and Volta are with CUDA 12 alone
 _DRIVER = Path("/proc/driver/nvidia/version")
 _EXTENSIONS_VARIABLE = "TORCH_EXTENSIONS_DIR"
 # Run by another process: importing DeepSpeed takes seconds, prints, and may fail in many ways.
@@ -135,7 +136,9 @@ def installed_version(name: str) -> str | None:
 
 
 def gpus() -> Iterator[Finding]:
-    """Check each GPU: its memory, and whether it computes bf16."""
+    """Check each GPU: whether this PyTorch has code for it, its memory, and whether it computes bf16."""
+    import torch
+
     found = machine.gpus()
     for index, gpu in enumerate(found):
         capability, free = ".".join(map(str, gpu.capability)), machine.free_gpu_bytes(index)
@@ -143,6 +146,11 @@ def gpus() -> Iterator[Finding]:
             f"{gpu.name}, compute capability {capability}, {free / 2**30:.1f} of "
             f"{gpu.total_bytes / 2**30:.1f} GiB free, {'bf16' if gpu.has_bf16 else 'no bf16 of its own'}"
         )
+        architectures = torch.cuda.get_arch_list()
+        if not machine.has_kernels(gpu.capability, architectures):
+            lacks = f"{facts}; PyTorch {torch.__version__} was built for {' '.join(architectures)}"
+            yield Finding(f"GPU {index}", "fail", lacks, _other_wheels(gpu.capability))
+            continue
         fixes = []
         if not gpu.has_bf16:
             fixes.append("precision: auto takes fp16; bf16 would be emulated, slower than fp32")
@@ -154,6 +162,16 @@ def gpus() -> Iterator[Finding]:
         yield Finding("GPU", "fail", "an NVIDIA driver, but PyTorch sees no GPU", fix)
     elif not found:
         yield Finding("GPU", "warn", "none", "small models train on the CPU: accelerate_configs/cpu.yaml")
+
+
+def _other_wheels(capability: tuple[int, int]) -> str:
+    """Return which wheels of PyTorch have code for a GPU, where the installed ones have none."""
+    if capability >= _LEAST_OF_CUDA_13:
+        return "install a newer PyTorch, for the newest CUDA: https://pytorch.org/get-started/locally"
+    return (
+        "pip install torch --index-url https://download.pytorch.org/whl/cu126: wheels for CUDA 12.6 are the last with "
+        "code for it (docs/hardware.md says for how long)"
+    )
 
 
 def cores_and_memory() -> Finding:

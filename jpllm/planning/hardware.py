@@ -11,6 +11,7 @@ from jpllm.config.settings import option
 from jpllm.config.types import suggest
 from jpllm.runtime import InputError
 from jpllm.training import machine
+from jpllm.training.config import Machine
 from jpllm.training.engine import PlannedEngine
 
 GIB = 1 << 30
@@ -42,6 +43,7 @@ class Gpu:
 # in float32 at half the speed of fp16 sums, which data sheets put first; sparse figures are twice the dense ones.
 GPUS: dict[str, Gpu] = {
     "rtx3060": Gpu(12.0, 25.5, True),
+    "rtx3070": Gpu(8.0, 40.6, True),
     "rtx3090": Gpu(24.0, 71.0, True),
     "rtx4060ti": Gpu(16.0, 44.1, True),
     "rtx4070": Gpu(12.0, 58.3, True),
@@ -57,6 +59,7 @@ GPUS: dict[str, Gpu] = {
     # https://cloud.google.com/tpu/docs/v5e: 16 GB and 197 TFLOPS in bf16 a chip, which is one core; 15.75 GiB are free
     "v5e-8": Gpu(15.75, 197.0, True, num_tpu_cores=8),
 }
+HERE = "here"
 _TPUS = {"TPU v5 lite": "v5e-8"}  # what libtpu calls a chip, and our name of a host with it
 
 
@@ -65,7 +68,9 @@ class HardwareConfig:
     """Hardware to plan for"""
 
     gpu: str | None = option(
-        None, f"cpu, {', '.join(GPUS)} (a TPU with its eight cores); by default this machine's GPU, or its CPU."
+        None,
+        f"cpu, {', '.join(GPUS)} (a TPU with its eight cores), or here: this machine's GPU, or its CPU. By default what "
+        "the file's machine names, or else here.",
     )
     gpu_memory_gib: float | None = option(None, "Memory of each GPU in GiB, instead of what is known of it.", above=0)
     host_memory_gib: float | None = option(
@@ -87,12 +92,10 @@ class HardwareConfig:
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Refuse a GPU that is not known, and several GPUs without an engine."""
-        if self.gpu is not None and self.gpu not in (*GPUS, "cpu"):
-            yield (
-                "gpu",
-                f"unknown GPU {self.gpu!r}{suggest(self.gpu, GPUS)}; there are cpu, {', '.join(GPUS)}; for another one "
-                "give gpu_memory_gib alone",
-            )
+        if self.gpu not in (None, HERE, "cpu", *GPUS):
+            yield "gpu", _unknown(self.gpu)
+        if self.gpu == HERE and self.gpu_memory_gib:
+            yield "gpu", "here, and another GPU is described too; remove one of both"
         if self.engine == "single" and self.num_gpus > 1:
             yield "engine", f"single is one process, and num_gpus is {self.num_gpus}; take ddp"
         known = GPUS.get(self.gpu)
@@ -108,6 +111,32 @@ class HardwareConfig:
             yield "engine", f"xla is for TPUs, and gpu is {self.gpu}; write gpu: v5e-8"
         if self.gpu == "cpu" and (self.num_gpus > 1 or self.gpu_memory_gib):
             yield "gpu", "cpu, and GPUs are described too; remove num_gpus and gpu_memory_gib"
+
+
+def _unknown(gpu: str | None) -> str:
+    return (
+        f"unknown GPU {gpu!r}{suggest(str(gpu), GPUS)}; there are {HERE}, cpu, {', '.join(GPUS)}; for another one give "
+        "gpu_memory_gib alone"
+    )
+
+
+def for_machine(config: HardwareConfig, named: Machine | None) -> HardwareConfig:
+    """Return what to plan for: what is named, or else the machine that a configuration is written for.
+
+    Raises InputError for a machine that is not known.
+    """
+    if named is None or config.gpu or config.gpu_memory_gib or config.num_gpus > 1 or config.calibrate:
+        return replace(config, gpu=None) if config.gpu == HERE else config
+    found = replace(
+        config,
+        gpu=named.gpu,
+        gpu_memory_gib=named.gpu_memory_gib,
+        num_gpus=named.num_gpus,
+        host_memory_gib=config.host_memory_gib or named.host_memory_gib,
+    )
+    if problems := [f"machine: {key}: {message}" for key, message in found.check()]:
+        raise InputError(f"{problems[0]} (--gpu {HERE} plans for this machine)")
+    return found
 
 
 @dataclass(frozen=True)

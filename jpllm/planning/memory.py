@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from jpllm.models.dtypes import bytes_per_parameter
 from jpllm.planning.hardware import GIB
 from jpllm.planning.rehearsal import Rehearsal, StepBytes
 from jpllm.planning.setup import TrainingSetup
@@ -57,6 +58,7 @@ class Memory:
     Attributes:
         forward: the peak of the forward and backward passes, beside the states.
         evaluation: what an evaluation needs beside weights and optimizer.
+        proof: what the proof of the saved model needs beside the weights that were trained, on a CPU.
         overhead: what is no tensor.
         mapped: pages of the file with the kept output of frozen layers; the system takes them back where it has to.
         host: host memory of all processes on the machine, in training and at its end.
@@ -71,6 +73,7 @@ class Memory:
     host: int
     host_resuming: int
     mapped: int = 0
+    proof: int = 0
     offloaded: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -86,7 +89,7 @@ class Memory:
     @property
     def all_tensors(self) -> int:
         """Peak of all tensors, evaluations included: what `torch.cuda.max_memory_allocated` says at the end."""
-        return max(self.tensors, self.lasting + self.evaluation)
+        return max(self.tensors, self.lasting + self.evaluation, self.states.weights + self.proof)
 
     @property
     def claimed(self) -> int:
@@ -100,21 +103,27 @@ class Memory:
 
     def parts(self) -> dict[str, int]:
         """Return what the peak is made of, by name; the parts add up to it."""
-        parts = {"weights": self.states.weights, "optimizer states": self.states.optimizer, **self.offloaded}
-        if self.all_tensors > self.tensors:
-            parts |= {"a batch of an evaluation": self.evaluation}
-        elif self.states.at_step > self.forward.total:
-            parts |= {"gradients, at the optimizer's step": self.states.at_step}
+        if self.all_tensors > max(self.tensors, self.lasting + self.evaluation):
+            parts = {"weights": self.states.weights, "the saved model, to be proved": self.proof}
         else:
-            parts |= {
-                "gradients": self.forward.gradients,
-                "half-precision copies of weights": self.forward.autocast,
-                "activations kept for the backward pass": self.forward.activations,
-                "logits, loss and other temporaries": self.forward.temporary,
-            }
-        parts |= {"communication": self.states.buckets, "kept output of frozen layers, a file": self.mapped}
+            lasting = {"weights": self.states.weights, "optimizer states": self.states.optimizer, **self.offloaded}
+            parts = {**lasting, **self._parts_of_step(), "communication": self.states.buckets}
+        parts |= {"kept output of frozen layers, a file": self.mapped}
         parts |= {"the process, and gaps between tensors": self.overhead}
         return {name: size for name, size in parts.items() if size}
+
+    def _parts_of_step(self) -> dict[str, int]:
+        """Return what is there at the peak beside what lasts, by name."""
+        if self.all_tensors > self.tensors:
+            return {"a batch of an evaluation": self.evaluation}
+        if self.states.at_step > self.forward.total:
+            return {"gradients, at the optimizer's step": self.states.at_step}
+        return {
+            "gradients": self.forward.gradients,
+            "half-precision copies of weights": self.forward.autocast,
+            "activations kept for the backward pass": self.forward.activations,
+            "logits, loss and other temporaries": self.forward.temporary,
+        }
 
 
 def states(size: ModelSize, setup: TrainingSetup) -> States:
@@ -122,7 +131,7 @@ def states(size: ModelSize, setup: TrainingSetup) -> States:
     if setup.engine == "fsdp2":
         return _fsdp2_states(size, setup)
     processes, stage = setup.num_processes, setup.zero_stage
-    weights = size.num_parameters * setup.weight_bytes
+    weights = held_bytes(size, setup)
     gradients = size.num_trainable * setup.weight_bytes // (processes if stage >= 2 else 1)
     if stage == 0:
         buckets = gradients if setup.engine == "ddp" else 0  # DDP's buckets are a copy of all gradients
@@ -135,6 +144,15 @@ def states(size: ModelSize, setup: TrainingSetup) -> States:
     if setup.offloads:  # the step is the host's, from where weights come back as they are used
         return States(weights, 0, 0, buckets + setup.weight_bytes * size.num_largest)
     return States(weights, optimizer_bytes(size, setup) // processes, gradients + float32_share, buckets)
+
+
+def held_bytes(size: ModelSize, setup: TrainingSetup) -> int:
+    """Return what all weights take where products are computed, those that learn and those that do not."""
+    learning = size.num_trainable * setup.weight_bytes
+    num_four_bit = size.num_four_bit if setup.trained_parts.frozen_dtype == "nf4" else 0
+    num_frozen = size.num_parameters - size.num_trainable - num_four_bit
+    four_bit = num_four_bit * bytes_per_parameter("nf4")
+    return learning + round(four_bit + num_frozen * bytes_per_parameter(setup.frozen_dtype))
 
 
 def _fsdp2_states(size: ModelSize, setup: TrainingSetup) -> States:
@@ -174,7 +192,9 @@ def estimate(size: ModelSize, setup: TrainingSetup, forward: StepBytes, evaluati
     overhead = CPU_OVERHEAD_BYTES + int(CPU_HEAP_GAPS * forward.total)
     kept = setup.kept_bytes if setup.passes_trunk_over else 0
     offloaded = {name: size // setup.num_processes for name, size in offloaded_states(size, setup).items()}
-    found = Memory(fixed, forward, evaluated, overhead, 0, 0, kept, offloaded)
+    proof = second_model_bytes(size, setup)
+    proof += evaluated if proof else 0
+    found = Memory(fixed, forward, evaluated, overhead, 0, 0, kept, proof, offloaded)
     resuming = CPU_OVERHEAD_BYTES + fixed.weights + resuming_bytes(size, setup) // setup.num_processes
     return replace(found, host=found.claimed, host_resuming=resuming)
 
@@ -206,11 +226,10 @@ def rehearsal_of(setup: TrainingSetup) -> Rehearsal:
     """Return the forward and backward pass of the setup, to be rehearsed."""
     # Trainer reads the batches of an optimizer step ahead; accelerate reads one more, which is no GPU's yet.
     batches_ahead = setup.accumulation + (0 if setup.on_gpu else 1)
-    products = "bf16" if setup.arithmetic == "pure_bf16" else setup.arithmetic
     return Rehearsal(
         on_gpu=setup.on_gpu,
-        weights="fp32" if setup.weight_bytes == 4 else products,
-        products=products,
+        weights=setup.frozen_dtype if setup.trained_parts.lora_rank else setup.learning_dtype,
+        products=setup.arithmetic,
         batch_size=setup.micro_batch * setup.sequences_per_row,
         sequence_length=setup.sequence_length,
         accumulates=setup.accumulation > 1,
@@ -233,7 +252,7 @@ def evaluation_of(setup: TrainingSetup) -> Rehearsal | None:
 
 def optimizer_bytes(size: ModelSize, setup: TrainingSetup) -> int:
     """Return the states of the optimizer over all processes, with ZeRO's float32 weights."""
-    number_bytes = 2 if setup.arithmetic == "pure_bf16" else 4
+    number_bytes = int(bytes_per_parameter(setup.trained_parts.learning_dtype))
     states = OPTIMIZERS[setup.optimizer].state_bytes(size, number_bytes)
     return states + (4 * size.num_trainable if setup.zero_stage else 0)
 
@@ -252,15 +271,43 @@ def evaluation_bytes(size: ModelSize, setup: TrainingSetup, rehearsed: StepBytes
     block_logits = setup.sequence_length * size.vocab_size
     copies = 0
     if is_half and setup.weight_bytes == 4:  # kept of weights that learn; of the others the output layer's is the last
-        copies = 2 * max(size.num_trainable_products, size.num_product_parameters - size.num_matrix_parameters)
+        last = size.num_product_parameters - size.num_matrix_parameters if setup.frozen_dtype == "float32" else 0
+        copies = 2 * max(size.num_trainable_products, last)
     return setup.eval_batch * block_logits * (2 if is_half else 4) + 3 * 4 * block_logits + copies
 
 
 def _host_bytes(size: ModelSize, setup: TrainingSetup) -> int:
-    """Return the peak of host memory: models are built and compared in float32 there, and offloaded states stay."""
-    model = 4 * size.num_parameters
+    """Return the peak of host memory: models are built and compared there, and offloaded states stay.
+
+    With LoRA the pages of files that hold weights as the model has them are the system's to take back; 4-bit weights
+    are made on the GPU, tensor by tensor. At the end the trained model waits there while the saved one is proved.
+    """
     states = sum(offloaded_states(size, setup).values())
-    return max(states, setup.num_processes * model, 2 * model)
+    if not setup.trained_parts.lora_rank:
+        model = int(bytes_per_parameter(setup.trained_parts.learning_dtype)) * size.num_parameters
+        return max(states, setup.num_processes * model, 2 * model)
+    second = second_model_bytes(size, setup)
+    loading = 0 if setup.trained_parts.frozen_dtype == "nf4" else setup.num_processes * second
+    return max(states, loading, merging_bytes(size, setup), held_bytes(size, setup) + second)
+
+
+def second_model_bytes(size: ModelSize, setup: TrainingSetup) -> int:
+    """Return what the published model takes in host memory where LoRA's matrices are on it, or in it, to be proved.
+
+    Weights that are held as they were saved are pages of their files.
+    """
+    parts = setup.trained_parts
+    is_as_saved = setup.frozen_dtype == parts.saved_dtype
+    if not parts.lora_rank or is_as_saved or (parts.frozen_dtype == "nf4" and parts.saves_adapter):
+        return 0
+    return int(bytes_per_parameter(setup.frozen_dtype)) * size.num_saved
+
+
+def merging_bytes(size: ModelSize, setup: TrainingSetup) -> int:
+    """Return what merging takes in host memory: a matrix as published and as saved, and three times in float32."""
+    if setup.trained_parts.saves_adapter:
+        return 0
+    return int(2 * bytes_per_parameter(setup.trained_parts.saved_dtype) + 3 * 4) * size.num_largest_frozen
 
 
 def resuming_bytes(size: ModelSize, setup: TrainingSetup) -> int:
@@ -279,5 +326,16 @@ def resuming_bytes(size: ModelSize, setup: TrainingSetup) -> int:
 
 
 def checkpoint_bytes(size: ModelSize, setup: TrainingSetup) -> int:
-    """Return the size of a checkpoint: weights (with LoRA only its own) and optimizer states."""
-    return (size.num_added or size.num_parameters) * setup.saved_bytes + optimizer_bytes(size, setup)
+    """Return the size of a checkpoint: weights (with LoRA only those that learn) and optimizer states."""
+    num_saved = size.num_trainable if setup.trained_parts.lora_rank else size.num_parameters
+    return num_saved * setup.saved_bytes + optimizer_bytes(size, setup)
+
+
+def model_bytes(size: ModelSize, setup: TrainingSetup) -> int:
+    """Return the size of the model that is saved at the end, or of the adapter."""
+    parts = setup.trained_parts
+    if not parts.lora_rank:
+        return size.num_saved * setup.saved_bytes
+    if parts.saves_adapter:
+        return 4 * size.num_trainable
+    return int(bytes_per_parameter(parts.saved_dtype)) * size.num_saved

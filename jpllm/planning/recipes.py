@@ -8,15 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from jpllm.config.types import suggest
+from jpllm.models.dtypes import DtypeName, frozen_dtype
 from jpllm.models.presets import PRESETS, ModelConfig
-from jpllm.models.trained_parts import ALL_PARTS
+from jpllm.models.trained_parts import ALL_PARTS, TrainedParts
 from jpllm.planning import of_run
 from jpllm.planning.budget import Budget, instruct_budget, label_budget, text_budget
+from jpllm.planning.hardware import Hardware
 from jpllm.planning.of_run import PlannedRun
-from jpllm.planning.setup import TrainingSetup
+from jpllm.planning.setup import TrainingSetup, arithmetic
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class RecipeRun:
     shards_dir: Path | None = None
 
 
-def run_of(recipe: str, configuration: Sequence[Any], shape: ModelConfig) -> RecipeRun:
+def run_of(recipe: str, configuration: Sequence[Any], shape: ModelConfig, where: Hardware) -> RecipeRun:
     """Return the run of a recipe with these instances of its classes (`jpllm.training.recipe_configs.RECIPES`).
 
     `shape` is that of a new model, or of one that stands in for the trained model; of a trained model it holds the
@@ -67,13 +69,27 @@ def run_of(recipe: str, configuration: Sequence[Any], shape: ModelConfig) -> Rec
     if recipe == "pretrain_scratch":
         keys, data, _, training, _ = configuration
         return _texts(keys, data, training, shape, keys.effective_masked_share)
+    if recipe == "classify":
+        return _labelled_rows(*configuration, shape)
+    keys, weights, data, training, _ = configuration
+    parts = partial(_trained_parts, weights, training, shape, where)
     if recipe == "cpt":
-        keys, weights, data, training, _ = configuration
-        return _texts(keys, data, training, shape, weights=weights)
-    if recipe == "sft":
-        keys, weights, data, training, _ = configuration
-        return _conversations(keys, weights, data, training, shape)
-    return _labelled_rows(*configuration, shape)
+        return _texts(keys, data, training, shape, parts_of=parts)
+    return _conversations(keys, parts, data, training, shape)
+
+
+def _trained_parts(
+    weights: WeightsConfig, training: TrainingConfig, shape: ModelConfig, where: Hardware, model: PretrainedConfig
+) -> TrainedParts:
+    """Return what learns of a trained model, and how this hardware holds its weights."""
+    from jpllm.models import pretrained
+
+    saved = "float32" if shape.model in PRESETS else pretrained.saved_dtype(shape.model, model)
+    held = weights.load_dtype(training.precision, arithmetic(training, where))
+    if held == "auto":
+        held = frozen_dtype(saved, "xla" if where.is_tpu else "cuda" if where.on_gpu else "cpu", where.has_bf16)
+    is_free = weights.dtype == "auto" or weights.quantization != "none"
+    return weights.trained_parts(held, cast("DtypeName", saved) if is_free and saved in get_args(DtypeName) else held)
 
 
 def _texts(
@@ -82,7 +98,7 @@ def _texts(
     training: TrainingConfig,
     shape: ModelConfig,
     masked_share: float = 0.0,
-    weights: WeightsConfig | None = None,
+    parts_of: Callable[[PretrainedConfig], TrainedParts] = lambda _: ALL_PARTS,
 ) -> RecipeRun:
     """Return a run on texts, which are packed into blocks or still to be packed."""
     from jpllm.data.corpus import weights_with_replay
@@ -106,14 +122,13 @@ def _texts(
         return text_budget(training, available, shares, setup, data.when_exhausted == "stop")
 
     model = transformers_config(shape, tokenizer, data.sequence_length)
-    parts = weights.trained_parts("float32") if weights else ALL_PARTS
-    planned = of_run.of_texts(model, data, training, masked_share, trained_parts=parts)
+    planned = of_run.of_texts(model, data, training, masked_share, trained_parts=parts_of(model))
     return RecipeRun(shape.model, planned, spends, data.shards_dir)
 
 
 def _conversations(
     recipe: InstructionConfig,
-    weights: WeightsConfig,
+    parts_of: Callable[[PretrainedConfig], TrainedParts],
     data: InstructDataConfig,
     training: TrainingConfig,
     shape: ModelConfig,
@@ -123,10 +138,9 @@ def _conversations(
     model = transformers_config(shape, tokenizer, data.sequence_length)
     _add_pad_row(model, tokenizer)
     items = _encoded_conversations(recipe, data, training, tokenizer)
-    parts = weights.trained_parts("float32")
     return RecipeRun(
         shape.model,
-        of_run.of_conversations(model, data, training, items, parts),
+        of_run.of_conversations(model, data, training, items, parts_of(model)),
         partial(instruct_budget, data, training, items),
         data.shards_dir if data.replay else None,
     )
@@ -168,7 +182,10 @@ def _labelled_rows(
 
 
 def load_tokenizer(name: str | None, shape: ModelConfig) -> PreTrainedTokenizerFast | None:
-    """Return the tokenizer; None where there is none yet and `vocab_size` says how many ids it will have."""
+    """Return the tokenizer; None where there is none yet, and `vocab_size` says how many ids it will have.
+
+    A folder that holds config.json alone says so too.
+    """
     from jpllm.tokenizer.load import load
 
     name = name or (None if shape.model in PRESETS else shape.model)
@@ -177,10 +194,16 @@ def load_tokenizer(name: str | None, shape: ModelConfig) -> PreTrainedTokenizerF
             raise InputError("required, but not set")
         return load(name)
     except InputError as error:
+        if shape.vocab_size is None and name == shape.model and _is_configuration_alone(Path(name)):
+            return None
         if shape.vocab_size is None:
             instead = " and --model SHAPE, one of --help" if name == shape.model and not Path(name).exists() else ""
             raise InputError(f"tokenizer: {error}; before there is one, plan with --vocab_size N{instead}") from error
         return None
+
+
+def _is_configuration_alone(folder: Path) -> bool:
+    return [file.name for file in folder.glob("*")] == ["config.json"]
 
 
 def transformers_config(

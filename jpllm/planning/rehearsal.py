@@ -20,6 +20,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from jpllm.models import quantising
+from jpllm.models.dtypes import DTYPES_OF_PRECISION, DtypeName
 from jpllm.models.trained_parts import ALL_PARTS, TrainedParts, meta_model
 from jpllm.models.trunk import Trunk
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 Numbers = Literal["fp32", "fp16", "bf16"]
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _FEW_LAYERS = (2, 4)
 
 
@@ -36,8 +37,8 @@ class Rehearsal:
     """What decides the memory of a forward and a backward pass.
 
     Attributes:
-        weights: type of the weights and of their gradients.
-        products: type of matrix products; another one than `weights` is autocast.
+        weights: number format of the weights and of their gradients; LoRA's matrices are float32 beside all.
+        products: precision of matrix products; where all weights are of another one, or LoRA's are, it is autocast.
         batch_size: blocks of `sequence_length` tokens.
         accumulates: gradients of an earlier batch are there already.
         isolates: tokens attend to their own document only.
@@ -49,7 +50,7 @@ class Rehearsal:
     """
 
     on_gpu: bool
-    weights: Numbers
+    weights: DtypeName
     products: Numbers
     batch_size: int
     sequence_length: int
@@ -123,7 +124,7 @@ def _peaks_of_phases(config: PretrainedConfig, step: Rehearsal) -> list[StepByte
     from transformers import masking_utils
 
     model = meta_model(
-        config, is_masked=step.masked_share > 0, trained_parts=step.trained_parts, dtype=_DTYPES[step.weights]
+        config, is_masked=step.masked_share > 0, trained_parts=step.trained_parts, dtype=getattr(torch, step.weights)
     )
     with ExitStack() as stack:
         if not step.isolates:
@@ -147,7 +148,7 @@ def _peaks_of_phases(config: PretrainedConfig, step: Rehearsal) -> list[StepByte
             rows = inputs["input_ids"].shape
             kept = torch.zeros(step.trunk_batches, *rows, config.get_text_config().hidden_size)
             inputs["trunk_output"] = kept[0]
-        with torch.autocast("cpu", _DTYPES[step.products], enabled=step.products != step.weights):
+        with _autocast(step):
             loss = _loss(model, inputs, step)
         if not step.evaluates:
             alive.is_backward = True
@@ -175,7 +176,8 @@ class MemoryTracker(TorchDispatchMode):
         self._is_lower_half = False
         self._kind_of = WeakIdKeyDictionary()  # storage → a list with its kind, which may change
         self._weights = {id(weight): weight.untyped_storage() for weight in model.parameters()}
-        for weight in (*model.parameters(), *model.buffers()):
+        scales = (tensor for weight in model.parameters() for tensor in quantising.tensors_beside(weight))
+        for weight in (*model.parameters(), *model.buffers(), *scales):
             self._kind_of[weight.untyped_storage()] = ["weights"]
         for weight in (p for p in model.parameters() if p.requires_grad):
             if accumulates:
@@ -231,6 +233,13 @@ class MemoryTracker(TorchDispatchMode):
         self._kept_bytes, peak = self._alive["other"], self.peaks[0]
         kept = min(self._kept_bytes, peak.temporary)
         self.peaks[0] = replace(peak, activations=kept, temporary=peak.temporary - kept)
+
+
+def _autocast(step: Rehearsal) -> torch.autocast:
+    """Return the context in which products are computed in their precision, where it is not that of all weights."""
+    products = DTYPES_OF_PRECISION[step.products]
+    has_others = products != step.weights or step.trained_parts.lora_rank > 0
+    return torch.autocast("cpu", getattr(torch, products), enabled=step.products != "fp32" and has_others)
 
 
 def layers_of(model: PreTrainedModel) -> torch.nn.ModuleList:
@@ -310,10 +319,16 @@ def _fill_with_fakes(model: PreTrainedModel) -> None:
                 if tensor is None:
                     continue
                 if id(tensor) not in moved:
-                    fake = torch.empty(tensor.shape, dtype=tensor.dtype)
-                    is_weight = isinstance(tensor, torch.nn.Parameter)
-                    moved[id(tensor)] = torch.nn.Parameter(fake, tensor.requires_grad) if is_weight else fake
+                    moved[id(tensor)] = _fake_of(tensor, module)
                 tensors[name] = moved[id(tensor)]
+
+
+def _fake_of(tensor: torch.Tensor, module: Any) -> torch.Tensor:
+    if quantising.is_to_be_quantised(tensor):
+        return quantising.empty_weight(tensor.shape, module.compute_dtype)
+    fake = torch.empty(tensor.shape, dtype=tensor.dtype)
+    is_weight = isinstance(tensor, torch.nn.Parameter)
+    return torch.nn.Parameter(fake, tensor.requires_grad) if is_weight else fake
 
 
 @contextmanager

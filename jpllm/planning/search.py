@@ -39,6 +39,7 @@ ENGINES_MANY_GPUS: tuple[PlannedEngine, ...] = ("ddp", "zero1", "zero2", "zero3"
 # more forward pass, beside a forward pass and a backward one of twice its size.
 CHECKPOINTING_TIME = 4 / 3
 HALF_MICRO_BATCH_TIME = 1.03
+FOUR_BIT_TIME = 1.39  # weights are made 16-bit in each pass; https://magazine.sebastianraschka.com/p/practical-tips-for-finetuning-llms
 ADAMW_OPTIMIZERS = [name for name, optimizer in OPTIMIZERS.items() if optimizer.is_adamw]
 ENGINE_TIME = {
     "single": 1.0,
@@ -116,13 +117,19 @@ class Search:
                 return candidate
             first = first or candidate
         if first is None:
-            what = (
-                "LoRA"
-                if asked.trained_parts.lora_rank and asked.optimizer == "muon"
-                else f"engine {self.engine or self.engines[0]}"
-            )
-            raise InputError(f"optimizer: {asked.optimizer} does not work with {what}; write adamw")
+            raise InputError(self._contradiction(asked))
         return first
+
+    def _contradiction(self, asked: TrainingSetup) -> str:
+        """Return why no engine to be considered can train what was asked for."""
+        engine = self.engine or self.engines[0]
+        if any(is_possible(replace(asked, engine=engine, optimizer="adamw")) for engine in self.engines):
+            has_lora = asked.trained_parts.lora_rank and asked.optimizer == "muon"
+            what = "LoRA" if has_lora else f"engine {engine}"
+            return f"optimizer: {asked.optimizer} does not work with {what}; write adamw"
+        if asked.trained_parts.frozen_dtype == "nf4":
+            return f"quantization: 4-bit weights are for single or ddp on GPUs, or a CPU, not for engine {engine}"
+        return f"lora_rank: engine {engine} cuts up weights, and LoRA's are merged whole; write single, ddp or zero2"
 
     def alternatives(self, asked: TrainingSetup) -> list[Candidate]:
         """Return the fastest other ways that fit, at the same tokens per optimizer step.
@@ -239,5 +246,6 @@ def time_factor(setup: TrainingSetup, asked_micro_batch: int) -> float:
     else:
         factor = ENGINE_TIME[setup.engine]
     factor *= CHECKPOINTING_TIME if setup.activation_checkpointing else 1
+    factor *= FOUR_BIT_TIME if setup.trained_parts.frozen_dtype == "nf4" else 1
     factor *= OPTIMIZERS[setup.optimizer].time_factor
     return factor * HALF_MICRO_BATCH_TIME ** log2(asked_micro_batch / setup.micro_batch)

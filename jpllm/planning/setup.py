@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from jpllm.models.dtypes import DTYPES_OF_PRECISION, DtypeName, bytes_per_parameter
 from jpllm.models.trained_parts import ALL_PARTS, TrainedParts
 from jpllm.planning.hardware import Hardware
 from jpllm.training.arguments import has_fast_bf16_on_cpu, precision_on, refuse_fp16_on_cpu
@@ -15,8 +16,8 @@ from jpllm.training.optimizer import OPTIMIZERS, Conditions
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-WHOLE_MODEL: tuple[PlannedEngine, ...] = ("single", "ddp", "xla")  # each process has all of it, with float32 weights
-Arithmetic = Literal["fp32", "fp16", "bf16", "pure_bf16"]
+WHOLE_MODEL: tuple[PlannedEngine, ...] = ("single", "ddp", "xla")  # each process has all of it, as it was loaded
+Arithmetic = Literal["fp32", "fp16", "bf16"]
 _ENGINE_NAMES = {"single": "", "ddp": "DDP", "fsdp2": "FSDP2", "xla": "XLA"}  # see jpllm.training.engine.Engine
 
 
@@ -37,7 +38,7 @@ class TrainingSetup:
 
     Attributes:
         num_processes: GPUs that share the work, one process each.
-        arithmetic: "fp16" and "bf16" are mixed precision with float32 weights; "pure_bf16" has no float32 at all.
+        arithmetic: "fp16" and "bf16" are mixed precision, whatever weights are held in.
         micro_batch: blocks of `sequence_length` tokens per process and forward pass.
         accumulation: forward passes per optimizer step.
         eval_batch: blocks per process and forward pass of an evaluation; 0 where there is none.
@@ -82,15 +83,29 @@ class TrainingSetup:
         return self.keeps_trunk and self.engine in WHOLE_MODEL
 
     @property
+    def learning_dtype(self) -> DtypeName:
+        """Number format of weights that learn, where products are computed: ZeRO and FSDP2 keep float32 ones apart."""
+        return self._half_of_engine or self.trained_parts.learning_dtype
+
+    @property
+    def frozen_dtype(self) -> DtypeName:
+        """Number format of frozen weights, without those of 4-bit layers."""
+        held = self.trained_parts.frozen_dtype
+        return self._half_of_engine or (DTYPES_OF_PRECISION[self.arithmetic] if held == "nf4" else held)
+
+    @property
+    def _half_of_engine(self) -> DtypeName | None:
+        is_half = self.arithmetic != "fp32" and self.engine not in WHOLE_MODEL
+        return DTYPES_OF_PRECISION[self.arithmetic] if is_half else None
+
+    @property
     def weight_bytes(self) -> int:
-        """Bytes of a weight where products are computed: ZeRO and FSDP2 keep the float32 ones apart."""
-        if self.arithmetic == "fp32":
-            return 4
-        return 2 if self.engine not in WHOLE_MODEL or self.arithmetic == "pure_bf16" else 4
+        """Bytes of a weight that learns, where products are computed."""
+        return int(bytes_per_parameter(self.learning_dtype))
 
     @property
     def saved_bytes(self) -> int:
-        """Bytes of a weight on the disk."""
+        """Bytes of a weight that learns, on the disk."""
         return 4 if self.engine == "fsdp2" else self.weight_bytes
 
     @property
@@ -137,10 +152,17 @@ def setup_of(
 
 
 def is_possible(setup: TrainingSetup) -> bool:
-    """Return whether the engine and LoRA take the optimizer, as `jpllm.training.optimizer.OPTIMIZERS` says."""
+    """Return whether engine, optimizer and LoRA go together.
+
+    See `jpllm.training.optimizer.OPTIMIZERS` and `jpllm.training.adaptation.refuse_impossible`.
+    """
+    parts = setup.trained_parts
+    cuts_up = setup.zero_stage == 3 or setup.engine == "fsdp2"
+    if (parts.lora_rank and cuts_up) or (parts.frozen_dtype == "nf4" and setup.engine not in ("single", "ddp")):
+        return False
     stage = f"DeepSpeed ZeRO-{setup.zero_stage}{' with optimizer offload' if setup.offloads else ''}"
     engine_name = _ENGINE_NAMES.get(setup.engine, stage)
-    conditions = Conditions(engine_name, has_lora=setup.trained_parts.lora_rank > 0)
+    conditions = Conditions(engine_name, has_lora=parts.lora_rank > 0)
     return not OPTIMIZERS[setup.optimizer].refusal(conditions)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,9 @@ class ModelSize:
         num_trainable: those that learn.
         num_trainable_products: those that learn, and multiply each token's vector.
         num_trainable_lookups: those that learn, of embeddings.
-        num_added: LoRA's, which are added to the others at the end.
+        num_added: those of LoRA's matrices, which are added to others at the end.
+        num_four_bit: those that are frozen in layers which can be 4-bit: linear ones but the output layer.
+        num_largest_frozen: those of the largest matrix of these layers.
         num_frozen_layers: layers before all that learn: no gradient comes so far.
         num_frozen_products: the parameters in them that multiply each token's vector.
         attention_width: heads × head size.
@@ -45,6 +47,8 @@ class ModelSize:
     num_trainable_products: int
     num_trainable_lookups: int
     num_added: int
+    num_four_bit: int
+    num_largest_frozen: int
     num_frozen_layers: int
     num_frozen_products: int
     num_layers: int
@@ -82,7 +86,7 @@ def model_size(config: PretrainedConfig, is_masked: bool = False, trained_parts:
     from jpllm.models.trained_parts import meta_model
     from jpllm.planning.rehearsal import layers_of
 
-    model = meta_model(config, is_masked=is_masked, trained_parts=trained_parts)
+    model = meta_model(config, is_masked=is_masked, trained_parts=replace(trained_parts, frozen_dtype="float32"))
     output = model.get_output_embeddings()  # a classifier has none
     tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     looked_up = [p for p in model.parameters() if id(p) in tables]
@@ -90,6 +94,7 @@ def model_size(config: PretrainedConfig, is_masked: bool = False, trained_parts:
     products = [*inner, *([output.weight] if output else [])]
     frozen = list(takewhile(lambda layer: not _of(layer.parameters(), learning=True), layers_of(model)))
     in_frozen = {id(p) for layer in frozen for p in layer.parameters()}
+    linear = [m.weight.numel() for m in model.modules() if _can_be_four_bit(m) and m is not output]
     text_config = config.get_text_config()
     heads = getattr(text_config, "num_attention_heads", 0)
     head_size = (getattr(text_config, "head_dim", None) or text_config.hidden_size // heads) if heads else 0
@@ -102,13 +107,22 @@ def model_size(config: PretrainedConfig, is_masked: bool = False, trained_parts:
         num_trainable=_of(model.parameters(), learning=True),
         num_trainable_products=_of(products, learning=True),
         num_trainable_lookups=_of(looked_up, learning=True),
-        num_added=_of(model.parameters(), learning=True) if trained_parts.lora_rank else 0,
+        num_added=sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name),
+        num_four_bit=sum(linear),
+        num_largest_frozen=max(linear, default=0),
         num_frozen_layers=len(frozen),
         num_frozen_products=_of(p for p in products if id(p) in in_frozen),
         num_layers=text_config.num_hidden_layers,
         attention_width=heads * head_size,
         vocab_size=(output or input_embedding(model)).weight.shape[0],
     )
+
+
+def _can_be_four_bit(module: torch.nn.Module) -> bool:
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, Linear | Conv1D) and not module.weight.requires_grad
 
 
 def _of(parameters: Iterable[torch.nn.Parameter], learning: bool = False) -> int:

@@ -13,6 +13,16 @@ Precision = Literal["auto", "fp32", "fp16", "bf16"]
 
 
 @dataclass
+class Machine:
+    """The machine that a configuration is written for; sizes in GiB, the keys are those of `jpllm plan`."""
+
+    gpu: str | None = option(None, "Name of the GPU as jpllm plan knows it, or cpu.")
+    gpu_memory_gib: float | None = option(None, "Memory of each GPU in GiB, where it has no such name.", above=0)
+    num_gpus: int = option(1, "GPUs in the machine.", minimum=1)
+    host_memory_gib: float | None = option(None, "Host memory in GiB.", above=0)
+
+
+@dataclass
 class TrainingConfig:
     """Training"""
 
@@ -101,6 +111,11 @@ class TrainingConfig:
     measure_energy: bool = option(False, "Also note the energy that the machine takes, in kWh (needs codecarbon).")
     dataloader_num_workers: int = option(0, "Processes that read blocks ahead, per device.", minimum=0)
     seed: int = option(0, "Seed of the weights, the order of the data and dropout.", minimum=0)
+    machine: Machine | None = option(
+        None,
+        "What the file is written for: gpu or gpu_memory_gib, num_gpus, host_memory_gib. jpllm plan plans for it where "
+        "no GPU is named; a run passes over it.",
+    )
 
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield a problem for no budget or two, half a step of warm-up, and a setting that could not act."""

@@ -15,7 +15,7 @@ from jpllm.training import engine
 _FREE_KEYS = frozenset(
     [
         *("output_dir", "max_hours", "save_steps", "save_total_limit", "resume_changed", "ddp_timeout"),
-        *("report_to", "measure_energy"),
+        *("report_to", "measure_energy", "machine"),
         *("processes", "shards_dir", "verify_shards", "dataloader_num_workers", "sample_prompts"),
     ]
 )

@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,23 @@ def gpus() -> list[LocalGpu]:
         LocalGpu(found.name, (found.major, found.minor), found.total_memory)
         for found in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     ]
+
+
+def has_kernels(capability: tuple[int, int], architectures: Iterable[str]) -> bool:
+    """Return whether code for these architectures (as `torch.cuda.get_arch_list()` names them) runs on a GPU.
+
+    Code for sm_86 runs on all of 8.6 to 8.9, that for sm_90a on 9.0 alone, and compute_80 is translated for 8.0 and
+    all that came later (CUDA C++ Programming Guide, "Compute Capability" and "Feature Availability").
+    """
+    for name in architectures:
+        kind, _, number = name.partition("_")
+        is_exact = not number.isdigit()
+        made_for = divmod(int(number.rstrip("af")), 10)
+        if made_for == capability or (kind == "compute" and not is_exact and made_for < capability):
+            return True
+        if kind == "sm" and not is_exact and made_for[0] == capability[0] and made_for <= capability:
+            return True
+    return False
 
 
 def free_gpu_bytes(index: int) -> int:

@@ -189,14 +189,20 @@ class WeightsConfig:
             return DTYPES_OF_PRECISION[precision]
         return "auto" if self.lora_rank and wanted != "fp32" else "float32"
 
-    def trained_parts(self, held: DtypeName) -> TrainedParts:
-        """Return what learns, and what frozen weights are held in, of a model whose weights are held in `held`."""
+    def trained_parts(self, held: DtypeName, saved: DtypeName) -> TrainedParts:
+        """Return what learns, and how weights are held and saved, of a model that is held in `held`.
+
+        `saved` is what a model with LoRA's matrices in its weights is saved in.
+        """
         return TrainedParts(
             lora_rank=self.lora_rank,
             lora_dropout=self.lora_dropout,
             lora_targets=tuple(self.lora_targets),
             lora_full=tuple(self.lora_full),
             frozen_dtype="nf4" if self.quantization == "nf4" else held if self.lora_rank else "float32",
+            learning_dtype="float32" if self.lora_rank else held,
+            saved_dtype=saved if self.lora_rank else held,
+            saves_adapter=self.save == "adapter",
         )
 
 

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from jpllm import cli
 from jpllm.planning import checkup
@@ -7,6 +8,8 @@ from jpllm.training import machine
 from jpllm.training.machine import LocalGpu
 
 GIB = 1 << 30
+CUDA_12_6 = ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"]
+CUDA_12_8 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"]
 
 
 def run(*argv):
@@ -81,9 +84,50 @@ def test_packages(monkeypatch):
 )
 def test_gpus(gpu, free_gib, status, words, monkeypatch):
     monkeypatch.setattr(machine, "gpus", lambda: [gpu])
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: CUDA_12_6)
     monkeypatch.setattr(machine, "free_gpu_bytes", lambda index: free_gib * GIB)
     (finding,) = checkup.gpus()
     assert finding.status == status
+    assert words in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("capability", "architectures", "runs"),
+    [
+        ((6, 1), CUDA_12_6, True),  # GTX 10 by code for sm_60
+        ((6, 1), CUDA_12_8, False),
+        ((7, 0), CUDA_12_6, True),
+        ((7, 0), CUDA_12_8, False),
+        ((7, 5), CUDA_12_8, True),
+        ((8, 9), CUDA_12_8, True),  # RTX 40 by code for sm_86
+        ((8, 0), ["sm_86"], False),
+        ((9, 0), ["sm_90a"], True),
+        ((12, 1), CUDA_12_8, True),
+        ((12, 0), ["sm_90", "compute_90"], True),  # translated by the driver
+        ((12, 0), ["sm_90", "compute_90a"], False),
+        ((7, 5), [], False),
+    ],
+)
+def test_code_for_a_gpu(capability, architectures, runs):
+    assert machine.has_kernels(capability, architectures) == runs
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "words"),
+    [
+        ("NVIDIA GeForce GTX 1080", (6, 1), "whl/cu126"),
+        ("Tesla V100-SXM2-16GB", (7, 0), "whl/cu126"),
+        ("NVIDIA Of Tomorrow", (13, 0), "install a newer PyTorch"),
+    ],
+)
+def test_a_gpu_that_this_pytorch_has_no_code_for(name, capability, words, monkeypatch):
+    monkeypatch.setattr(machine, "gpus", lambda: [LocalGpu(name, capability, 8 * GIB)])
+    monkeypatch.setattr(machine, "free_gpu_bytes", lambda index: 8 * GIB)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: CUDA_12_8)
+    (finding,) = checkup.gpus()
+    assert finding.status == "fail"
+    assert finding.found.startswith(f"{name}, compute capability {capability[0]}.{capability[1]}, 8.0 of 8.0 GiB free")
+    assert finding.found.endswith("was built for sm_75 sm_80 sm_86 sm_90 sm_100 sm_120")
     assert words in finding.fix
 
 

@@ -7,6 +7,7 @@ import torch
 from jpllm.models.build import transformers_config
 from jpllm.models.losses import use_chunked_loss
 from jpllm.models.presets import ModelConfig
+from jpllm.models.trained_parts import TrainedParts
 from jpllm.planning import rehearsal
 from jpllm.planning.hardware import GIB
 from jpllm.planning.memory import (
@@ -27,6 +28,7 @@ from jpllm.planning.size import VocabularyOnly, flops_per_token, model_size
 NUM_NEOX = 778_263_552
 NEOX_SETUP = TrainingSetup(micro_batch=4, sequence_length=1024, accumulation=2, arithmetic="fp16")
 ZERO2, OFFLOAD = replace(NEOX_SETUP, engine="zero2"), replace(NEOX_SETUP, engine="zero2_offload")
+PURE_BF16 = {"arithmetic": "bf16", "trained_parts": TrainedParts(learning_dtype="bfloat16")}
 CHECKPOINTED = {"micro_batch": 8, "activation_checkpointing": True}
 
 
@@ -79,7 +81,7 @@ def test_parameters_by_what_they_do():
         (OFFLOAD, 2.9),
         (replace(OFFLOAD, **CHECKPOINTED), 2.9),
         (replace(NEOX_SETUP, optimizer="adamw_8bit", activation_checkpointing=True), 8.7),
-        (replace(NEOX_SETUP, arithmetic="pure_bf16", **CHECKPOINTED), 5.8),
+        (replace(NEOX_SETUP, **PURE_BF16, **CHECKPOINTED), 5.8),
     ],
     ids=["mixed", "offload", "offload-checkpointed", "8bit", "pure-bf16"],
 )
@@ -100,7 +102,7 @@ def test_zero2_on_one_gpu_of_the_neox_table():
         (replace(OFFLOAD, **CHECKPOINTED), 2.9 + 1.6, None),
         (replace(OFFLOAD, chunked_loss=False, **CHECKPOINTED), None, 7),  # the table's 7 is with all logits at once
         (replace(NEOX_SETUP, optimizer="adamw_8bit", activation_checkpointing=True), 8.7 + 0.8, 9.6),
-        (replace(NEOX_SETUP, arithmetic="pure_bf16", **CHECKPOINTED), 5.8 + 1.6, 7.6),
+        (replace(NEOX_SETUP, **PURE_BF16, **CHECKPOINTED), 5.8 + 1.6, 7.6),
     ],
     ids=["offload", "offload-checkpointed", "offload-checkpointed-whole-loss", "8bit", "pure-bf16"],
 )
@@ -213,7 +215,7 @@ def test_optimizers():
 
 STEP = Rehearsal(
     on_gpu=False,
-    weights="fp32",
+    weights="float32",
     products="fp32",
     batch_size=3,
     sequence_length=40,
@@ -277,7 +279,7 @@ def test_a_gpu_keeps_gpt2_s_powers_in_float32_and_no_attention_weights():
 
 def test_isolated_documents_cost_a_mask_in_each_layer():
     config = architecture(model="llama-tiny", num_layers=3)
-    step = replace(STEP, on_gpu=True, weights="fp16", products="fp16", sequence_length=256)
+    step = replace(STEP, on_gpu=True, weights="float16", products="fp16", sequence_length=256)
     more = rehearse(config, replace(step, isolates=True)).activations - rehearse(config, step).activations
     masks = 3 * 3 * 256 * 256  # layers × blocks × length²
     assert more == pytest.approx(2 * masks, rel=0.6)

@@ -19,16 +19,18 @@ from jpllm.runtime import InputError
 from jpllm.sharing.card.compose import CARD_NAME, CardConfig
 from jpllm.sharing.export import Dtype
 from jpllm.sharing.gguf import file as gguf_files
-from jpllm.sharing.gguf.file import Unknown
-from jpllm.sharing.gguf.tensors import GgufType
+from jpllm.sharing.gguf.proof import Prompts, Tolerance, Unknown, describe
+from jpllm.sharing.gguf.quantize import GgufType
 from jpllm.sharing.hub import is_repository
 
 if TYPE_CHECKING:
     from jpllm.sharing.export_proof import Proof
+    from jpllm.sharing.licences import Licence
     from jpllm.tracking.runs import Run
 
 _SAMPLING_KEYS = ("max_new_tokens", "temperature", "top_p", "repetition_penalty", "no_repeat_ngram_size")
 _MAX_HELD_OUT_TEXTS = 300
+_OF_EXPORT = "<!-- written by jpllm export -->"  # what stands behind it in a card is of the folder that was exported
 
 
 @dataclass
@@ -38,10 +40,16 @@ class ExportConfig:
     run: list[Path] = option(REQUIRED, "Folder of the run, or of a model.")
     to: Path = option(REQUIRED, "New folder to give away.")
     dtype: Dtype | None = option(None, "Weights in another dtype; by default in that of the model.")
-    gguf: GgufType | None = option(None, "Also write a GGUF file for llama.cpp, with matrices in f32 or f16.")
+    gguf: GgufType | None = option(
+        None, "Also write a GGUF file for llama.cpp, with matrices in f32, f16 or bf16, or rounded to q8_0 or q4_k_m."
+    )
     gguf_unknown: Unknown = option(
         "refuse",
         "Characters without a piece that llama.cpp cannot spell in bytes: refuse the file, or let them be <unk> there.",
+    )
+    gguf_prompts: Prompts = option(
+        "refuse",
+        "Conversations of which llama.cpp makes other prompts: refuse the file, or write it and say so in the card.",
     )
     push: str | None = option(None, "Upload the folder to this repository of the Hugging Face Hub, OWNER/NAME.")
     public: bool = option(False, "Make a new repository public, or push to one that is; by default it is private.")
@@ -54,8 +62,14 @@ class ExportConfig:
             yield "push", f"{self.push!r} is no name of a repository; write OWNER/NAME"
         if self.public and not self.push:
             yield "public", "acts with push only; remove it"
-        if self.gguf_unknown == "unk" and not self.gguf:
-            yield "gguf_unknown", "acts with gguf only; remove it"
+        for key in ("gguf_unknown", "gguf_prompts"):
+            if getattr(self, key) != "refuse" and not self.gguf:
+                yield key, "acts with gguf only; remove it"
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """The differences that a GGUF file may have."""
+        return Tolerance(self.gguf_unknown, self.gguf_prompts)
 
 
 def export(argv: Sequence[str]) -> None:
@@ -79,17 +93,22 @@ def export(argv: Sequence[str]) -> None:
 def _export(settings: ExportConfig, card: CardConfig, folder: Path, private: list[Path]) -> None:
     """Export the model of a folder; no file of it may name a `private` folder."""
     from jpllm.sharing import export as exports
-    from jpllm.sharing import hub
+    from jpllm.sharing import hub, licences
     from jpllm.sharing.card import compose as cards
 
     model_dir = cards.model_folder(folder)
     if settings.gguf:
-        refuse_impossible_gguf(folder, model_dir, settings.gguf_unknown)
+        refuse_impossible_gguf(folder, model_dir, settings.gguf, settings.tolerance)
     run = read_run(folder, [])
     text, plots = card_of(folder, model_dir, run, card, settings.push)
+    base_licence = licences.of_base(run)
+    if base_licence:
+        refuse_unlicensed(base_licence, text, settings.push)
     with whole_files.new_folder(settings.to, "to") as unfinished:
-        proof, gguf = save_and_prove(settings, folder, model_dir, unfinished, sampling_of(run))
-        cards.write("\n".join([text, *gguf]), unfinished, plots, folder)
+        proof, sections = save_and_prove(settings, folder, model_dir, unfinished, sampling_of(run))
+        whole = "\n".join([text.partition(f"\n{_OF_EXPORT}")[0], *[f"{_OF_EXPORT}\n"] * bool(sections), *sections])
+        cards.write(whole, unfinished, plots, folder)
+        licences.copy_files(base_licence or licences.licence_of(model_dir), unfinished)
         exports.refuse_unwanted(unfinished, [*private, model_dir, Path.home(), Path.cwd()])
     difference = "equal logits, bit by bit"
     if settings.dtype:
@@ -98,8 +117,9 @@ def _export(settings: ExportConfig, card: CardConfig, folder: Path, private: lis
         f"exported {settings.to}: a fresh process with transformers {proof.transformers} and without jpllm gives "
         f"{difference}, and equal ids on {proof.num_texts:,} texts"
     )
-    for section in gguf:
-        runtime.announce(section.splitlines()[-1])
+    for section in sections:
+        if section.startswith("## GGUF"):
+            runtime.announce(section.splitlines()[-1])
     if settings.push:
         runtime.announce(f"pushed to {hub.push(settings.to, settings.push, settings.public)}")
 
@@ -137,7 +157,22 @@ def whole_model(folder: Path, base_model: str | None, target: Path) -> Generator
         yield whole
 
 
-def refuse_impossible_gguf(folder: Path, model_dir: Path, unknown: Unknown) -> None:
+def refuse_unlicensed(base: Licence, card: str, repository: str | None) -> None:
+    """Raise InputError where the licence of the model that was trained further asks for another name or for words."""
+    from jpllm.sharing import licences
+
+    names = {"push": repository.partition("/")[2]} if repository else {}
+    found = list(licences.problems(base, None, names))
+    for words in licences.words_missing(base, card):
+        found.append(
+            f"{CARD_NAME}: the licence {base.known_as} of the model that was trained further asks for the words "
+            f'"{words}"; write them into the card beside the model, or remove it, and a new one has them'
+        )
+    if found:
+        raise InputError("\n".join(found))
+
+
+def refuse_impossible_gguf(folder: Path, model_dir: Path, precision: GgufType, tolerance: Tolerance) -> None:
     """Raise InputError where the model or its tokenizer cannot go into a GGUF file, before anything is written."""
     from transformers import AutoConfig
 
@@ -146,7 +181,8 @@ def refuse_impossible_gguf(folder: Path, model_dir: Path, unknown: Unknown) -> N
     config = AutoConfig.from_pretrained(model_dir, local_files_only=True)
     architecture = (config.architectures or ["a model that names no class"])[0]
     tokenizer = load(model_dir, needs_eos=False)
-    gguf_files.refuse_impossible(config, architecture, tokenizer, model_dir, unknown, held_out_texts(folder))
+    texts = held_out_texts(folder)
+    gguf_files.refuse_impossible(config, architecture, tokenizer, model_dir, precision, tolerance, texts)
 
 
 def card_of(folder: Path, model_dir: Path, run: Run, settings: CardConfig, name: str | None) -> tuple[str, list[str]]:
@@ -183,16 +219,18 @@ def save_and_prove(
 ) -> tuple[Proof, list[str]]:
     """Write weights, tokenizer and, if asked for, the GGUF file, and prove each.
 
-    Returns the proof, and for the card a section on the GGUF file. Raises InputError where one of them fails.
+    Returns the proof, and for the card sections on the GGUF file and on programs that run the model. Raises InputError
+    where one of them fails.
     """
     import torch
     import transformers
 
-    from jpllm.models.build import load_trained
+    from jpllm.models.build import context_length, load_trained
     from jpllm.models.pretrained import read_config
     from jpllm.sharing import export as exports
-    from jpllm.sharing import export_proof
+    from jpllm.sharing import export_proof, serving
     from jpllm.sharing.card.facts import pipeline_tag
+    from jpllm.sharing.gguf.architectures import longest_text
     from jpllm.tokenizer.load import load
 
     architecture = read_config(model_dir, is_local=True)
@@ -209,14 +247,17 @@ def save_and_prove(
     exports.save_model(model, tokenizer, model_dir, unfinished, sampling)
     exports.set_dtype(model, torch.float32)
     expected = export_proof.logits(model, ids)
-    gguf = []
-    if settings.gguf:
-        file = unfinished / f"{settings.to.name}-{settings.gguf}.gguf"
-        gguf_files.write(model, tokenizer, model_dir, file, settings.gguf)
-        texts = held_out_texts(folder)
-        found = gguf_files.prove(file, model, tokenizer, model_dir, settings.gguf_unknown, texts)
-        gguf.append(f"## GGUF\n\n{gguf_files.describe(file.name, found)}\n")
-    return export_proof.prove(unfinished, tag, tokenizer, ids, original, expected), gguf
+    sections = []
+    gguf_name = f"{settings.to.name}-{settings.gguf}.gguf" if settings.gguf else None
+    if settings.gguf and gguf_name:
+        file, texts = unfinished / gguf_name, held_out_texts(folder)
+        found = gguf_files.write_and_prove(model, tokenizer, model_dir, file, settings.gguf, settings.tolerance, texts)
+        sections.append(f"## GGUF\n\n{describe(file.name, found)}\n")
+    if tag == "text-generation":
+        length = longest_text(model) if gguf_name else context_length(model)
+        defaults = model.generation_config
+        sections.append(serving.write(unfinished, settings.to.name, gguf_name, defaults, tokenizer, length))
+    return export_proof.prove(unfinished, tag, tokenizer, ids, original, expected), sections
 
 
 def held_out_texts(folder: Path) -> list[str]:

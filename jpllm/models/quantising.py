@@ -58,14 +58,15 @@ def replace_layers(model: PreTrainedModel, dtype: torch.dtype) -> None:
     from transformers.quantizers.base import get_keys_to_not_convert
 
     replace_with_bnb_linear(model, get_keys_to_not_convert(model), settings)
-    model.is_loaded_in_4bit = True  # peft reads it
+    vars(model)["is_loaded_in_4bit"] = True  # peft reads it
 
 
 def quantise(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Make the linear layers of a model 4-bit, see `replace_layers`; they compute in `dtype`."""
-    from bitsandbytes.nn import Params4bit
+    from bitsandbytes import nn
     from transformers.pytorch_utils import Conv1D
 
+    make_weight: Any = nn.Params4bit  # whose arguments no type tells
     original = dict(model.named_modules())
     replace_layers(model, dtype)
     for name, layer in model.named_modules():
@@ -74,7 +75,7 @@ def quantise(model: PreTrainedModel, dtype: torch.dtype) -> None:
             continue
         values = original[name].weight.data
         values = values.T.contiguous() if isinstance(original[name], Conv1D) else values
-        layer.weight = Params4bit(values, compress_statistics=True, quant_type="nf4").to(values.device)
+        layer.weight = make_weight(values, compress_statistics=True, quant_type="nf4").to(values.device)
         layer.bias = original[name].bias
     check(type(model).__name__, model)
 
@@ -92,7 +93,7 @@ def empty_weight(shape: torch.Size, dtype: torch.dtype) -> torch.nn.Parameter:
         blocksize=NF4_NESTED_BLOCK,
         dtype=torch.float32,
     )
-    weight = torch.nn.Parameter(torch.empty(num_packed, 1, dtype=torch.uint8), requires_grad=False)
+    weight: Any = torch.nn.Parameter(torch.empty(num_packed, 1, dtype=torch.uint8), requires_grad=False)
     weight.quant_state = QuantState(
         absmax=torch.empty(num_scales, dtype=torch.uint8),
         shape=shape,
@@ -153,7 +154,7 @@ def is_to_be_quantised(weight: torch.Tensor) -> bool:
     return hasattr(weight, "quant_state") and not is_quantised(weight)
 
 
-def tensors_beside(weight: torch.Tensor) -> list[torch.Tensor]:
+def tensors_beside(weight: Any) -> list[torch.Tensor]:
     """Return the scales and tables that belong to a 4-bit weight; none of another one."""
     if not is_quantised(weight):
         return []

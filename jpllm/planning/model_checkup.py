@@ -158,10 +158,11 @@ def _targets(model: PreTrainedModel) -> Finding:
 
 def _gguf(name: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerFast) -> Callable[[], object]:
     from jpllm.sharing.gguf import file
+    from jpllm.sharing.gguf.proof import Tolerance
 
     architecture = next(iter(config.architectures or []), "")
     folder = pretrained.folder_of(name)
-    return partial(file.refuse_impossible, config, architecture, tokenizer, folder, "refuse")
+    return partial(file.refuse_impossible, config, architecture, tokenizer, folder, "f16", Tolerance())
 
 
 def _plans(config: PretrainedConfig, saved: str) -> Iterator[Finding]:

@@ -94,7 +94,8 @@ def model_size(config: PretrainedConfig, is_masked: bool = False, trained_parts:
     products = [*inner, *([output.weight] if output else [])]
     frozen = list(takewhile(lambda layer: not _of(layer.parameters(), learning=True), layers_of(model)))
     in_frozen = {id(p) for layer in frozen for p in layer.parameters()}
-    linear = [m.weight.numel() for m in model.modules() if _can_be_four_bit(m) and m is not output]
+    four_bit = [m.weight for m in model.modules() if _can_be_four_bit(m) and m is not output]
+    linear = [weight.numel() for weight in four_bit if isinstance(weight, torch.Tensor)]
     text_config = config.get_text_config()
     heads = getattr(text_config, "num_attention_heads", 0)
     head_size = (getattr(text_config, "head_dim", None) or text_config.hidden_size // heads) if heads else 0

@@ -155,7 +155,14 @@ def test_a_bare_model_with_a_card_of_its_own(model_dir, tmp_path, capsys):
     assert cli.main(["export", str(folder), "--to", str(tmp_path / "a"), "--license", "mit"]) == 2
     assert "--license: " in capsys.readouterr().err
     assert cli.main(["export", str(folder), "--to", str(tmp_path / "a")]) == 0
-    assert (tmp_path / "a" / "README.md").read_text() == "---\nlicense: mit\n---\n# Mine\n"
+    card = (tmp_path / "a" / "README.md").read_text(encoding="utf-8")
+    own, _, added = card.partition("\n<!-- written by jpllm export -->\n\n")
+    assert own == "---\nlicense: mit\n---\n# Mine\n"
+    assert added.startswith("## Run it elsewhere")
+    assert cli.main(["export", str(tmp_path / "a"), "--to", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "README.md").read_text(encoding="utf-8") == card.replace(
+        "served-model-name a", "served-model-name again"
+    )
     (folder / "README.md").write_text("---\nlicense: mine\n---\n# Mine\n")
     assert cli.main(["export", str(folder), "--to", str(tmp_path / "b")]) == 2
     assert "the Hub would refuse the card: license: 'mine'" in capsys.readouterr().err

@@ -23,7 +23,11 @@ pytest.importorskip("xllamacpp", reason="pip install 'jpllm[gguf]'")
         ({}, {}, "llama.cpp has no byte fallback for this kind"),
         ({"preset": "published"}, {}, "the tokenizer removes extra spaces"),
         ({"model_type": "bpe"}, {}, "the tokenizer rewrites texts by the rule nfkc"),
-        ({"model_type": "bpe", "normalization": "identity"}, {"mlp_bias": True}, "with mlp_bias False; the model has"),
+        (
+            {"model_type": "bpe", "normalization": "identity"},
+            {"hidden_act": "relu"},
+            "with hidden_act silu; the model has",
+        ),
     ],
 )
 def test_nothing_is_written(tmp_path, corpus_file, monkeypatch, capsys, tokenizer_settings, change, message):

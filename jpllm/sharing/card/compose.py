@@ -14,7 +14,7 @@ from jpllm import bounded, markdown, whole_files
 from jpllm.config.settings import option
 from jpllm.runtime import InputError
 from jpllm.scores import WITHOUT_HITS
-from jpllm.sharing import hub
+from jpllm.sharing import hub, licences
 from jpllm.sharing.card import facts as card_facts
 from jpllm.sharing.card import tables
 from jpllm.sharing.card.facts import Facts
@@ -102,23 +102,32 @@ def gather(folder: Path, run: Run, settings: CardConfig) -> Facts:
     sources = card_facts.trained_on(run, settings.data_licences)
     _refuse_unknown(settings.data_licences, [source.label for source in sources])
     base, is_base_on_hub = card_facts.base_model(run)
+    base_licence = licences.of_base(run) if base else None
+    licence = (settings.license, settings.license_name, settings.license_link)
+    if settings.license is None and base_licence and base_licence.duties and base_licence.duties.passes_on:
+        licence = (base_licence.identifier, base_licence.name, base_licence.link)
     facts = Facts(
         title=settings.title or run.name,
         run=run,
         model_config=model_config,
         tag=card_facts.pipeline_tag(model_config),
-        licence=settings.license,
-        licence_name=settings.license_name,
-        licence_link=settings.license_link,
+        licence=licence[0],
+        licence_name=licence[1],
+        licence_link=licence[2],
         languages=settings.model_language or card_facts.languages_of(folder),
         sources=sources,
         base=settings.base_model or base,
         is_base_on_hub=is_base_on_hub or settings.base_model is not None,
         has_chat_template=_has_chat_template(model_dir),
         plots=[name for name in card_facts.PLOTS if (folder / name).is_file()],
+        base_licence=base_licence,
     )
     if settings.base_model and facts.kind == "scratch":
         raise InputError("base_model: the model was trained from random weights; remove it")
+    if base_licence:
+        known_as = facts.licence_name if facts.licence == "other" else facts.licence
+        if forbidden := list(licences.problems(base_licence, known_as, {"title": facts.title})):
+            raise InputError("\n".join(forbidden))
     if not settings.allow_missing and (lines := list(missing(facts))):
         raise InputError(
             f"{folder}: not recorded, and a card states nothing that was not:\n  "
@@ -177,6 +186,7 @@ def template_values(facts: Facts, name: str) -> dict[str, Any]:
         "hardware": card_facts.hardware(run),
         "engine": card_facts.engine(run),
         "commits": card_facts.commits(run),
+        "base_licence": licences.describe(facts.base_licence) if facts.base_licence else [],
         "versions": ", ".join(f"{name} {found}" for name, found in card_facts.versions(run).items()),
         "source_rows": tables.source_rows(facts.sources),
         "change_rows": tables.change_rows(changes),

@@ -16,6 +16,7 @@ from typing import Literal
 from jpllm import bounded
 from jpllm.data.read.sources import HUB_PREFIX, SourceConfig, without_suffix
 from jpllm.sharing.hub import is_repository
+from jpllm.sharing.licences import Licence
 from jpllm.tracking.runs import HELD_OUT_NAME, MODEL_NAME, Run, is_hub_name, number, rows_of
 
 Kind = Literal["scratch", "continued", "instructed", "classifier", "unknown"]
@@ -65,6 +66,7 @@ class Facts:
         plots: names of the pictures that lie beside the card.
         languages: codes of ISO 639.
         base: the model that was trained further, OWNER/NAME if `is_base_on_hub`, else the name of its folder.
+        base_licence: that of `base`, None where there is no such model.
     """
 
     title: str
@@ -80,6 +82,7 @@ class Facts:
     is_base_on_hub: bool
     has_chat_template: bool
     plots: Sequence[str]
+    base_licence: Licence | None = None
 
     @property
     def kind(self) -> Kind:

@@ -1,131 +1,90 @@
-"""The weights and the shape of a model as a GGUF file holds them, for llama.cpp.
+"""The weights of a model as a GGUF file holds them: named, laid out and rounded for llama.cpp.
 
-Which tensor has which name is the table of the package `gguf`. What llama.cpp computes otherwise than the model does is
-refused by `problems` before anything is written; that the rest is right is for a proof on the finished file to say.
-Source of the format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
+Which tensor has which name is the table of the package `gguf`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
-from jpllm.models.build import context_length
+from jpllm.sharing.gguf.architectures import ARCHITECTURES, head_width
+from jpllm.sharing.gguf.quantize import GgufType, file_type, rounded, tensor_type
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from gguf import GGUFWriter
     from transformers import PretrainedConfig, PreTrainedModel
 
-GgufType = Literal["f32", "f16"]
-# What llama.cpp's graph of each architecture takes for granted: attribute of the configuration → values that fit it.
-_TAKEN_FOR_GRANTED: dict[str, dict[str, tuple]] = {
-    "llama": {"hidden_act": ("silu", "swish"), "mlp_bias": (False,), "attention_bias": (False,)},
-    "gpt2": {
-        "activation_function": ("gelu_new", "gelu_pytorch_tanh", "gelu_fast"),
-        "scale_attn_weights": (True,),
-        "scale_attn_by_inverse_layer_idx": (False,),
-        "add_cross_attention": (False,),
-    },
-    "gpt_neox": {"hidden_act": ("gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast"), "attention_bias": (True,)},
-}
-_GGUF_NAMES = {"llama": "llama", "gpt2": "gpt2", "gpt_neox": "gptneox"}
-
-
-def problems(config: PretrainedConfig, name: str) -> Iterator[str]:
-    """Yield a sentence for each thing in a model that llama.cpp cannot compute; `name` is that of its class."""
-    if config.model_type not in _GGUF_NAMES or not name.endswith(("ForCausalLM", "LMHeadModel")):
-        yield f"{name} is not an architecture that is converted here; language models of {', '.join(_GGUF_NAMES)} are"
-        return
-    for key, allowed in _TAKEN_FOR_GRANTED[config.model_type].items():
-        if getattr(config, key, allowed[0]) not in allowed:
-            has = getattr(config, key)
-            yield f"llama.cpp computes {config.model_type} with {key} {allowed[0]}; the model has {has}"
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type", "default") != "default":
-        yield f"its rotary positions are scaled ({rope['rope_type']}), which is not converted here"
-    if config.model_type == "llama" and config.head_dim * config.num_attention_heads != config.hidden_size:
-        yield f"its heads are {config.head_dim} wide, not {config.hidden_size // config.num_attention_heads}"
-
-
-def new_writer(model: PreTrainedModel, file: str) -> GGUFWriter:
-    """Return a writer for `file` that knows the shape of the model; nothing is written yet."""
-    import gguf
-
-    config = model.config
-    writer = gguf.GGUFWriter(file, _GGUF_NAMES[config.model_type])
-    is_gpt2 = config.model_type == "gpt2"
-    writer.add_block_count(config.num_hidden_layers)
-    # GPT-2 has a row for each position, so all of them; else as many as it was trained on
-    writer.add_context_length(config.max_position_embeddings if is_gpt2 else context_length(model))
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(_inner_size(config))
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_vocab_size(config.vocab_size)
-    if config.model_type == "llama":
-        writer.add_head_count_kv(config.num_key_value_heads)
-        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    else:
-        writer.add_layer_norm_eps(config.layer_norm_epsilon if is_gpt2 else config.layer_norm_eps)
-    if not is_gpt2:
-        rope = config.rope_parameters
-        head_size = config.hidden_size // config.num_attention_heads
-        writer.add_rope_dimension_count(int(head_size * rope.get("partial_rotary_factor", 1.0)))
-        writer.add_rope_freq_base(rope["rope_theta"])
-    if config.model_type == "gpt_neox":
-        writer.add_parallel_residual(config.use_parallel_residual)
-    return writer
+# Numbers of layers by which llama.cpp knows the 27 B models, whose attention it scales by another width than a head's.
+_NUM_LAYERS_27B = {"gemma2": 46, "gemma3_text": 62}
 
 
 def add_tensors(writer: GGUFWriter, model: PreTrainedModel, precision: GgufType) -> None:
-    """Hand all weights to the writer: matrices in `precision`, vectors and position tables in float32."""
+    """Hand all weights to the writer, matrices in `precision`, vectors and position tables in float32."""
     import gguf
-    import numpy as np
 
     config = model.config
-    architecture = next(a for a, name in gguf.MODEL_ARCH_NAMES.items() if name == _GGUF_NAMES[config.model_type])
+    name = ARCHITECTURES[config.model_type].name
+    architecture = next(a for a, known in gguf.MODEL_ARCH_NAMES.items() if known == name)
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
-    is_half = precision == "f16"
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if is_half else gguf.LlamaFileType.ALL_F32)
-    for name, tensor in _tensors(model):
+    writer.add_file_type(file_type(precision))
+    tensors = list(_tensors(model))
+    has_output = any(name == "lm_head.weight" for name, _ in tensors)
+    for name, tensor in tensors:
         gguf_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert gguf_name, f"{name} has no name in a GGUF file"
-        is_matrix = tensor.ndim > 1 and not gguf_name.startswith("position_embd")
-        writer.add_tensor(gguf_name, _array(tensor).astype(np.float16 if is_half and is_matrix else np.float32))
-
-
-def _inner_size(config: PretrainedConfig) -> int:
-    if config.model_type == "gpt2":
-        return config.n_inner or 4 * config.hidden_size
-    return config.intermediate_size
+        array = _laid_out(name, tensor, config).detach().float().cpu().contiguous().numpy()
+        kind = tensor_type(gguf_name, array.shape, precision, config.num_hidden_layers, has_output)
+        writer.add_tensor(gguf_name, rounded(array, kind), raw_dtype=kind)
 
 
 def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield name and value of each weight, laid out as llama.cpp wants it."""
+    """Yield name and value of each weight, and the factors of scaled rotary positions."""
     config = model.config
-    num_heads = config.num_attention_heads
     for name, tensor in model.state_dict().items():
         is_constant = name.endswith((".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"))
         if not (is_constant or name.startswith(("lm_head.", "embed_out."))):
-            yield name, _laid_out(name, tensor, config, num_heads)
+            yield name, tensor
     # llama.cpp's gptneox has an output matrix even where the model has one for input and output
     if not config.tie_word_embeddings or config.model_type == "gpt_neox":
         yield "lm_head.weight", model.get_output_embeddings().weight
+    if (getattr(config, "rope_parameters", None) or {}).get("rope_type") == "llama3":
+        yield "rope_freqs.weight", _rotary_factors(model)
 
 
-def _laid_out(name: str, tensor: torch.Tensor, config: PretrainedConfig, num_heads: int) -> torch.Tensor:
+def _rotary_factors(model: PreTrainedModel) -> torch.Tensor:
+    """Return by what llama.cpp divides each frequency of unscaled rotary positions, float32 (half a head)."""
+    import torch
+
+    base: Any = model.base_model
+    frequencies = base.rotary_emb.inv_freq.double().cpu()
+    powers = torch.arange(len(frequencies), dtype=torch.float64) / len(frequencies)
+    return (model.config.rope_parameters["rope_theta"] ** -powers / frequencies).float()
+
+
+def _laid_out(name: str, tensor: torch.Tensor, config: PretrainedConfig) -> torch.Tensor:
+    """Return a weight as llama.cpp's graph of the architecture wants it."""
+    known = ARCHITECTURES[config.model_type]
     if config.model_type == "gpt2" and name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
         return tensor.T  # transformers' Conv1D keeps input × output
     if config.model_type == "gpt_neox" and "query_key_value" in name:
         # per head query, key and value → all queries, all keys, all values
-        return tensor.view(num_heads, 3, -1, *tensor.shape[1:]).transpose(0, 1).reshape(tensor.shape)
-    if config.model_type == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
-        heads = num_heads if "q_proj" in name else config.num_key_value_heads
+        return tensor.view(config.num_attention_heads, 3, -1, *tensor.shape[1:]).transpose(0, 1).reshape(tensor.shape)
+    if known.rotates == "neighbours" and ("q_proj." in name or "k_proj." in name):
+        heads = config.num_attention_heads if "q_proj." in name else config.num_key_value_heads
         # transformers turns element i with i + half, llama.cpp neighbours
-        return tensor.view(heads, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
-    return tensor
+        return tensor.view(heads, 2, -1, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
+    if known.adds_one and name.endswith("norm.weight"):
+        tensor = tensor.float() + 1.0
+    return tensor * factor if (factor := _query_factor(name, config)) != 1.0 else tensor
 
 
-def _array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().float().cpu().contiguous().numpy()
+def _query_factor(name: str, config: PretrainedConfig) -> float:
+    """Return by what a weight has to be multiplied, so that llama.cpp's scale of attention becomes the model's."""
+    place = {"gemma2": "q_proj.weight", "gemma3_text": "q_norm.weight"}.get(config.model_type)
+    if place is None or not name.endswith(place):
+        return 1.0
+    is_27b = config.num_hidden_layers == _NUM_LAYERS_27B[config.model_type]
+    width = config.hidden_size // config.num_attention_heads if is_27b else head_width(config)
+    return (width / config.query_pre_attn_scalar) ** 0.5

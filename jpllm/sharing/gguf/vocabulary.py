@@ -7,9 +7,11 @@ none of them does is refused, with the reason; that the rest gives equal ids is 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from jpllm.runtime import InputError
+from jpllm.sharing.gguf.cuts import name_of_cuts
 from jpllm.tokenizer.document_tokens import document_tokens
 from jpllm.tokenizer.load import sentencepiece_file
 from jpllm.tokenizer.model_file import BPE, NORMAL, UNIGRAM, SentencePieceModel, read_model
@@ -21,14 +23,12 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
     from transformers import PreTrainedTokenizerFast
 
-# What a tokenizer.json cuts texts at before its merges act → the name of the same in llama.cpp.
-_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-_DIGITS = {"type": "Digits", "individual_digits": True}
-_CUTS = {"gpt-2": [_BYTE_LEVEL], "smollm": [_DIGITS, _BYTE_LEVEL]}
 _UNUSED_SCORE = -1e6
 _UNIGRAM_MODEL = "t5"
 SURVIVING = "jpllm tokenizer train --model_type bpe --normalization identity"  # as an advice in messages
-_CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5  # kinds of pieces, the same numbers as SentencePiece's
+_UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 2, 3, 4, 5, 6  # kinds of pieces, numbered as SentencePiece does
+_SPACE = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+_PREFIX = {"type": "Prepend", "prepend": "▁"}
 
 
 class Vocabulary(NamedTuple):
@@ -56,18 +56,26 @@ def vocabulary(tokenizer: PreTrainedTokenizerFast, folder: Path, num_ids: int) -
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     if is_byte_level(tokenizer) and state["model"]["type"] == "BPE":
         found = _byte_level(tokenizer, state, num_ids)
-    else:
-        model_file = sentencepiece_file(folder)
-        if model_file is None:
-            raise InputError(
-                f"the tokenizer is neither byte-level BPE nor one with a SentencePiece model beside it, but "
-                f"{state['model']['type']}; llama.cpp has no tokenizer for it"
-            )
+    elif model_file := sentencepiece_file(folder):
         found = _sentencepiece(tokenizer, read_model(model_file), num_ids)
+    elif state["model"]["type"] == "BPE" and state["model"]["byte_fallback"]:
+        found = _bpe_with_bytes(tokenizer, state, num_ids)
+    else:
+        raise InputError(
+            f"the tokenizer is neither BPE with bytes nor one with a SentencePiece model beside it, but "
+            f"{state['model']['type']}; llama.cpp has no tokenizer for it"
+        )
     found.settings.update(_special_ids(tokenizer))
     if tokenizer.chat_template:
         found.settings["chat_template"] = tokenizer.get_chat_template()
     return found
+
+
+def add_ends(found: Vocabulary, ends: Sequence[int]) -> None:
+    """Note the id that ends a turn, where a model's defaults of `generate` end at more than the end of a text."""
+    others = [index for index in ends if index != found.settings.get("eos_token_id")]
+    if others:
+        found.settings["eot_token_id"] = others[0]
 
 
 def add_vocabulary(writer: GGUFWriter, found: Vocabulary) -> None:
@@ -93,23 +101,61 @@ def add_vocabulary(writer: GGUFWriter, found: Vocabulary) -> None:
 
 
 def _byte_level(tokenizer: PreTrainedTokenizerFast, state: dict, num_ids: int) -> Vocabulary:
-    cuts = state["pre_tokenizer"]
-    steps = cuts["pretokenizers"] if cuts["type"] == "Sequence" else [cuts]
-    steps = [{key: value for key, value in step.items() if key != "trim_offsets"} for step in steps]
-    name = next((name for name, known in _CUTS.items() if known == steps), None)
-    if name is None:
+    name = name_of_cuts(state)
+    normalizer = (state["normalizer"] or {"type": None})["type"]
+    if normalizer not in (None, "NFC"):  # most texts are in NFC, and the proof counts those that are not
         raise InputError(
-            f"the tokenizer cuts texts before its merges by {[step['type'] for step in steps]} with settings that are "
-            f"not those of {' or '.join(_CUTS)}, the ones that are converted here"
-        )
-    if state["normalizer"] is not None:
-        raise InputError(
-            f"the tokenizer rewrites texts before it cuts them ({state['normalizer']['type']}), which llama.cpp does "
-            "not do for byte-level BPE"
+            f"the tokenizer rewrites texts before it cuts them ({normalizer}), which llama.cpp does not do for "
+            "byte-level BPE"
         )
     pieces, kinds = _pieces(tokenizer, num_ids)
-    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in state["model"]["merges"]]
-    return Vocabulary("gpt2", pieces, kinds, None, merges, {"pre": name})
+    return Vocabulary("gpt2", pieces, kinds, None, [" ".join(pair) for pair in _merges(state)], {"pre": name})
+
+
+def _bpe_with_bytes(tokenizer: PreTrainedTokenizerFast, state: dict, num_ids: int) -> Vocabulary:
+    """Return a SentencePiece BPE vocabulary of which only the tokenizer.json is left, as Gemma and Mistral have it.
+
+    SentencePiece joins the pair whose piece has the highest score, a tokenizer.json that of the earliest merge.
+    """
+    pieces, kinds = _pieces(tokenizer, num_ids)
+    ids = {piece: index for index, piece in enumerate(pieces)}
+    scores = [_UNUSED_SCORE] * num_ids
+    for rank, pair in enumerate(_merges(state)):
+        index = ids["".join(pair)]
+        scores[index] = max(scores[index], -float(rank))
+    for byte in range(256):
+        if (index := ids.get(f"<0x{byte:02X}>")) is not None:
+            kinds[index] = _BYTE
+    unknown = state["model"]["unk_token"]
+    if unknown is None:
+        raise InputError("the tokenizer has no piece for what is unknown, which llama.cpp needs")
+    kinds[ids[unknown]] = _UNKNOWN
+    settings = {"add_space_prefix": _has_prefix(state), "unknown_token_id": ids[unknown]}
+    return Vocabulary("llama", pieces, kinds, scores, None, settings)
+
+
+def _has_prefix(state: dict) -> bool:
+    """Return whether a text gets a space in front.
+
+    Raises:
+        InputError: something else is done to texts than spaces and that prefix.
+    """
+    steps = [state["normalizer"], state["pre_tokenizer"]]
+    steps = [step for whole in steps if whole for step in whole.get("normalizers", whole.get("pretokenizers", [whole]))]
+    marks = [step.get("prepend_scheme") for step in steps if step["type"] == "Metaspace"]
+    rest = [step for step in steps if step["type"] != "Metaspace" and step not in (_SPACE, _PREFIX)]
+    # cutting at a space does nothing where all spaces have become ▁ before
+    rest = [step for step in rest if not (step["type"] == "Split" and step["pattern"] == {"String": " "})]
+    if rest:
+        raise InputError(
+            f"the tokenizer rewrites or cuts texts by {[step['type'] for step in rest]}, which llama.cpp does not do "
+            "for SentencePiece BPE"
+        )
+    return _PREFIX in steps or any(mark != "never" for mark in marks)
+
+
+def _merges(state: dict) -> list[list[str]]:
+    return [pair if isinstance(pair, list) else pair.split(" ") for pair in state["model"]["merges"]]
 
 
 def _sentencepiece(tokenizer: PreTrainedTokenizerFast, model: SentencePieceModel, num_ids: int) -> Vocabulary:

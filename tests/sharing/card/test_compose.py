@@ -271,7 +271,7 @@ def test_names_of_others_are_no_markup(tmp_path):
     (folder / "results.json").write_text(json.dumps(results))
     card = card_of(folder, settings(title=evil))
     text = card[card.index("\n---\n") :]
-    assert text.count(r"\<i\>\*x\*") == 12  # title, class, 2 × architecture and machine, 3 × base and group
+    assert text.count(r"\<i\>\*x\*") == 14  # title, class, 2 × architecture and machine, 5 × base, 3 × group
     assert "<i>" not in text.replace(r"\<i\>", "")
     assert "*x" not in text.replace(r"\*x", "")
 

@@ -14,6 +14,8 @@ from jpllm.models.presets import ModelConfig
 from jpllm.runtime import InputError
 from jpllm.sharing.export_proof import proof_texts
 from jpllm.sharing.gguf import file as gguf_file
+from jpllm.sharing.gguf import proof as gguf_proof
+from jpllm.sharing.gguf.proof import Tolerance
 from jpllm.tokenizer.convert import convert
 from jpllm.tokenizer.extend.extend import extend
 from jpllm.tokenizer.extend.merges import ExtendConfig
@@ -53,11 +55,11 @@ def bpe():
 def test_byte_level_bpe_gives_equal_ids_and_predictions(preset, precision, largest, bpe, tmp_path):
     model, file = random_model(preset, bpe), tmp_path / "a.gguf"
     gguf_file.write(model, bpe, tmp_path, file, precision)
-    proof = gguf_file.prove(file, model, bpe, tmp_path, "refuse", ["もう 1 つの文。"])
+    proof = gguf_proof.prove(file, model, bpe, tmp_path, Tolerance(), ["もう 1 つの文。"])
     assert (proof.num_texts, proof.num_with_unknown) == (len(proof_texts()) + 1, 0)
-    assert proof.divergence_nats < gguf_file.MAX_DIVERGENCE_NATS
+    assert proof.divergence_nats < gguf_proof.MAX_DIVERGENCE_NATS
     assert proof.largest_difference < largest
-    assert f"equal ids on {proof.num_texts} texts. The" in gguf_file.describe("a.gguf", proof)
+    assert f"equal ids on {proof.num_texts} texts. The" in gguf_proof.describe("a.gguf", proof)
 
 
 def test_characters_without_a_piece_are_refused_unless_allowed(tokenizer_dir, tmp_path):
@@ -65,14 +67,14 @@ def test_characters_without_a_piece_are_refused_unless_allowed(tokenizer_dir, tm
     model = random_model("llama-tiny", tokenizer)
     gguf_file.write(model, tokenizer, tokenizer_dir, file, "f32")
     with pytest.raises(InputError) as error:
-        gguf_file.prove(file, model, tokenizer, tokenizer_dir, "refuse")
+        gguf_proof.prove(file, model, tokenizer, tokenizer_dir, Tolerance())
     assert "llama.cpp has no byte fallback for this kind" in str(error.value)
     assert "the first text in which that happens is '\\r\\n'" in str(error.value)
     assert "`jpllm tokenizer train --model_type bpe --normalization identity` survives whole" in str(error.value)
-    proof = gguf_file.prove(file, model, tokenizer, tokenizer_dir, "unk", ["５ＡＢ（ｶﾞ）", "鬱𠮷👍"])
+    proof = gguf_proof.prove(file, model, tokenizer, tokenizer_dir, Tolerance(unknown="unk"), ["５ＡＢ（ｶﾞ）", "鬱𠮷👍"])
     assert proof.num_with_unknown > 30
     assert proof.num_texts == len(proof_texts()) + 2
-    assert "become `<unk>`" in gguf_file.describe("a.gguf", proof)
+    assert "become `<unk>`" in gguf_proof.describe("a.gguf", proof)
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +102,7 @@ def test_our_bpe_gives_equal_ids_three_ways(is_extended, whole_dir, corpus_file,
     tokenizer, reference = load(folder), SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     model = random_model("llama-tiny", tokenizer)
     gguf_file.write(model, tokenizer, folder, file, "f32")
-    request = {"texts": texts, "parse_special": False, "prompts": [[5]], "num_ids": len(tokenizer)}
-    theirs = gguf_file._read_by_llama_cpp(file, request)["ids"]
+    theirs = gguf_proof._read_by_llama_cpp(file, tokenizer, len(tokenizer), [[5]], texts)["ids"]
     assert theirs == reference.encode(texts)
     assert theirs == tokenizer(texts, verbose=False)["input_ids"]
     assert [tokenizer.decode(ids) for ids in theirs] == [text.replace("▁", " ") for text in texts]
@@ -139,7 +140,7 @@ def test_sentencepiece_models_of_other_makers(kind, settings, message, corpus_fi
         assert not file.exists()
     else:
         gguf_file.write(model, tokenizer, tmp_path / "tok", file, "f32")
-        proof = gguf_file.prove(file, model, tokenizer, tmp_path / "tok", "refuse", lines[:100])
+        proof = gguf_proof.prove(file, model, tokenizer, tmp_path / "tok", Tolerance(), lines[:100])
         assert (proof.num_texts, proof.num_with_unknown) == (len(proof_texts()) + 100, 0)
 
 
@@ -150,19 +151,19 @@ def test_a_mistake_is_found(bpe, tmp_path):
     with torch.no_grad():
         model.lm_head.weight[5] += 1.0
     with pytest.raises(InputError, match=r"llama\.cpp predicts something else than the model"):
-        gguf_file.prove(file, model, bpe, tmp_path, "refuse")
+        gguf_proof.prove(file, model, bpe, tmp_path, Tolerance())
     other = byte_level_tokenizer(vocab_size=599)
     with pytest.raises(InputError, match="the tokenizer does not survive it: '"):
-        gguf_file.prove(file, model, other, tmp_path, "unk")
+        gguf_proof.prove(file, model, other, tmp_path, Tolerance(unknown="unk"))
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(InputError, match=r"llama\.cpp cannot read the file"):
-        gguf_file.prove(file, model, bpe, tmp_path, "refuse")
+        gguf_proof.prove(file, model, bpe, tmp_path, Tolerance())
 
 
 def test_what_does_not_survive_is_not_written(bpe, tmp_path, monkeypatch):
     model = random_model("llama-tiny", bpe)
-    model.config.mlp_bias = True
-    with pytest.raises(InputError, match=r"gguf: the model does not survive it: llama\.cpp computes .* mlp_bias"):
+    model.config.hidden_act = "relu"
+    with pytest.raises(InputError, match=r"gguf: the model does not survive it: llama\.cpp computes .* hidden_act"):
         gguf_file.write(model, bpe, tmp_path, tmp_path / "a.gguf", "f32")
     monkeypatch.setattr(gguf_file, "_PACKAGES", ("no_such_package",))
     with pytest.raises(InputError, match=r"pip install 'jpllm\[gguf\]'"):

@@ -63,8 +63,11 @@ def test_special_tokens_around_a_text(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: byte_level_tokenizer(pre_tokenizers.ByteLevel(add_prefix_space=True)), "not those of gpt-2 or smollm"),
-        (lambda: byte_level_tokenizer(normalizer=normalizers.NFC()), r"rewrites texts before it cuts them \(NFC\)"),
+        (
+            lambda: byte_level_tokenizer(pre_tokenizers.ByteLevel(add_prefix_space=True)),
+            r"\['ByteLevel'\], which is none of gpt-2, smollm",
+        ),
+        (lambda: byte_level_tokenizer(normalizer=normalizers.NFKC()), r"rewrites texts before it cuts them \(NFKC\)"),
     ],
 )
 def test_byte_level_bpe_of_another_kind(make, message, tmp_path):
@@ -101,5 +104,7 @@ def test_sentencepiece_bpe_that_changes_texts(settings, message, corpus_file, tm
 
 
 def test_no_sentencepiece_model(tokenizer_dir, tmp_path):
-    with pytest.raises(InputError, match="neither byte-level BPE nor one with a SentencePiece model beside it"):
+    with pytest.raises(
+        InputError, match="neither BPE with bytes nor one with a SentencePiece model beside it, but Unigram"
+    ):
         vocabulary(load(tokenizer_dir), tmp_path, 1200)

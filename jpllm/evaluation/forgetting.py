@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from jpllm.data.shards.pack import Encoder
 
-_OF_TEXTS = ("text", "group", "sha256", "max_bytes")
+_OF_TEXTS = ("text", "group", "sha256", "max_bytes", "bos_token_id")
 logger = logging.getLogger(__name__)
 
 
@@ -67,7 +67,7 @@ def add_missing(
     own = texts.add_missing(results.setdefault("perplexity", []), model, encoder, reading, save)
     settings = {
         "earlier_models": list(earlier),
-        "texts": [{key: row[key] for key in _OF_TEXTS} for row in own],
+        "texts": [{key: row[key] for key in _OF_TEXTS if key in row} for row in own],
         "context_length": length,
         "stride": reading.stride,
     }

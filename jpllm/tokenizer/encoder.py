@@ -67,7 +67,7 @@ def corpus_encoder(tokenizer: PreTrainedTokenizerFast, path: str | Path) -> Corp
     """
     warn_of_unwritten_bos(tokenizer, path)
     return CorpusEncoder(
-        encode=_fastest_encode(tokenizer, path),
+        encode=corpus_encode(tokenizer, path),
         eos_token_id=tokenizer.eos_token_id,
         vocab_size=max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1),
         fingerprint=fingerprint(tokenizer),
@@ -75,7 +75,8 @@ def corpus_encoder(tokenizer: PreTrainedTokenizerFast, path: str | Path) -> Corp
     )
 
 
-def _fastest_encode(tokenizer: PreTrainedTokenizerFast, path: str | Path) -> Encode:
+def corpus_encode(tokenizer: PreTrainedTokenizerFast, path: str | Path) -> Encode:
+    """Return the function that encodes texts for `corpus_encoder`."""
     encode = _backend_encode(tokenizer)
     model_file = sentencepiece_file(Path(path))
     if model_file is None:

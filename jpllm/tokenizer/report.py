@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from jpllm import markdown, terminal
-from jpllm.tokenizer.encoder import corpus_encoder
+from jpllm.tokenizer.encoder import corpus_encode
 from jpllm.tokenizer.pieces import JAPANESE, JOYO_KANJI, LETTERS, byte_piece_ids, piece_bytes, whole_characters
 
 if typing.TYPE_CHECKING:
@@ -57,7 +57,7 @@ def describe(tokenizer: PreTrainedTokenizerFast, path: str, texts: Sequence[str]
     compared again with NFKC on both sides, for tokenizers that normalize text. A kanji of the Jōyō table counts
     if it is a piece in the form of the table (塡 剝 頰 𠮟).
     """
-    encode = corpus_encoder(tokenizer, path).encode
+    encode = corpus_encode(tokenizer, path)
     encoded = encode(list(texts))
     contents = piece_bytes(tokenizer)
     return {

@@ -125,8 +125,8 @@ def test_shards_without_bos_of_an_earlier_version_are_not_those_of_today(encoder
     assert shards_of(source, data, encoder.fingerprint, bos_token_id=7).directory == today
 
 
-def test_post_processors_of_known_tokenizers(byte_level, real_data, tmp_path):
-    """By what is written, in whatever form: Llama 3's sequence, RoBERTa's own kind, llm-jp's appended EOS."""
+def test_the_form_of_a_post_processor_does_not_matter(byte_level):
+    """Llama 3's sequence, RoBERTa's own kind, GPT-2's and Qwen's, which writes nothing."""
     llama3 = byte_level("<s> $A")
     template = llama3.backend_tokenizer.post_processor
     llama3.backend_tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
@@ -137,6 +137,10 @@ def test_post_processors_of_known_tokenizers(byte_level, real_data, tmp_path):
     qwen = byte_level()
     qwen.backend_tokenizer.post_processor = processors.ByteLevel()
     assert document_tokens(qwen).habit == document_tokens(byte_level_tokenizer()).habit == "none"
+
+
+def test_real_tokenizers(real_data):
+    """llm-jp's ver2.2 has a BOS and does not write it, but appends its EOS."""
     assert document_tokens(load(real_data / "llm-jp-tokenizer")) == DocumentTokens((), (7,))
     assert document_tokens(load(real_data / "gpt2-tokenizer")).habit == "none"
 

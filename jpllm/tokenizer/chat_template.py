@@ -101,11 +101,7 @@ def _segments(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]) -
             continue
         prompt, answer = _prompt_and_answer(tokenizer, messages[: index + 1])
         if not prompt.startswith(done):
-            raise UnusableRow(
-                CHANGES_TURNS,
-                "template: it does not leave the beginning of a conversation as it was when more follows, so no part "
-                "of it can be learned alone; write learn: last_answer, or choose another one",
-            )
+            raise UnusableRow(CHANGES_TURNS, _message_of_changes(tokenizer, found[-1].text))
         found += [Segment(prompt[len(done) :], False), Segment(answer, True)]
         done = prompt + answer
     return found
@@ -134,6 +130,15 @@ def _prompt_and_answer(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Me
     if end < 0:
         raise UnusableRow(NO_EOS, _message_without_eos(tokenizer, _special_tokens_in(tokenizer, answer[words_end:])))
     return prompt, answer[: end + len(eos)]
+
+
+def _message_of_changes(tokenizer: PreTrainedTokenizerFast, answer: str) -> str:
+    ends = [token for token in _special_tokens_in(tokenizer, answer) if token != tokenizer.eos_token]
+    sooner = f" or eos_token: {ends[0]}, which its answers end with before the EOS," if ends else ""
+    return (
+        "template: it does not leave the beginning of a conversation as it was when more follows, so no part of it can "
+        f"be learned alone; write learn: last_answer,{sooner} or choose another one"
+    )
 
 
 def _message_without_eos(tokenizer: PreTrainedTokenizerFast, others: Sequence[str]) -> str:

@@ -239,6 +239,24 @@ def test_turns_that_change_are_refused_or_given(tokenizer):
     assert learned == [False] * len(ids_of(tokenizer, given)) + [True] * len(ids_of(tokenizer, "走る。<|im_end|>"))
 
 
+def test_an_end_in_front_of_the_eos(tokenizer):
+    """Like Phi-3's, whose EOS stands behind the whole conversation alone: the refusal names the end of a turn."""
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role + ':' + m.content + '<|eot_id|>' }}{% endfor %}"
+        "{{ 'assistant:' if add_generation_prompt else eos_token }}"
+    )
+    set_template(tokenizer, "own")
+    words = (
+        r"write learn: last_answer, or eos_token: <\|eot_id\|>, which its answers end with before the EOS, or choose"
+    )
+    with pytest.raises(UnusableRow, match=words):
+        segments(tokenizer, TWO_TURNS)
+    set_template(tokenizer, "own", "<|eot_id|>")
+    assert [segment.text for segment in segments(tokenizer, TWO_TURNS)] == [
+        *("user:猫は?<|eot_id|>assistant:", "寝る。<|eot_id|>", "user:犬は?<|eot_id|>assistant:", "走る。<|eot_id|>")
+    ]
+
+
 def test_the_last_answer_of_a_template_that_leaves_turns_as_they_were(tokenizer):
     set_template(tokenizer, "chatml")
     every, _ = encode_conversation(tokenizer, TWO_TURNS)

@@ -276,6 +276,12 @@ def _written_in_front(tokenizer: PreTrainedTokenizerFast, template: str, eos_tok
     return added if whole.startswith(asked) and words and added.strip() else ""
 
 
+def holds_thoughts(answer: str, left_empty: str) -> bool:
+    """Return whether an answer begins as what the template writes in front of those without thoughts."""
+    opening = re.match(r"\s*(<[^>]*>|\S+)", left_empty)
+    return bool(opening) and answer.lstrip().startswith(opening[1])
+
+
 def special_token_in(
     tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], special: Set[int] | None = None
 ) -> str | None:

@@ -11,6 +11,7 @@ from jpllm.tokenizer.chat_template import (
     ask_without_thoughts,
     encode_chat_prompt,
     encode_conversation,
+    holds_thoughts,
     render,
     segments,
     set_template,
@@ -296,6 +297,19 @@ def test_short_answers_are_not_found_in_the_words_of_the_template(tokenizer, ans
     (given, learned) = segments(tokenizer, [*ASKED, {"role": "assistant", "content": answer}])
     assert given.text == f"<|im_start|>user\n猫は?<|im_end|>\n<|im_start|>assistant\n{EMPTY}"
     assert learned.text == f"{words}<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "left_empty", "expected"),
+    [
+        ("<think>\n眠い\n</think>\n\n寝る。", EMPTY, True),
+        ("\n<think>眠い</think>寝る。", "<think></think>", True),
+        ("寝る。<think>", EMPTY, False),
+        ("寝る。", "", False),
+    ],
+)
+def test_whether_an_answer_holds_thoughts(answer, left_empty, expected):
+    assert holds_thoughts(answer, left_empty) == expected
 
 
 def test_thoughts_of_a_row_are_learned(tokenizer):

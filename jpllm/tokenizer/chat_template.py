@@ -102,11 +102,7 @@ def _segments(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]) -
             continue
         prompt, answer = _prompt_and_answer(tokenizer, messages[: index + 1])
         if not prompt.startswith(done):
-            raise UnusableRow(
-                CHANGES_TURNS,
-                "template: it does not leave the beginning of a conversation as it was when more follows, so no part "
-                "of it can be learned alone; write learn: last_answer, or choose another one",
-            )
+            raise UnusableRow(CHANGES_TURNS, _message_of_changes(tokenizer, found[-1].text))
         found += [Segment(prompt[len(done) :], False), Segment(answer, True)]
         done = prompt + answer
     return found
@@ -135,6 +131,15 @@ def _prompt_and_answer(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Me
     if end < 0:
         raise UnusableRow(NO_EOS, _message_without_eos(tokenizer, _special_tokens_in(tokenizer, answer[words_end:])))
     return prompt, answer[: end + len(eos)]
+
+
+def _message_of_changes(tokenizer: PreTrainedTokenizerFast, answer: str) -> str:
+    ends = [token for token in _special_tokens_in(tokenizer, answer) if token != tokenizer.eos_token]
+    sooner = f" or eos_token: {ends[0]}, which its answers end with before the EOS," if ends else ""
+    return (
+        "template: it does not leave the beginning of a conversation as it was when more follows, so no part of it can "
+        f"be learned alone; write learn: last_answer,{sooner} or choose another one"
+    )
 
 
 def _message_without_eos(tokenizer: PreTrainedTokenizerFast, others: Sequence[str]) -> str:
@@ -270,6 +275,12 @@ def _written_in_front(tokenizer: PreTrainedTokenizerFast, template: str, eos_tok
         return ""
     added, words, _ = whole.removeprefix(asked).partition(_EXAMPLE[1]["content"])
     return added if whole.startswith(asked) and words and added.strip() else ""
+
+
+def holds_thoughts(answer: str, left_empty: str) -> bool:
+    """Return whether an answer begins as what the template writes in front of those without thoughts."""
+    opening = re.match(r"\s*(<[^>]*>|\S+)", left_empty)
+    return bool(opening) and answer.lstrip().startswith(opening[1])
 
 
 def special_token_in(

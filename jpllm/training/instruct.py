@@ -30,6 +30,7 @@ from jpllm.tokenizer.chat_template import (
     ask_without_thoughts,
     encode_chat_prompt,
     encode_conversation,
+    holds_thoughts,
     special_token_in,
     thoughts_left_empty,
 )
@@ -70,7 +71,7 @@ def conversations(
     else:
         held_out, rows = held_out_and_rest(rows, data.held_out_rows)
     if added := thoughts_left_empty(tokenizer):
-        num_thinking = sum(row.conversation.answer.lstrip().startswith(added.split()[0]) for row in rows)
+        num_thinking = sum(holds_thoughts(row.conversation.answer, added) for row in rows)
         if num_thinking:
             lines.append(
                 f"{num_thinking:,} of {len(rows):,} answers hold thoughts, so a question leaves it to the model to "

@@ -166,3 +166,10 @@ def test_an_answer_of_the_page_can_be_stopped(model):
     *_, last = steps
     assert last == ("天気は？", [], None)
     assert conversation.messages() == []
+
+
+def test_a_conversation_beyond_the_positions(model, capsys, tmp_path):
+    script = tmp_path / "talk.txt"
+    script.write_text("はい\n", encoding="utf-8")
+    assert run("--model", model, "--script", str(script), "--context_length", "9000") == 2
+    assert "context_length: 9,000 tokens are more than the model's" in capsys.readouterr().err

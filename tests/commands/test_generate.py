@@ -7,7 +7,7 @@ from jpllm import cli
 from jpllm.evaluation import comparison
 from jpllm.evaluation.comparison import ModelAnswers, cut_mark, markdown_table
 from jpllm.evaluation.generate import Answer, SamplingConfig, answer, answers, encode_instruction
-from jpllm.models.build import load_trained
+from jpllm.models.build import load_trained, record_trained_length
 from jpllm.tokenizer.chat_template import set_template
 from jpllm.tokenizer.load import load
 from tests.models.test_build import tiny_model
@@ -156,3 +156,22 @@ def test_markdown(tmp_path):
     comparison.write(tmp_path / "t.md", ["p|q", "r"], columns, {"seed": 3, "stop": "*", "versions": {}})
     assert (tmp_path / "t.md").read_text(encoding="utf-8") == f"{table}\nseed 3, stop \\*\n"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_beyond_the_trained_length(tokenizer_dir, tmp_path, capsys):
+    """A longer prompt is refused, and answered with the key, as far as the model has positions."""
+    tokenizer = load(tokenizer_dir)
+    model = tiny_model("gpt2-tiny", num_ids=len(tokenizer))
+    record_trained_length(model, 16)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    prompt = ["--model", str(tmp_path), "--prompt", "猫" * 30]
+    assert run(*prompt) == 2
+    assert "the model reads at most 16 together with the answer" in capsys.readouterr().err
+    file = tmp_path / "answers.json"
+    assert run(*prompt, "--context_length", "128", "--output", str(file)) == 0
+    assert "the model was trained on 16 tokens at once" in capsys.readouterr().err
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert (found["answers"][0]["num_tokens"], found["settings"]["context_length"]) == (6, 128)
+    assert run(*prompt, "--context_length", "129") == 2
+    assert "more than the model's 128 positions" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from jpllm.models.build import (
     load_to_continue,
     load_trained,
     record_trained_length,
+    set_context_length,
     transformers_config,
 )
 from jpllm.models.presets import PRESETS, ModelConfig
@@ -135,6 +136,17 @@ def test_trained_length_is_recorded(tmp_path):
     message = "sequence_length: 129 tokens are more than the model's 128 positions"
     with pytest.raises(InputError, match=message):
         record_trained_length(model, 129)
+
+
+@pytest.mark.parametrize(("num_tokens", "warns"), [(128, True), (100, False), (50, False)])
+def test_a_model_may_read_beyond_its_trained_length(num_tokens, warns, caplog):
+    model = tiny_model("gpt2-tiny")
+    record_trained_length(model, 100)
+    set_context_length(model, num_tokens)
+    assert context_length(model) == num_tokens
+    assert ("the model was trained on 100 tokens at once" in caplog.text) == warns
+    with pytest.raises(InputError, match="context_length: 129 tokens are more than the model's 128 positions"):
+        set_context_length(model, 129)
 
 
 def test_describe_prints_the_true_count():

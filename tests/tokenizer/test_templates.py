@@ -11,6 +11,7 @@ from jpllm.tokenizer.chat_template import (
     ask_without_thoughts,
     encode_chat_prompt,
     encode_conversation,
+    holds_thoughts,
     render,
     segments,
     set_template,
@@ -239,6 +240,24 @@ def test_turns_that_change_are_refused_or_given(tokenizer):
     assert learned == [False] * len(ids_of(tokenizer, given)) + [True] * len(ids_of(tokenizer, "走る。<|im_end|>"))
 
 
+def test_an_end_in_front_of_the_eos(tokenizer):
+    """Like Phi-3's, whose EOS stands behind the whole conversation alone: the refusal names the end of a turn."""
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role + ':' + m.content + '<|eot_id|>' }}{% endfor %}"
+        "{{ 'assistant:' if add_generation_prompt else eos_token }}"
+    )
+    set_template(tokenizer, "own")
+    words = (
+        r"write learn: last_answer, or eos_token: <\|eot_id\|>, which its answers end with before the EOS, or choose"
+    )
+    with pytest.raises(UnusableRow, match=words):
+        segments(tokenizer, TWO_TURNS)
+    set_template(tokenizer, "own", "<|eot_id|>")
+    assert [segment.text for segment in segments(tokenizer, TWO_TURNS)] == [
+        *("user:猫は?<|eot_id|>assistant:", "寝る。<|eot_id|>", "user:犬は?<|eot_id|>assistant:", "走る。<|eot_id|>")
+    ]
+
+
 def test_the_last_answer_of_a_template_that_leaves_turns_as_they_were(tokenizer):
     set_template(tokenizer, "chatml")
     every, _ = encode_conversation(tokenizer, TWO_TURNS)
@@ -278,6 +297,19 @@ def test_short_answers_are_not_found_in_the_words_of_the_template(tokenizer, ans
     (given, learned) = segments(tokenizer, [*ASKED, {"role": "assistant", "content": answer}])
     assert given.text == f"<|im_start|>user\n猫は?<|im_end|>\n<|im_start|>assistant\n{EMPTY}"
     assert learned.text == f"{words}<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "left_empty", "expected"),
+    [
+        ("<think>\n眠い\n</think>\n\n寝る。", EMPTY, True),
+        ("\n<think>眠い</think>寝る。", "<think></think>", True),
+        ("寝る。<think>", EMPTY, False),
+        ("寝る。", "", False),
+    ],
+)
+def test_whether_an_answer_holds_thoughts(answer, left_empty, expected):
+    assert holds_thoughts(answer, left_empty) == expected
 
 
 def test_thoughts_of_a_row_are_learned(tokenizer):

@@ -143,8 +143,9 @@ def test_rows_that_the_template_cannot_take(tmp_path, num_long, is_refused):
         with pytest.raises(InputError) as error:
             read_rows([source], config, refusing, lambda messages: None)
         assert str(error.value) == (
-            f"{source.label}: 3 of 20 rows cannot be learned with this template, more than 10%. Choose another one, leave "
-            f"these rows out, or raise max_bad_fraction:\n  {place}: earlier turns change: template: write learn: last_answer"
+            f"{source.label}: 3 of 20 rows cannot be learned with this template, more than 10%. Choose another one, "
+            "leave these rows out, or raise max_bad_fraction:\n"
+            f"  {place}: earlier turns change: template: write learn: last_answer"
         )
         source.max_bad_fraction = 0.15
     rows, lines = read_rows([source], config, refusing, lambda messages: None)

@@ -228,7 +228,8 @@ def row_of(family: Family) -> tuple[list[str], dict[int, str]]:
             except Exception as error:  # a traceback is what the table is to show first of all
                 words = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
                 cells.append("no")
-                refusals[number] = re.sub(rf"{re.escape(folder)}\S*?(?=[:; ,])", "FOLDER", " ".join(words.split()))
+                words = " ".join(words.replace(cells[0], "MODEL").split())  # one note for all classes
+                refusals[number] = re.sub(rf"{re.escape(folder)}\S*?(?=[:; ,])", "FOLDER", words)
     return cells, refusals
 
 

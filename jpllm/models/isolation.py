@@ -48,8 +48,8 @@ def isolate_documents(model: PreTrainedModel) -> None:
     if not isolated:
         raise InputError(
             f"isolate_documents: with {type(model).__name__} and its attention implementation a document sees those "
-            "before it in its block; set isolate_documents: false (in recipes/sft.py batching: by_length), or take a "
-            "gpt2, gpt_neox or llama model"
+            "before it in its block; set isolate_documents: false (in recipes/sft.py batching: by_length); "
+            "docs/models.md says which families can"
         )
 
 

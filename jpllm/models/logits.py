@@ -93,14 +93,16 @@ def _answers(
         return output
 
     ids = torch.arange(2, device=model.device)[None]
-    watch = model.base_model.register_forward_hook(give_hidden)
+    bodies = {id(body): body for body in (model.base_model, model.get_decoder())}  # OPT calls its decoder itself
+    watches = [body.register_forward_hook(give_hidden) for body in bodies.values()]
     try:
         with evaluating(model), _forward_of(head, give_products):
             logits = model(input_ids=ids, use_cache=False).logits.double()
     except RuntimeError:  # weights that are not float64 lie between the two
         return None, products
     finally:
-        watch.remove()
+        for watch in watches:
+            watch.remove()
     return (seen[0] if len(seen) == 1 else None), logits
 
 

@@ -26,6 +26,9 @@ FUNCTIONS = {
     "minicpm3": ({"dim_model_base": 8, "q_lora_rank": 8, "kv_lora_rank": 8}, LogitFunction(0.25)),
     "falcon_h1": ({"lm_head_multiplier": 0.3, **FALCON_H1}, LogitFunction(0.3)),
     "phi": ({}, LogitFunction()),
+    "opt": ({"ffn_dim": 64, "word_embed_proj_dim": 32}, LogitFunction()),
+    "gptj": ({"n_embd": 32, "n_layer": 2, "n_head": 2, "rotary_dim": 8}, LogitFunction()),
+    "olmo3": ({}, LogitFunction()),
 }
 
 

@@ -181,7 +181,7 @@ def of_base(run: Run) -> Licence | None:
     from which that one began.
     """
     name = run.settings.get("model")
-    if not isinstance(name, str):
+    if not isinstance(name, str) or "objective" in run.settings:  # of a run from random weights it is a preset
         return None
     folder = Path(name)
     if not folder.is_dir():

@@ -2,12 +2,17 @@ r"""How byte-level tokenizers cut texts before their merges act, and what llama.
 
 A tokenizer.json has rules and regular expressions, llama.cpp a name for each set that it knows. Its source
 (`llm_tokenizer_bpe` in src/llama-vocab.cpp) states the expressions of most names; it writes some of them in another
-way, such as `\p{Lu}`, so that only a proof can tell whether the ids are equal.
+way, such as `\p{Lu}`, so that only a proof can tell whether the ids are equal. Where they are known to differ on rare
+texts, `as_llama_cpp_reads` tells how.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 from jpllm.runtime import InputError
+
+Difference = Literal["marks", "space"]
 
 _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
 _GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
@@ -67,13 +72,50 @@ _CUTS: list[tuple[str, bool, list[dict]]] = [
 ]
 
 
+# llama.cpp's own expressions, where they are not the tokenizer's: a mark apart from its letter is no letter there.
+_NO_LOWER, _NO_UPPER = r"((?=[\p{L}])([^a-z]))", r"((?=[\p{L}])([^A-Z]))"
+_IN_LLAMA_CPP = {
+    "gpt-4o": _split(
+        rf"{_BEFORE}{_NO_LOWER}*{_NO_UPPER}+{_SUFFIX}?|{_BEFORE}{_NO_LOWER}+{_NO_UPPER}*{_SUFFIX}?|\p{{N}}{{1,3}}"
+        rf"|{_PATHS}|{_SPACES}"
+    ),
+    "tekken": _split(
+        rf"{_BEFORE}{_NO_LOWER}*{_NO_UPPER}+|{_BEFORE}{_NO_LOWER}+{_NO_UPPER}*|\p{{N}}|{_PATHS}|{_SPACES}"
+    ),
+}
+
+
+def as_llama_cpp_reads(state: dict) -> tuple[Difference, dict] | None:
+    """Return on what texts llama.cpp gives other ids, and a tokenizer.json that cuts and rewrites texts as it does.
+
+    "marks": those with marks apart from their letters, which are composed (NFC) or cut otherwise; "space": those that
+    begin with a space or follow a special token. None where there is no such difference.
+    """
+    cuts = state["pre_tokenizer"]
+    if cuts is not None and cuts["type"] == "Metaspace" and cuts["prepend_scheme"] != "never":
+        # llama.cpp writes a space in front of a text that begins with one too
+        steps = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
+        return "space", {**state, "normalizer": {"type": "Sequence", "normalizers": steps}, "pre_tokenizer": None}
+    try:
+        own = _IN_LLAMA_CPP.get(name_of_cuts(state))
+    except InputError:
+        return None
+    if own is None and state["normalizer"] is None:
+        return None
+    return "marks", {**state, "normalizer": None, "pre_tokenizer": _sequence(own) if own else cuts}
+
+
+def _sequence(steps: list[dict]) -> dict:
+    return {"type": "Sequence", "pretokenizers": [{"trim_offsets": True, **s} if s is _BYTES else s for s in steps]}
+
+
 def name_of_cuts(state: dict) -> str:
     """Return llama.cpp's name for how a byte-level tokenizer cuts texts; `state` is what its tokenizer.json holds.
 
     Raises:
         InputError: llama.cpp has no name for it, or it is not converted here.
     """
-    cuts = state["pre_tokenizer"]
+    cuts = state["pre_tokenizer"] or {"type": "Sequence", "pretokenizers": []}
     steps = cuts["pretokenizers"] if cuts["type"] == "Sequence" else [cuts]
     steps = [{key: value for key, value in step.items() if key != "trim_offsets"} for step in steps]
     takes_whole = bool(state["model"].get("ignore_merges"))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from jpllm.runtime import InputError
 from jpllm.sharing import serving
 from jpllm.sharing.export_proof import proof_ids, proof_texts
+from jpllm.sharing.gguf.cuts import Difference, as_llama_cpp_reads
 from jpllm.sharing.gguf.vocabulary import SURVIVING
 from jpllm.tokenizer.load import sentencepiece_file
 from jpllm.tokenizer.proof import first_difference
@@ -28,6 +29,7 @@ Unknown = Literal["refuse", "unk"]
 Prompts = Literal["refuse", "differ"]
 MAX_DIVERGENCE_NATS = 1e-4
 MAX_LOSS_NATS = 1.0  # of a rounded file, on average: beyond it no model is left
+_Agreement = Literal["equal", "unknown", "marks", "space"]
 _SCRIPT = Path(__file__).with_name("llama_cpp_alone.py")
 _PROMPT_LENGTHS = (1, 2, 7, 23, 48)
 _NUM_MEASURED, _MEASURED_LENGTH, _MEASURED_CHARACTERS = 64, 48, 20_000
@@ -68,7 +70,8 @@ class GgufProof:
     Attributes:
         num_texts: texts with equal ids.
         num_with_unknown: those among them in which characters without a piece became <unk>, as was allowed.
-        num_not_composed: those among them that only the tokenizer rewrites, to Unicode's composed form NFC.
+        num_with_marks: those among them with marks apart from their letters, which llama.cpp reads otherwise.
+        num_with_space: those among them in which llama.cpp writes one more space, at the beginning of words.
         num_prompts: conversations of which the file's chat template makes prompts with equal ids.
         other_prompt: a difference in a prompt, as was allowed.
         divergence_nats: Kullback-Leibler divergence of the next token's distribution from the model's, the largest.
@@ -79,7 +82,8 @@ class GgufProof:
 
     num_texts: int
     num_with_unknown: int
-    num_not_composed: int
+    num_with_marks: int
+    num_with_space: int
     num_prompts: int
     other_prompt: str | None
     divergence_nats: float
@@ -122,7 +126,8 @@ def prove(
     return GgufProof(
         num_texts=len(texts),
         num_with_unknown=kinds.count("unknown"),
-        num_not_composed=kinds.count("not composed"),
+        num_with_marks=kinds.count("marks"),
+        num_with_space=kinds.count("space"),
         num_prompts=0 if other_prompt else len(conversations),
         other_prompt=other_prompt,
         divergence_nats=divergence,
@@ -178,18 +183,25 @@ def describe(name: str, proof: GgufProof) -> str:
             "transformers spells in bytes: llama.cpp has no bytes for such a tokenizer, so it does not know these "
             "characters."
         )
-    if proof.num_not_composed:
+    if proof.num_with_marks:
         remarks += (
-            f" {proof.num_not_composed:,} of them are not in Unicode's composed form (NFC), such as a kana with its "
-            "voicing mark apart: transformers composes them first, llama.cpp reads them as they are, with other ids."
+            f" In {proof.num_with_marks:,} of them marks stand apart from their letters, as in Hindi or in a kana with "
+            "its voicing mark apart: llama.cpp reads those with other ids than transformers."
+        )
+    if proof.num_with_space:
+        remarks += (
+            f" {proof.num_with_space:,} of them begin with a space or go on behind a special token: llama.cpp writes "
+            "one more space there."
         )
     if proof.num_prompts:
         remarks += f" Its chat template makes prompts with equal ids of {proof.num_prompts} conversations."
     if proof.other_prompt:
         remarks += f" Of a conversation llama.cpp makes another prompt: {proof.other_prompt}."
+    num_others = proof.num_with_marks + proof.num_with_space
+    equal = f"equal ids, but for {num_others:,}," if num_others else "equal ids"
     of_file = "Without rounding, the" if proof.loss else "The"
     measured = (
-        f"`{name}` was read by llama.cpp ({proof.program}): equal ids on {proof.num_texts:,} texts.{remarks} {of_file} "
+        f"`{name}` was read by llama.cpp ({proof.program}): {equal} on {proof.num_texts:,} texts.{remarks} {of_file} "
         f"distribution of the next token is at most {proof.divergence_nats:.1e} nats (Kullback-Leibler) from that in "
         f"transformers, a log-probability at most {proof.largest_difference:.1e}."
     )
@@ -236,16 +248,16 @@ def _read_by_llama_cpp(
 
 def _comparison(
     tokenizer: PreTrainedTokenizerFast, model_dir: Path, unknown: Unknown
-) -> Callable[[str, list[int]], Literal["equal", "unknown", "not composed"]]:
+) -> Callable[[str, list[int]], _Agreement]:
     """Return a function of a text and llama.cpp's ids that says how they agree, or raises InputError."""
-    is_reference, as_it_stands = _reference(model_dir), _without_composition(tokenizer)
+    is_reference, (difference, as_llama_cpp) = _reference(model_dir), _as_llama_cpp_reads(tokenizer)
 
-    def compare(text: str, found: list[int]) -> Literal["equal", "unknown", "not composed"]:
+    def compare(text: str, found: list[int]) -> _Agreement:
         own = tokenizer(text, verbose=False)["input_ids"]
         if found == own or is_reference(text, found):
             return "equal"
-        if as_it_stands is not None and found == as_it_stands(text):
-            return "not composed"
+        if difference and found == as_llama_cpp(text):
+            return difference
         without_bytes = _bytes_as_unknown(own, tokenizer)
         if without_bytes == own or found != without_bytes:
             raise InputError(
@@ -314,16 +326,16 @@ def _reference(model_dir: Path) -> Callable[[str, list[int]], bool]:
     return lambda text, ids: first_difference(processor, [text], [ids]) is None
 
 
-def _without_composition(tokenizer: PreTrainedTokenizerFast) -> Callable[[str], list[int]] | None:
-    """Return the ids of texts as they stand, from a tokenizer that composes them (NFC); None for any other."""
+def _as_llama_cpp_reads(tokenizer: PreTrainedTokenizerFast) -> tuple[Difference | None, Callable[[str], list[int]]]:
+    """Return on what texts llama.cpp is known to give other ids, None where on none, and a function that gives them."""
     from tokenizers import Tokenizer
 
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    if state["normalizer"] != {"type": "NFC"}:
-        return None
-    backend = Tokenizer.from_str(json.dumps({**state, "normalizer": None, "truncation": None, "padding": None}))
+    known = as_llama_cpp_reads(json.loads(tokenizer.backend_tokenizer.to_str()))
+    if known is None:
+        return None, lambda text: []
+    backend = Tokenizer.from_str(json.dumps({**known[1], "truncation": None, "padding": None}))
     backend.encode_special_tokens = tokenizer.split_special_tokens
-    return lambda text: backend.encode(text).ids
+    return known[0], lambda text: backend.encode(text).ids
 
 
 def _bytes_as_unknown(ids: Sequence[int], tokenizer: PreTrainedTokenizerFast) -> list[int]:

@@ -8,8 +8,10 @@ Q8_0 are made by the package `gguf`, those of four to six bits by the function `
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from jpllm.runtime import InputError
@@ -102,9 +104,12 @@ def _by_ggml(array: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:
 @cache
 def _ggml_quantize_chunk():
     """Return the function of ggml, or None where the extension of xllamacpp does not show it."""
-    from xllamacpp import xllamacpp as extension
-
-    function = getattr(ctypes.CDLL(extension.__file__), "ggml_quantize_chunk", None)
+    package = importlib.util.find_spec("xllamacpp")
+    folders = map(Path, package.submodule_search_locations or ()) if package else ()
+    extensions = [file for folder in folders for file in folder.glob("xllamacpp.*") if file.suffix in (".so", ".pyd")]
+    if not extensions:
+        return None
+    function = getattr(ctypes.CDLL(str(extensions[0])), "ggml_quantize_chunk", None)
     if function is not None:
         function.restype = ctypes.c_size_t
         function.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]

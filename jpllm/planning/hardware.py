@@ -69,8 +69,8 @@ class HardwareConfig:
 
     gpu: str | None = option(
         None,
-        f"cpu, {', '.join(GPUS)} (a TPU with its eight cores), or here: this machine's GPU, or its CPU. By default what "
-        "the file's machine names, or else here.",
+        f"cpu, {', '.join(GPUS)} (a TPU with its eight cores), or here: this machine's GPU, or its CPU. By default "
+        "what the file's machine names, or else here.",
     )
     gpu_memory_gib: float | None = option(None, "Memory of each GPU in GiB, instead of what is known of it.", above=0)
     host_memory_gib: float | None = option(

@@ -5,6 +5,7 @@ Every model that this project did not make itself comes through here. Python cod
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import pickle
@@ -166,7 +167,7 @@ def build_without_memory(name_or_path: str | Path, auto_class: Any, config: Pret
         torch.device("meta"),
         whole_models(),
     ):
-        return build(config, dtype=torch.float32)
+        return build(copy.deepcopy(config), dtype=torch.float32)  # which would note that dtype in it
 
 
 @contextmanager

@@ -39,7 +39,8 @@ ENGINES_MANY_GPUS: tuple[PlannedEngine, ...] = ("ddp", "zero1", "zero2", "zero3"
 # more forward pass, beside a forward pass and a backward one of twice its size.
 CHECKPOINTING_TIME = 4 / 3
 HALF_MICRO_BATCH_TIME = 1.03
-FOUR_BIT_TIME = 1.39  # weights are made 16-bit in each pass; https://magazine.sebastianraschka.com/p/practical-tips-for-finetuning-llms
+# Weights are made 16-bit in each pass: https://magazine.sebastianraschka.com/p/practical-tips-for-finetuning-llms
+FOUR_BIT_TIME = 1.39
 ADAMW_OPTIMIZERS = [name for name, optimizer in OPTIMIZERS.items() if optimizer.is_adamw]
 ENGINE_TIME = {
     "single": 1.0,

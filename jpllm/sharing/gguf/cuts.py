@@ -8,7 +8,7 @@ texts, `as_llama_cpp_reads` tells how.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from jpllm.runtime import InputError
 
@@ -115,7 +115,7 @@ def name_of_cuts(state: dict) -> str:
     Raises:
         InputError: llama.cpp has no name for it, or it is not converted here.
     """
-    cuts = state["pre_tokenizer"] or {"type": "Sequence", "pretokenizers": []}
+    cuts: dict[str, Any] = state["pre_tokenizer"] or {"type": "Sequence", "pretokenizers": []}
     steps = cuts["pretokenizers"] if cuts["type"] == "Sequence" else [cuts]
     steps = [{key: value for key, value in step.items() if key != "trim_offsets"} for step in steps]
     takes_whole = bool(state["model"].get("ignore_merges"))

@@ -36,7 +36,7 @@ SHORTER: dict[str, dict[str, str]] = {
     "jpllm tokenizer train": {"vocab_size": "1200"},
     "jpllm tokenizer extend": {"num_pieces": "50", "held_out_fraction": "0.1"},
     "recipes/pretrain_scratch.py": TRAINING | {"tokens": "1024"},
-    "recipes/cpt.py": TRAINING | {"epochs": "0.02"},
+    "recipes/cpt.py": TRAINING | {"epochs": "0.02", "warmup_steps": "0"},
     "recipes/sft.py": {"epochs": "0.1", "gradient_accumulation_steps": "1", "max_new_tokens": "5"},
     "recipes/classify.py": {"epochs": "1"},
     "recipes/evaluate.py": {"max_bytes": "3000", "max_new_tokens": "5"},

@@ -41,6 +41,12 @@ _CONTEXT = multiprocessing.get_context("forkserver")  # imports once, and forks 
 _CONTEXT.set_forkserver_preload(["torch", "transformers", "accelerate", "jpllm.training.run", "jpllm.planning.of_run"])
 
 
+def obey_signals() -> None:
+    """Take back what a shell's background job (SIGINT) or nohup (SIGHUP) ignores; run in a child before it starts."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def inputs_and_run(folder: Path, **settings: object) -> Path:
     """Write the inputs and a finished run of `SCRATCH` with these settings into a folder; return the folder."""
     write_inputs(folder)

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.faults.small_runs import obey_signals
+
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = str(ROOT / "recipes" / "pretrain_scratch.py")
 ALONE = [sys.executable]
@@ -49,7 +51,7 @@ class Run:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+                preexec_fn=obey_signals,
             )
         self.processes = []
 
@@ -237,7 +239,7 @@ def test_workers_end_with_their_command(corpus_file, tokenizer_dir, tmp_path, nu
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=obey_signals,
     ) as process:
         parent = psutil.Process(process.pid)
         while not (workers := [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]):

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests.faults.small_runs import obey_signals
 from tests.faults.test_signals import RECIPE, ROOT, SETTINGS
 
 JPLLM = [sys.executable, "-m", "jpllm.cli"]
@@ -117,6 +118,7 @@ def test_a_training_on_a_terminal_that_goes_away(recipe, tmp_path, is_its_termin
         pid, terminal = pty.fork()
         if pid == 0:
             os.chdir(ROOT)
+            obey_signals()
             os.execve(command[0], command, environment())
     else:
         terminal, theirs = pty.openpty()
@@ -149,7 +151,7 @@ def test_ctrl_c_that_ends_the_reader_of_the_log_too(recipe, tmp_path):
         env=environment(),
         stdout=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=obey_signals,
     )
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 150

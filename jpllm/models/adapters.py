@@ -205,7 +205,7 @@ def _layers(
 
     found = {name: layer for name, layer in model.named_modules() if name}
     chosen = []
-    for layer in dict.fromkeys(_MATRIX.fullmatch(name)["layer"] for name in matrices):  # ty: ignore[not-subscriptable]
+    for layer in dict.fromkeys(found_name["layer"] for found_name in map(_MATRIX.fullmatch, matrices) if found_name):
         if lora.plain_name(f"{layer}.") in {f"{holder}." for holder in holders_of_experts}:
             continue
         weight = getattr(found.get(layer), "weight", None)

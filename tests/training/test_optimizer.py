@@ -123,6 +123,7 @@ def test_configurations_name_the_rows_of_the_table():
 def test_the_names_of_trainer_are_trainer_s():
     from transformers.training_args import OptimizerNames
 
-    assert {trainer_name(name, False) for name in OPTIMIZERS} == {"adamw_torch_fused", "adamw_bnb_8bit"}
+    names = {"adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_8bit"}
+    assert {trainer_name(name, False) for name in OPTIMIZERS} == names
     assert trainer_name("adamw", on_xla=True) == "adamw_torch"
-    assert {"adamw_torch_fused", "adamw_bnb_8bit", "adamw_torch"} <= {name.value for name in OptimizerNames}
+    assert {*names, "adamw_torch"} <= {name.value for name in OptimizerNames}

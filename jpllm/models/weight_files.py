@@ -94,12 +94,14 @@ def saved_dtype(folder: Path) -> str | None:
     """Return the number format of most weights in a folder's safetensors files, as PyTorch names it.
 
     None where there are no such files: those that PyTorch pickles do not tell without being read.
+
+    Raises InputError where one is missing or damaged.
     """
     counts: collections.Counter[str] = collections.Counter()
     for file in safetensors_files(folder):
-        for tensor in _header(file)[0].values():
-            if tensor["dtype"] in _FLOATING:
-                counts[_FLOATING[tensor["dtype"]]] += math.prod(tensor["shape"])
+        for kind, shape in tensors_of(file).values():
+            if kind in _FLOATING:
+                counts[_FLOATING[kind]] += math.prod(shape)
     return counts.most_common(1)[0][0] if counts else None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
+from jpllm import runtime
 from jpllm.models import adapters, merging, pretrained
 from jpllm.models.build import load_to_continue, load_trained
 from jpllm.models.dtypes import DtypeName, Quantization, dtype_name
@@ -92,6 +93,10 @@ def adapt(model: PreTrainedModel, weights: WeightsConfig, seed: int) -> None:
         alpha = weights.lora_alpha or 2 * weights.lora_rank
         targets, full = weights.lora_targets, weights.lora_full
         add_lora(model, weights.lora_rank, alpha, weights.lora_dropout, seed, targets, full)
+        learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        frozen = dtype_name(next(w.dtype for w in model.parameters() if w.is_floating_point() and not w.requires_grad))
+        layers = ", linear layers in 4 bits" if weights.quantization != "none" else ""
+        runtime.announce(f"LoRA: {learning:,} parameters learn beside weights held in {frozen}{layers}")
 
 
 def refuse_impossible(

@@ -24,9 +24,11 @@ from pathlib import Path
 
 from jpllm import runtime
 from jpllm.config.parse import parse
+from jpllm.data.corpus import DataConfig
+from jpllm.training.config import TrainingConfig
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = "recipes/configs/pretrain_scratch"
+CONFIGS = "recipes/configs"
 NUM_STEPS, NUM_WARM_UP_STEPS = 12, 4
 TIMEOUT_SECONDS = 1800
 GIB = 1 << 30
@@ -40,6 +42,7 @@ class Measurement:
         launch: file in accelerate_configs/.
         cap_gib: of PyTorch's memory on the GPU, 0 for none.
         keys: what else the command line says, beside what shortens the run.
+        published: of a model in `PUBLISHED` that the run begins with; "" for a new model.
     """
 
     name: str
@@ -47,6 +50,12 @@ class Measurement:
     launch: str
     cap_gib: float
     keys: tuple[str, ...]
+    published: str = ""
+
+    @property
+    def recipe(self) -> str:
+        """The recipe that reads the configuration."""
+        return "cpt" if self.published else "pretrain_scratch"
 
     @property
     def engine(self) -> str:
@@ -54,6 +63,14 @@ class Measurement:
         return self.launch if self.launch.startswith("zero") else "single"
 
 
+# Shapes of published models, with random weights: speed and memory are theirs.
+_QWEN3 = {"model_type": "qwen3", "vocab_size": 151_936, "head_dim": 128, "num_key_value_heads": 8}
+_QWEN3 |= {"num_hidden_layers": 36, "num_attention_heads": 32, "max_position_embeddings": 32_768, "dtype": "bfloat16"}
+PUBLISHED: dict[str, dict] = {
+    "qwen3_4b": _QWEN3 | {"hidden_size": 2560, "intermediate_size": 9728, "tie_word_embeddings": True},
+    "qwen3_8b": _QWEN3 | {"hidden_size": 4096, "intermediate_size": 12_288, "tie_word_embeddings": False},
+}
+_QLORA = ("--gradient_accumulation_steps=4", "--replay=0", "--replay_sources=[]")
 _GPT2 = ("--dropout=0", "--gradient_accumulation_steps=1")
 MEASUREMENTS = (  # the first three: 16,384 tokens in an optimizer step
     Measurement("0.778B, offload", "neox_1b_12gb", "zero2_offload", 11.2, ("--gradient_accumulation_steps=4",)),
@@ -61,11 +78,17 @@ MEASUREMENTS = (  # the first three: 16,384 tokens in an optimizer step
     Measurement("0.778B for 8 GB", "neox_1b_8gb", "zero2_offload", 7.2, ("--gradient_accumulation_steps=2",)),
     Measurement("GPT-2 small", "aozora_gpt2_small", "single_gpu", 0, _GPT2),
     Measurement("GPT-2 small, compiled", "aozora_gpt2_small", "single_gpu", 0, (*_GPT2, "--torch_compile=true")),
+    Measurement("4 B, QLoRA, for 8 GB", "qwen3_4b_qlora_12gb", "single_gpu", 7.2, _QLORA, "qwen3_4b"),
+    Measurement("8 B, QLoRA, for 12 GB", "qwen3_4b_qlora_12gb", "single_gpu", 11.2, _QLORA, "qwen3_8b"),
 )
 _SHORT = ("--save_steps=0", "--eval_steps=1000000", "--logging_steps=1", "--warmup_steps=1", "--held_out_bytes=20000")
-_SHORT += ("--max_new_tokens=8", "--sample_prompts=むかし、", "--vocab_size=32000")
+_SHORT += ("--max_new_tokens=8", "--sample_prompts=むかし、")
+_NEW = ("--vocab_size=32000",)
 # Without a GPU: a tiny model, and nothing that a CPU cannot do.
-_TINY = ("--model=neox-tiny", "--vocab_size=4000", "--sequence_length=32", "--per_device_train_batch_size=2")
+_TINY_MODEL = ("--model=neox-tiny", "--vocab_size=4000")
+_TINY = ("--sequence_length=32", "--per_device_train_batch_size=2")
+_TINY_SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 16}
+_TINY_SHAPE |= {"vocab_size": 4000, "num_attention_heads": 4, "num_key_value_heads": 2}
 _TINY += ("--gradient_accumulation_steps=1", "--precision=fp32", "--optimizer=adamw", "--torch_compile=false")
 LEGEND = f"""The cap is on what PyTorch reserves; the CUDA context, some 0.5 GiB, comes on top. Tensors and reserved
 memory are peaks of the whole run, with evaluation and the proof of the saved model. Speed is the median of the steps
@@ -90,6 +113,8 @@ def main() -> int:
     chosen = [MEASUREMENTS[number - 1] for number in arguments.only or range(1, len(MEASUREMENTS) + 1)]
     lines, has_failed = heading(arguments.rehearse), False
     for measurement in chosen:
+        if measurement.published:
+            publish(measurement.published, arguments.work_dir, runs_here, arguments.rehearse)
         command = command_of(measurement, arguments.work_dir, arguments.rehearse)
         plan = expected(measurement, command_of(measurement, arguments.work_dir, rehearse=False))
         taken = run(command, arguments.work_dir) if runs_here else None
@@ -114,43 +139,76 @@ def prepare(work_dir: Path) -> None:
         subprocess.run([sys.executable, "-m", "jpllm.cli", *words.split()], check=True, stdout=subprocess.DEVNULL)
 
 
+def publish(name: str, work_dir: Path, with_weights: bool, is_tiny: bool) -> None:
+    """Write a model of a published shape, with random bf16 weights and our tokenizer, or its configuration alone."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    AutoConfig.for_model(**PUBLISHED[name]).save_pretrained(work_dir / name)  # what the plan is made of
+    if not with_weights:
+        return
+    tokenizer = AutoTokenizer.from_pretrained(work_dir / "tokenizer")
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = AutoConfig.for_model(**PUBLISHED[name] | ids | (_TINY_SHAPE if is_tiny else {}))
+    folder = work_dir / f"{name}_weights"
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder, max_shard_size="2GB")
+    tokenizer.save_pretrained(folder)
+
+
 def command_of(measurement: Measurement, work_dir: Path, rehearse: bool) -> list[str]:
     """The launch command, shortened to a few steps; the part after the recipe is what it parses."""
-    keys = [f"--config={CONFIGS}/{measurement.config}.yaml", *_SHORT, *measurement.keys, *(_TINY if rehearse else ())]
-    keys += [f"--sources={work_dir}/corpus/documents.jsonl", f"--tokenizer={work_dir}/tokenizer"]
+    keys = [f"--config={CONFIGS}/{measurement.recipe}/{measurement.config}.yaml", *_SHORT, *measurement.keys]
+    keys += _TINY if rehearse else ()
+    if measurement.published:
+        keys += [f"--model={work_dir}/{measurement.published}_weights"]
+    else:
+        keys += [*_NEW, *(_TINY_MODEL if rehearse else ()), f"--tokenizer={work_dir}/tokenizer"]
+    keys += [f"--sources={work_dir}/corpus/documents.jsonl"]
     keys += [f"--shards_dir={work_dir}/shards", f"--output_dir={work_dir}/run"]
     last = {key.partition("=")[0]: key for key in keys}  # the recipe refuses a key that comes twice
-    data, _, training = parsed([*last.values()])
+    data, training = data_and_training(parsed(measurement.recipe, [*last.values()]))
     num_steps = 2 if rehearse else NUM_STEPS
     last["--tokens"] = f"--tokens={num_steps * training.blocks_per_step(1) * data.sequence_length}"
     launcher = ["accelerate", "launch", "--config_file", f"accelerate_configs/{measurement.launch}.yaml"]
     cap = ["benchmarks/gpu_cap.py", f"{measurement.cap_gib:g}", f"{work_dir}/taken.json"]
-    return [*launcher, *cap, "recipes/pretrain_scratch.py", *last.values()]
+    return [*launcher, *cap, f"recipes/{measurement.recipe}.py", *last.values()]
 
 
-def parsed(keys: list[str]) -> tuple:
-    """The recipe's data, model and training configuration."""
+def parsed(recipe: str, keys: list[str]) -> tuple:
+    """The recipe's configuration, an instance of each class."""
     from jpllm.training.recipe_configs import RECIPES
 
-    return parse(RECIPES["pretrain_scratch"], keys, prog="gpu_proof", description="")[1:4]
+    return parse(RECIPES[recipe], keys, prog="gpu_proof", description="")
+
+
+def data_and_training(configuration: tuple) -> tuple[DataConfig, TrainingConfig]:
+    """The instances of two of the classes."""
+    data = next(part for part in configuration if isinstance(part, DataConfig))
+    return data, next(part for part in configuration if isinstance(part, TrainingConfig))
 
 
 def expected(measurement: Measurement, command: list[str]) -> dict[str, float | None]:
     """What `jpllm plan` says: bytes of tensors on the GPU and in the host, operations a token, and the GPU's peak."""
-    from jpllm.models import build
+    from jpllm.models.presets import ModelConfig
     from jpllm.planning import hardware
     from jpllm.planning.memory import estimate, rehearsal_of
+    from jpllm.planning.recipes import run_of
     from jpllm.planning.rehearsal import rehearse
-    from jpllm.planning.setup import setup_of
-    from jpllm.planning.size import VocabularyOnly, flops_per_token, model_size
+    from jpllm.planning.size import flops_per_token
 
-    data, model, training = parsed(command[command.index("recipes/pretrain_scratch.py") + 1 :])
+    script = f"recipes/{measurement.recipe}.py"
+    keys = command[command.index(script) + 1 :]
+    if measurement.published:  # the folder of the configuration alone
+        keys = [word.removesuffix("_weights") if word.startswith("--model=") else word for word in keys]
+    configuration = parsed(measurement.recipe, keys)
+    data, _ = data_and_training(configuration)
     here = hardware.resolve(hardware.HardwareConfig())
     where = here if here.on_gpu else hardware.resolve(hardware.HardwareConfig(gpu_memory_gib=measurement.cap_gib or 12))
-    architecture = build.transformers_config(model, VocabularyOnly(model.vocab_size))
-    size = model_size(architecture)
-    setup = setup_of(training, data.sequence_length, where, measurement.engine, isolates=data.isolate_documents)
-    memory = estimate(size, setup, rehearse(architecture, rehearsal_of(setup)))
+    shapes = [part for part in configuration if isinstance(part, ModelConfig)]
+    shape = shapes[0] if shapes else ModelConfig(model=configuration[0].model)
+    planned = run_of(measurement.recipe, configuration, shape, where).planned
+    size, setup = planned.size(), planned.setup(where, measurement.engine)
+    memory = estimate(size, setup, rehearse(planned.model, rehearsal_of(setup)))
     return {
         "tensors": memory.tensors,
         "host": memory.host,

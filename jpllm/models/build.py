@@ -110,8 +110,11 @@ def load_trained(
     dtype: Dtype | Literal["saved"] = "float32",
     base_model: str | None = None,
     quantization: Quantization = "none",
+    on_host: bool = False,
 ) -> PreTrainedModel:
     """Load a trained model on the GPU, if there is one; a causal one unless `model_class` says otherwise.
+
+    With `on_host` it stays in host memory, where weights in the number format of their files are pages of these.
 
     Of a folder with an adapter it is the base model (`base_model`, or else the one that the adapter names) with the
     adapter on it.
@@ -129,7 +132,7 @@ def load_trained(
     model.eval()
     if tokenizer is not None:
         refuse_foreign_tokenizer(name_or_path, model, tokenizer)
-    return model.to(device())
+    return model if on_host else model.to(device())
 
 
 def _load(

@@ -54,15 +54,23 @@ class Published:
             merging.write_merged(model, self.name, directory, self.saved)
 
     def load(self, directory: Path, model_class: type[PreTrainedModel]) -> PreTrainedModel:
-        """Read back what `save` wrote, held as in training; an adapter on the weights that it was trained on."""
+        """Read back what `save` wrote, held as in training; an adapter on the weights that it was trained on.
+
+        What has to equal the unquantised model stays in host memory: a GPU may have no room for it.
+        """
         quantization = self.quantization if self.saves_adapter else "none"
         return load_trained(
-            directory, model_class, dtype=self.held, base_model=self._base_of(directory), quantization=quantization
+            *(directory, model_class),
+            dtype=self.held,
+            base_model=self._base_of(directory),
+            quantization=quantization,
+            on_host=not self.is_saved_as_held,
         )
 
     def load_unquantised(self, directory: Path, model_class: type[PreTrainedModel]) -> PreTrainedModel:
-        """Return the published model in 16 bits (or what it was published in) with the adapter of a folder on it."""
-        return load_trained(directory, model_class, dtype=self.held, base_model=self._base_of(directory))
+        """Return the published model in 16 bits with the adapter of a folder on it, in host memory."""
+        base_model = self._base_of(directory)
+        return load_trained(directory, model_class, dtype=self.held, base_model=base_model, on_host=True)
 
     def _base_of(self, directory: Path) -> str | None:
         return self.name if adapters.is_adapter(directory) else None

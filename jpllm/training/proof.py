@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -187,7 +187,10 @@ def _loss(trainer: BaseTrainer, model: PreTrainedModel) -> float:
 
 def _loss_in_float32(trainer: BaseTrainer, model: PreTrainedModel) -> float:
     """Return the held-out loss of a model that computes in float32, where it can, whatever its weights are held in."""
-    with nullcontext() if has_adapted_experts(model) else in_float32(model):
+    device = trainer.args.device
+    if has_adapted_experts(model):
+        return _loss(trainer, model.to(device))
+    with in_float32(model, device):
         return _loss(trainer, model)
 
 

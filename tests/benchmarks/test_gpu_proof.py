@@ -17,10 +17,20 @@ TAKEN = {"tensors": 8 * 2**30, "reserved": 10 * 2**30, "host": 2**30, "speeds": 
 def test_what_is_measured_is_what_was_promised(measurement, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     command = proof.command_of(measurement, tmp_path, rehearse=False)
-    data, model, training = proof.parsed(command[command.index("recipes/pretrain_scratch.py") + 1 :])
+    configuration = proof.parsed(measurement.recipe, command[command.index(f"recipes/{measurement.recipe}.py") + 1 :])
+    data, training = proof.data_and_training(configuration)
     assert (ROOT / command[3]).is_file()
-    assert (data.sequence_length, model.vocab_size, training.save_steps) == (1024, 32_000, 0)
+    assert (data.sequence_length, training.save_steps) == (1024, 0)
     assert training.tokens == proof.NUM_STEPS * training.blocks_per_step(1) * 1024
+    if measurement.published:
+        pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+        proof.publish(measurement.published, tmp_path, with_weights=False, is_tiny=False)
+        assert configuration[1].quantization == "nf4"
+        plan = proof.expected(measurement, command)
+        assert 4 < plan["tensors"] / proof.GIB < measurement.cap_gib
+        return
+    model = configuration[2]
+    assert model.vocab_size == 32_000
     if measurement.config.startswith("neox_1b"):
         assert (model.model, training.precision, training.chunked_loss) == ("neox-1b", "fp16", True)
         assert training.per_device_train_batch_size >= 4
@@ -54,10 +64,17 @@ def test_the_cap_wraps_any_script_and_leaves_a_record_of_a_failure_too(tmp_path)
 
 
 @pytest.mark.slow
-def test_rehearsal(tmp_path):
-    """The second measurement, as `make gpu-proof` would launch it on a GPU, with a tiny model."""
+@pytest.mark.parametrize(
+    ("number", "row"),
+    [
+        ("2", "| 0.778B, 8-bit Adam (`neox_1b_16gb`) | 11.2 | not measured; rehearsal passed |"),
+        ("6", "| 4 B, QLoRA, for 8 GB (`qwen3_4b_qlora_12gb`) | 7.2 | not measured; rehearsal passed |"),
+    ],
+)
+def test_rehearsal(number, row, tmp_path):
+    """A measurement, as `make gpu-proof` would launch it on a GPU, with a tiny model."""
     report = tmp_path / "report.md"
-    command = [sys.executable, "benchmarks/gpu_proof.py", "--rehearse", "--only", "2", "--output", str(report)]
+    command = [sys.executable, "benchmarks/gpu_proof.py", "--rehearse", "--only", number, "--output", str(report)]
     done = subprocess.run([*command, "--work_dir", str(tmp_path / "work")], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "| 0.778B, 8-bit Adam (`neox_1b_16gb`) | 11.2 | not measured; rehearsal passed |" in report.read_text()
+    assert row in report.read_text()

@@ -67,7 +67,7 @@ def test_computing_in_float32_with_weights_of_16_bits(tmp_path):
     held, wide = load_trained(folder, dtype="bfloat16"), load_trained(folder, dtype="float32")
     with torch.no_grad():
         rough, exact = held(IDS).logits, wide(IDS).logits
-        with in_float32(held):
+        with in_float32(held, torch.device("cpu")):
             torch.testing.assert_close(held(IDS).logits, exact)
         assert (rough.float() - exact).abs().max() > 1e-4
         assert torch.equal(held(IDS).logits, rough)  # as it was

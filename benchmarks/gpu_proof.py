@@ -70,7 +70,7 @@ PUBLISHED: dict[str, dict] = {
     "qwen3_4b": _QWEN3 | {"hidden_size": 2560, "intermediate_size": 9728, "tie_word_embeddings": True},
     "qwen3_8b": _QWEN3 | {"hidden_size": 4096, "intermediate_size": 12_288, "tie_word_embeddings": False},
 }
-_QLORA = ("--gradient_accumulation_steps=4", "--replay=0", "--replay_sources=[]")
+_QLORA = ("--gradient_accumulation_steps=4", "--replay=0", "--replay_sources")
 _GPT2 = ("--dropout=0", "--gradient_accumulation_steps=1")
 MEASUREMENTS = (  # the first three: 16,384 tokens in an optimizer step
     Measurement("0.778B, offload", "neox_1b_12gb", "zero2_offload", 11.2, ("--gradient_accumulation_steps=4",)),

@@ -151,6 +151,7 @@ def attach(folder: str | Path, model: PreTrainedModel) -> None:
     )
     _scale(folder, model, settings)
     _fill(file, _to_fill(folder, model, shapes, set(whole)))
+    lora.note_whole(model, set(whole))
     model.requires_grad_(False)
 
 

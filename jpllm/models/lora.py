@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FullPart = Literal["embeddings", "head"]
 ADAPTER = "default"
+_WHOLE = "_names_of_whole_parts"
 _ALMOST_ONE = 0.999  # chance by which a number that the format has would be halfway to the next one
 logger = logging.getLogger(__name__)
 
@@ -172,10 +173,9 @@ def learn_whole(model: PreTrainedModel, parts: Sequence[FullPart]) -> None:
         logger.warning(
             "lora_full: embeddings and output layer of %s are one matrix: both learn", model.config.model_type
         )
-    hooks = [inputs.register_forward_hook(lambda layer, args, given: given.to(hidden_dtype))]
+    inputs.register_forward_hook(lambda layer, args, given: given.to(hidden_dtype))
     if output is not None:
-        hooks.append(output.register_forward_pre_hook(_to_own_dtype))
-    vars(model)["_hooks_of_whole_parts"] = hooks  # a module's own setter takes tensors and modules
+        output.register_forward_pre_hook(_to_own_dtype)
 
 
 def _to_own_dtype(layer: torch.nn.Module, args: tuple) -> tuple:
@@ -211,36 +211,16 @@ def plain_name(name: str) -> str:
     return name.replace(".base_layer", "")
 
 
+def note_whole(model: PreTrainedModel, names: Set[str]) -> None:
+    """Note which weights learned as a whole in an adapter that was put on a model, where nothing learns any more."""
+    vars(model)[_WHOLE] = names  # a module's own setter takes tensors and modules
+
+
 def whole_parts(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Return what learns of a model with LoRA beside LoRA's matrices, by name; a shared matrix once."""
-    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad and ".lora_" not in name}
-
-
-def merge_in_place(model: PreTrainedModel) -> PreTrainedModel:
-    """Add LoRA's products to the weights, and return the model, which is then like any other, of one dtype."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    dtypes = {parameter.dtype for parameter in model.parameters() if not parameter.requires_grad}
-    for name, change in changes(model).items():
-        weight = model.get_parameter(_name_with_lora(model, name))
-        weight.data = change.added_to(weight.data)
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, BaseTunerLayer) and ".base_layer" not in name:
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, layer.get_base_layer())
-    if len(dtypes) == 1:
-        for parameter in model.parameters():  # those that learned as a whole did so in float32
-            parameter.data = parameter.data.to(next(iter(dtypes)))
-    for hook in vars(model).pop("_hooks_of_whole_parts", []):
-        hook.remove()
-    model._hf_peft_config_loaded = False
-    del model.peft_config
-    return model.requires_grad_(True)
-
-
-def _name_with_lora(model: PreTrainedModel, name: str) -> str:
-    """Return the name of the weight that `changes` calls `name` in the model as it is, with LoRA's layers."""
-    return next(found for found, _ in model.named_parameters() if plain_name(found) == name)
+    """Return what learns, or has learned, of a model beside LoRA's matrices, by name; a shared matrix once."""
+    noted = vars(model).get(_WHOLE, frozenset())
+    weights = {name: weight for name, weight in model.named_parameters() if ".lora_" not in name}
+    return {name: weight for name, weight in weights.items() if weight.requires_grad or name in noted}
 
 
 def require_peft() -> None:

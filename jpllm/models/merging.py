@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from jpllm.models import adapters, lora, pretrained, quantising, weight_files
 from jpllm.models.build import input_embedding, load_trained
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _INDEX_NAME = "model.safetensors.index.json"
 _MAX_SHARD_SIZE = "5GB"
-_KINDS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}  # as safetensors calls them
+_KINDS = {name: kind for kind, name in weight_files.FLOATING.items() if name in get_args(DtypeName)}
 logger = logging.getLogger(__name__)
 
 
@@ -40,7 +40,8 @@ def write_merged(
     """
     source = pretrained.folder_of(name_or_path)
     files = {file: weight_files.tensors_of(file) for file in weight_files.safetensors_files(source)}
-    if dtype == pretrained.saved_dtype(source, model.config):
+    saved = pretrained.saved_dtype(source, model.config)
+    if dtype == saved:
         dtype = None  # the few tensors that files hold in another format stay in it
     new_weights = _NewWeights(model)
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ def write_merged(
         index = {"metadata": {"total_size": num_bytes}, "weight_map": weight_map}
         (folder / _INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     config = quantising.plain_config(model)
-    config.dtype = dtype or pretrained.saved_dtype(source, config)
+    config.dtype = dtype or saved
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
     if model.can_generate():

@@ -162,11 +162,6 @@ def tensors_beside(weight: Any) -> list[torch.Tensor]:
     return [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
 
 
-def is_quantised_model(model: PreTrainedModel) -> bool:
-    """Return whether layers of a model are held in 4 bits."""
-    return getattr(model, "is_loaded_in_4bit", False)
-
-
 def num_elements(weight: torch.Tensor) -> int:
     """Return how many numbers a weight stands for; two 4-bit ones lie in a byte."""
     state = getattr(weight, "quant_state", None)

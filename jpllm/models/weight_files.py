@@ -18,7 +18,7 @@ _MAX_HEADER_BYTES = 10**8  # safetensors' own limit
 _PICKLED_STARTS = (b"PK\x03\x04", b"\x80\x02")  # since PyTorch 1.6, and before
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32}
 _BITS |= {"I64": 64, "U64": 64, "F64": 64, "C64": 64, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4}
-_FLOATING = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
+FLOATING = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "F64": "float64"}
 _QUANTISED_ENDS = (".qweight", ".weight_packed", ".SCB", ".absmax", "_blocks", ".weight_scale")
 _QUANTISED_TYPES = ("F8_E4M3", "F8_E5M2", "F4")
 
@@ -68,8 +68,8 @@ def tensors_of(file: Path) -> dict[str, tuple[str, list[int]]]:
 
     Raises InputError as `shapes_of` does.
     """
-    shapes_of(file)
-    return {name: (tensor["dtype"], tensor["shape"]) for name, tensor in _header(file)[0].items()}
+    _refuse_missing_or_pointer(file)
+    return _tensors_in(file)
 
 
 def write(file: Path, tensors: Mapping[str, tuple[str, list[int]]], values: Iterable[bytes | memoryview]) -> int:
@@ -100,8 +100,8 @@ def saved_dtype(folder: Path) -> str | None:
     counts: collections.Counter[str] = collections.Counter()
     for file in safetensors_files(folder):
         for kind, shape in tensors_of(file).values():
-            if kind in _FLOATING:
-                counts[_FLOATING[kind]] += math.prod(shape)
+            if kind in FLOATING:
+                counts[FLOATING[kind]] += math.prod(shape)
     return counts.most_common(1)[0][0] if counts else None
 
 
@@ -157,7 +157,11 @@ def _refuse_missing_or_pointer(file: Path) -> None:
 
 
 def _shapes_in(file: Path) -> dict[str, list[int]]:
-    """Return the shapes in a safetensors file by name. Raises InputError unless it is whole and not quantised."""
+    return {name: shape for name, (_, shape) in _tensors_in(file).items()}
+
+
+def _tensors_in(file: Path) -> dict[str, tuple[str, list[int]]]:
+    """Return number format and shape of each tensor by name. Raises InputError unless it is whole and not quantised."""
     header, data_bytes = _header(file)
     end = 0
     for name, tensor in header.items():
@@ -176,7 +180,7 @@ def _shapes_in(file: Path) -> dict[str, list[int]]:
             f"{file}: the file is {'cut' if data_bytes < end else 'damaged'}: {data_bytes:,} bytes of weights, where "
             f"its header says {end:,}; copy it again"
         )
-    return {name: tensor["shape"] for name, tensor in header.items()}
+    return {name: (tensor["dtype"], tensor["shape"]) for name, tensor in header.items()}
 
 
 def _header(file: Path) -> tuple[dict, int]:

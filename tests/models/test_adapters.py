@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from jpllm.models import adapters, lora
 from jpllm.models.build import load_trained
+from jpllm.models.merging import merge_adapter
 from jpllm.runtime import InputError
 from tests.models.published import IDS, publish
 
@@ -53,7 +54,8 @@ def test_a_strangers_adapter(settings, tmp_path):
         torch.testing.assert_close(model(IDS).logits, wanted)
         plain = load_trained(tmp_path / "base")(IDS).logits
         assert (plain - wanted).abs().max() > 1e-3
-        torch.testing.assert_close(lora.merge_in_place(model)(IDS).logits, wanted, rtol=1e-4, atol=1e-5)
+        merge_adapter(folder, None, tmp_path / "merged")
+        torch.testing.assert_close(load_trained(tmp_path / "merged")(IDS).logits, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gpt_neox", "qwen3_moe"])
@@ -63,6 +65,22 @@ def test_of_other_kinds(kind, tmp_path):
     folder, wanted = strangers(tmp_path, kind, target_modules=names, **more)
     with torch.no_grad():
         torch.testing.assert_close(load_trained(folder)(IDS).logits, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "full"), [("gpt2", ["embeddings"]), ("llama", ["embeddings", "head"])])
+def test_our_own_with_whole_parts_is_merged(kind, full, tmp_path):
+    base = publish(tmp_path / "base", kind, torch.float32)
+    model = load_trained(base)
+    lora.add_lora(model, 4, 8.0, 0.0, full=full)
+    with torch.no_grad():
+        for weight in lora.whole_parts(model).values():
+            weight += 0.1 * torch.randn_like(weight)
+    adapters.save(model, tmp_path / "adapter")
+    merge_adapter(tmp_path / "adapter", str(base), tmp_path / "merged")
+    with torch.no_grad():
+        wanted = model.eval()(IDS).logits
+        assert (load_trained(base)(IDS).logits - wanted).abs().max() > 0.1
+        torch.testing.assert_close(load_trained(tmp_path / "merged")(IDS).logits, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_our_own_with_embeddings_that_grew(tmp_path):

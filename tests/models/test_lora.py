@@ -1,14 +1,13 @@
 """LoRA: nothing changes before training, only its matrices learn, and the merged model is the same and a plain one."""
 
-import copy
-
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from jpllm.models import adapters
 from jpllm.models.build import load_trained
-from jpllm.models.lora import add_lora, has_lora, merge_in_place
+from jpllm.models.lora import add_lora, has_lora
+from jpllm.models.merging import write_merged
 from jpllm.runtime import InputError
 from tests.models.test_build import tiny_model
 
@@ -55,16 +54,17 @@ def test_only_its_matrices_learn(preset):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_merged_is_the_same_and_plain(preset, tmp_path):
+    tiny_model(preset).save_pretrained(tmp_path / "base")
     model = with_lora(preset)
     train(model)
     with torch.no_grad():
         wanted = model(IDS).logits
         assert (wanted - tiny_model(preset)(IDS).logits).abs().max() > 0.1
-    whole = merge_in_place(copy.deepcopy(model))
-    whole.save_pretrained(tmp_path)
-    assert sorted(file.name for file in tmp_path.iterdir() if "adapter" in file.name) == []
+    merged = tmp_path / "merged"
+    write_merged(model, tmp_path / "base", merged)
+    assert sorted(file.name for file in merged.iterdir() if "adapter" in file.name) == []
     with torch.no_grad():
-        torch.testing.assert_close(load_trained(tmp_path)(IDS).logits.cpu(), wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(load_trained(merged)(IDS).logits.cpu(), wanted, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(model(IDS).logits, wanted)  # the one that was trained is as it was
     assert has_lora(model)
 

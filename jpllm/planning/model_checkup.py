@@ -11,12 +11,12 @@ from jpllm.data.corpus import DataConfig, encode_text
 from jpllm.evaluation import perplexity
 from jpllm.models import adapters, lora, pretrained
 from jpllm.models.build import context_length, describe, input_embedding, load_trained, refuse_no_causal
-from jpllm.models.dtypes import dtype_name, held_dtype
+from jpllm.models.dtypes import dtype_name
 from jpllm.models.isolation import isolate_documents
 from jpllm.models.losses import use_chunked_loss
-from jpllm.models.trained_parts import ALL_PARTS, TrainedParts
-from jpllm.planning import of_run
+from jpllm.planning import hardware, of_run
 from jpllm.planning.checkup import Finding
+from jpllm.planning.recipes import trained_parts
 from jpllm.planning.report import memory_size
 from jpllm.runtime import InputError
 from jpllm.tokenizer import chat_template
@@ -25,6 +25,7 @@ from jpllm.tokenizer.encoder import corpus_encoder
 from jpllm.tokenizer.load import load as load_tokenizer
 from jpllm.training import engine
 from jpllm.training.config import TrainingConfig
+from jpllm.training.recipe_configs import WeightsConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -79,11 +80,10 @@ def examine_model(name: str, tokenizer_name: str | None = None) -> Iterator[Find
     yield _attempt(
         "GGUF", "llama.cpp knows the architecture and cuts texts as the tokenizer does", _gguf(name, config, tokenizer)
     )
-    yield from _plans(config, saved)
+    yield from _plans(name, model.config)
     yield from _bits_per_byte(model, tokenizer, where)
-    yield _attempt(
-        "chunked_loss", "equal to the model's own loss", lambda: use_chunked_loss(model)
-    )  # changes the model
+    # last: it changes the model
+    yield _attempt("chunked_loss", "equal to the model's own loss", lambda: use_chunked_loss(model))
 
 
 def _attempt(subject: str, success: str, act: Callable[[], object]) -> Finding:
@@ -165,17 +165,19 @@ def _gguf(name: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerFas
     return partial(file.refuse_impossible, config, architecture, tokenizer, folder, "f16", Tolerance())
 
 
-def _plans(config: PretrainedConfig, saved: str) -> Iterator[Finding]:
+def _plans(name: str, config: PretrainedConfig) -> Iterator[Finding]:
     """Yield the memory that training takes on this machine, of all weights and beside frozen ones."""
     ways = {
-        "training all weights": ALL_PARTS,
-        f"LoRA, rank {_PLANNED_RANK}": TrainedParts(lora_rank=_PLANNED_RANK, frozen_dtype=held_dtype("auto", saved)),
-        f"QLoRA, rank {_PLANNED_RANK}": TrainedParts(lora_rank=_PLANNED_RANK, frozen_dtype="nf4"),
+        "training all weights": WeightsConfig(),
+        f"LoRA, rank {_PLANNED_RANK}": WeightsConfig(lora_rank=_PLANNED_RANK),
+        f"QLoRA, rank {_PLANNED_RANK}": WeightsConfig(lora_rank=_PLANNED_RANK, quantization="nf4"),
     }
+    here = hardware.resolve(hardware.HardwareConfig())
     data: Any = DataConfig(sources=[], sequence_length=_PLANNED_TOKENS)
     training = TrainingConfig(output_dir=Path(), tokens=1, per_device_train_batch_size=1, activation_checkpointing=True)
-    for words, parts in ways.items():
+    for words, weights in ways.items():
         try:
+            parts = trained_parts(weights, training, name, here, config)
             run = of_run.of_texts(config, data, training, 0.0, engine.requested(), parts)
             search, asked = run.search()
             found = search.candidate(asked, asked)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any
 
 from jpllm.config.types import suggest
-from jpllm.models.dtypes import DtypeName, frozen_dtype
+from jpllm.models.dtypes import frozen_dtype
 from jpllm.models.presets import PRESETS, ModelConfig
 from jpllm.models.trained_parts import ALL_PARTS, TrainedParts
 from jpllm.planning import of_run
@@ -72,24 +72,23 @@ def run_of(recipe: str, configuration: Sequence[Any], shape: ModelConfig, where:
     if recipe == "classify":
         return _labelled_rows(*configuration, shape)
     keys, weights, data, training, _ = configuration
-    parts = partial(_trained_parts, weights, training, shape, where)
+    parts = partial(trained_parts, weights, training, shape.model, where)
     if recipe == "cpt":
         return _texts(keys, data, training, shape, parts_of=parts)
     return _conversations(keys, parts, data, training, shape)
 
 
-def _trained_parts(
-    weights: WeightsConfig, training: TrainingConfig, shape: ModelConfig, where: Hardware, model: PretrainedConfig
+def trained_parts(
+    weights: WeightsConfig, training: TrainingConfig, name: str, where: Hardware, model: PretrainedConfig
 ) -> TrainedParts:
-    """Return what learns of a trained model, and how this hardware holds its weights."""
+    """Return what learns of the model of a name, a trained one or a preset, and how this hardware holds its weights."""
     from jpllm.models import pretrained
 
-    saved = "float32" if shape.model in PRESETS else pretrained.saved_dtype(shape.model, model)
+    saved = "float32" if name in PRESETS else pretrained.saved_dtype(name, model)
     held = weights.load_dtype(training.precision, arithmetic(training, where))
     if held == "auto":
         held = frozen_dtype(saved, "xla" if where.is_tpu else "cuda" if where.on_gpu else "cpu", where.has_bf16)
-    is_free = weights.dtype == "auto" or weights.quantization != "none"
-    return weights.trained_parts(held, cast("DtypeName", saved) if is_free and saved in get_args(DtypeName) else held)
+    return weights.trained_parts(held, weights.merged_dtype(held, saved))
 
 
 def _texts(

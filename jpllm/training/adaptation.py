@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, cast
 
 from jpllm import runtime
 from jpllm.models import adapters, merging, pretrained
@@ -89,9 +89,8 @@ def load(
         *(recipe.model, tokenizer, sequence_length, recipe.dropout, dtype), quantization=weights.quantization
     )
     held = cast("DtypeName", dtype_name(model.dtype))
-    is_free = weights.dtype == "auto" or weights.quantization != "none"
-    saved = pretrained.saved_dtype(pretrained.folder_of(recipe.model), model.config)
-    saved = cast("DtypeName", saved) if is_free and saved in get_args(DtypeName) else held
+    published = pretrained.saved_dtype(pretrained.folder_of(recipe.model), model.config)
+    saved = weights.merged_dtype(held, published)
     return model, Published(recipe.model, held, saved, weights.quantization, weights.save == "adapter")
 
 

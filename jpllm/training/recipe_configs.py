@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from jpllm.config.parse import ConfigError
 from jpllm.config.settings import REQUIRED, option
@@ -188,6 +188,11 @@ class WeightsConfig:
         if self.quantization != "none":
             return DTYPES_OF_PRECISION[precision]
         return "auto" if self.lora_rank and wanted != "fp32" else "float32"
+
+    def merged_dtype(self, held: DtypeName, published: str) -> DtypeName:
+        """Return what weights held in `held` are saved in: that of the published ones, where no key says otherwise."""
+        is_free = self.dtype == "auto" or self.quantization != "none"
+        return cast("DtypeName", published) if is_free and published in get_args(DtypeName) else held
 
     def trained_parts(self, held: DtypeName, saved: DtypeName) -> TrainedParts:
         """Return what learns, and how weights are held and saved, of a model that is held in `held`.

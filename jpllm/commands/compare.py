@@ -14,7 +14,7 @@ from jpllm.commands.card import weights_of
 from jpllm.config.parse import ConfigError, parse
 from jpllm.config.settings import option
 from jpllm.evaluation.generate import SamplingConfig
-from jpllm.models.adapters import LoadingConfig, is_adapter, tokenizer_source
+from jpllm.models.adapters import LoadingConfig, tokenizer_source
 from jpllm.runtime import InputError
 
 if TYPE_CHECKING:
@@ -233,8 +233,7 @@ def _answers(
     try:
         if run.model is None:
             raise InputError("no model yet")
-        base_model = loading.base_model if is_adapter(run.model) else None
-        tokenizer = load(tokenizer_source(run.model, base_model))
+        tokenizer = load(tokenizer_source(run.model, loading.base_of(run.model)))
         uses_template = settings.template == "auto" and bool(tokenizer.chat_template)
         logger.info("%s answers", run.name)
         asked = (settings.prompts, sampling, settings.seed, "eos", None, loading)

@@ -69,10 +69,9 @@ def generate(argv: Sequence[str]) -> None:
 
     runtime.use_all_cores()
     prompts = [*settings.prompt, *(_prompts_of(settings.prompt_file) if settings.prompt_file else [])]
-    base = loading.base_model
-    if base and not any(map(is_adapter, settings.model)):
+    if loading.base_model and not any(map(is_adapter, settings.model)):
         raise InputError("base_model: acts on folders with an adapter only, and model names none; remove it")
-    sources = [tokenizer_source(name, base if is_adapter(name) else None) for name in settings.model]
+    sources = [tokenizer_source(name, loading.base_of(name)) for name in settings.model]
     tokenizers = [load(source) for source in sources]  # a name that does not exist is found before hours of work
     columns = []
     for name, tokenizer in zip(settings.model, tokenizers, strict=True):

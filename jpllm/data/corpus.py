@@ -19,7 +19,7 @@ from jpllm.data.documents import read_documents
 from jpllm.data.read.jsonl import write_jsonl
 from jpllm.data.read.sources import SourceConfig
 from jpllm.data.shards.pack import DEFAULT_HELD_OUT_FRACTION, Encoder, document_pieces, pack, text_rank
-from jpllm.data.shards.token_shards import HELD_OUT_TEXT_NAME, TokenShards, verify
+from jpllm.data.shards.token_shards import HELD_OUT_TEXT_NAME, TokenShards, own_bos, verify
 from jpllm.runtime import InputError
 
 VERIFY_HELP = "Compare the token shards with their checksums before they are read, at about 1.5 GB a second."
@@ -110,15 +110,15 @@ class EncodedText:
     @cached_property
     def is_given(self) -> np.ndarray:
         """Which ids are no information, bool (tokens,): a BOS that is not the EOS, since it always stands there."""
-        if self.bos_token_id is None or self.bos_token_id == self.token_ids[-1]:
+        if own_bos(self.bos_token_id, self.token_ids[-1]) is None:
             return np.zeros(len(self.token_ids), dtype=bool)
         return self.token_ids == self.bos_token_id
 
     def with_bos(self, bos_token_id: int | None) -> EncodedText:
         """Return the same text with documents that begin with another BOS, or with None, without any."""
         ids, eos_token_id = self.token_ids[~self.is_given], self.token_ids[-1]
-        if bos_token_id not in (None, eos_token_id):
-            ids = np.insert(ids, np.append(0, np.flatnonzero(ids[:-1] == eos_token_id) + 1), bos_token_id)
+        if (bos := own_bos(bos_token_id, eos_token_id)) is not None:
+            ids = np.insert(ids, np.append(0, np.flatnonzero(ids[:-1] == eos_token_id) + 1), bos)
         return replace(self, token_ids=ids, bos_token_id=bos_token_id)
 
     @cached_property

@@ -19,7 +19,7 @@ from jpllm.evaluation.generate import (
     encode_prompt,
     refuse_long_prompts,
 )
-from jpllm.models.adapters import LoadingConfig, is_adapter
+from jpllm.models.adapters import LoadingConfig
 from jpllm.models.build import load_trained, set_context_length
 from jpllm.whole_files import write_whole
 
@@ -65,8 +65,7 @@ def ask(
     """
     encode = encode_instruction if uses_template else encode_prompt
     loading = loading or LoadingConfig()
-    base_model = loading.base_model if is_adapter(name) else None
-    model = load_trained(name, tokenizer=tokenizer, dtype=loading.dtype, base_model=base_model)
+    model = load_trained(name, tokenizer=tokenizer, dtype=loading.dtype, base_model=loading.base_of(name))
     if context_length:
         set_context_length(model, context_length)
     refuse_long_prompts(model, tokenizer, prompts, encode)

@@ -108,11 +108,18 @@ class BosEffect:
 
 
 def bos_effect(
-    score_texts: Callable[[Sequence[EncodedText]], list[TextScore]], texts: Sequence[EncodedText], bos_token_id: int
+    score_texts: Callable[[Sequence[EncodedText]], list[TextScore]],
+    texts: Sequence[EncodedText],
+    bos_token_id: int,
+    scores: Sequence[TextScore] = (),
 ) -> BosEffect:
-    """Score texts with each document and each window behind the BOS, and without any; `score_texts` is of one model."""
-    found = [total(score_texts([text.with_bos(begin) for text in texts])) for begin in (bos_token_id, None)]
-    return BosEffect(found[0].num_bytes, *(one.bits_per_byte for one in found))
+    """Score texts with each document and each window behind the BOS, and without any; `score_texts` is of one model.
+
+    `scores` are those with the BOS, where they are known.
+    """
+    with_bos = total(scores or score_texts([text.with_bos(bos_token_id) for text in texts]))
+    without = total(score_texts([text.with_bos(None) for text in texts]))
+    return BosEffect(with_bos.num_bytes, with_bos.bits_per_byte, without.bits_per_byte)
 
 
 def score(

@@ -174,8 +174,10 @@ def _scored(model: PreTrainedModel, encoder: Encoder, settings: dict, documents:
         "xz_bits_per_byte": perplexity.xz_bits_per_byte(documents),
     }
     if encoder.bos_token_id is not None:
-        sample = encode_text(text.name, choose_documents(documents, _BOS_SAMPLE_BYTES), encoder)
-        effect = perplexity.bos_effect(score_texts, [sample], encoder.bos_token_id)
+        chosen = choose_documents(documents, _BOS_SAMPLE_BYTES)
+        is_all = chosen == documents
+        sample, scores = (text, [score]) if is_all else (encode_text(text.name, chosen, encoder), [])
+        effect = perplexity.bos_effect(score_texts, [sample], encoder.bos_token_id, scores)
         if effect.is_worth_telling:
             logger.warning("%s, %s bytes of it: %s", text.name, f"{effect.num_bytes:,}", effect)
             row["bos_effect"] = asdict(effect)

@@ -59,6 +59,10 @@ class LoadingConfig:
         None, "Model that an adapter (a folder with what LoRA learned) belongs to; by default the one that it names."
     )
 
+    def base_of(self, name_or_path: str | Path) -> str | None:
+        """Return the base that the key gives a folder with an adapter; None for whole models, which have none."""
+        return self.base_model if is_adapter(name_or_path) else None
+
 
 def is_adapter(name_or_path: str | Path) -> bool:
     """Return whether a folder holds an adapter, and no model beside it."""

@@ -23,6 +23,7 @@ from jpllm.tokenizer import chat_template
 from jpllm.tokenizer.document_tokens import document_bos, document_tokens
 from jpllm.tokenizer.encoder import corpus_encoder
 from jpllm.tokenizer.load import load as load_tokenizer
+from jpllm.tokenizer.special_tokens import listed
 from jpllm.training import engine
 from jpllm.training.config import TrainingConfig
 from jpllm.training.recipe_configs import WeightsConfig
@@ -108,14 +109,10 @@ def _habit(tokenizer: PreTrainedTokenizerFast, where: str) -> Finding:
 
 def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> Finding:
     """Return which ids end a text, by the tokenizer, the configuration and the settings of generation."""
-
-    def ids(found: object) -> list[int]:
-        return [found] if isinstance(found, int) else list(found) if isinstance(found, list) else []
-
-    own = ids(tokenizer.eos_token_id)
+    own = listed(tokenizer.eos_token_id)
     others = {
-        "config.json": ids(model.config.get_text_config().eos_token_id),
-        "generation_config.json": ids(model.generation_config.eos_token_id if model.generation_config else None),
+        "config.json": listed(model.config.get_text_config().eos_token_id),
+        "generation_config.json": listed(model.generation_config.eos_token_id if model.generation_config else None),
     }
     names = [f"tokenizer {tokenizer.eos_token}"]
     names += [

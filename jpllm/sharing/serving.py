@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from jpllm.runtime import InputError
 from jpllm.tokenizer.chat_template import Message, render
+from jpllm.tokenizer.document_tokens import document_tokens
+from jpllm.tokenizer.special_tokens import listed
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerFast
@@ -127,8 +129,7 @@ def _between(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message]) ->
 
 def stop_strings(tokenizer: PreTrainedTokenizerFast, defaults: GenerationConfig | None) -> list[str]:
     """Return the tokens at which an answer ends: those of the defaults of `generate`, and the one of the template."""
-    ends = defaults.eos_token_id if defaults is not None and defaults.eos_token_id is not None else []
-    ids = [*(ends if isinstance(ends, list) else [ends])]
+    ids = listed(defaults.eos_token_id if defaults is not None else None)
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ids:
         ids.append(tokenizer.eos_token_id)
     found = [str(tokenizer.convert_ids_to_tokens(index)) for index in ids]
@@ -150,7 +151,7 @@ def modelfile(gguf_name: str, tokenizer: PreTrainedTokenizerFast, stops: Sequenc
             "# The chat template cannot be written in Ollama's language; /api/chat of Ollama would get other prompts."
         )
         return "\n".join([note, *lines, ""])
-    begins = tokenizer("", verbose=False)["input_ids"][:1] == [tokenizer.bos_token_id]
+    begins = document_tokens(tokenizer).before == (tokenizer.bos_token_id,)
     return "\n".join([*lines, f'TEMPLATE """{_in_go(found, str(tokenizer.bos_token) if begins else "")}"""', ""])
 
 

@@ -97,6 +97,11 @@ def special_ids(tokenizer: PreTrainedTokenizerFast) -> set[int]:
     return {index for index, token in added if token.special} | set(tokenizer.all_special_ids)
 
 
+def listed(setting: int | list[int] | None) -> list[int]:
+    """Return the ids that a setting such as `eos_token_id` names: one, several or none."""
+    return [] if setting is None else list(setting) if isinstance(setting, list) else [setting]
+
+
 def end_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[int]:
     """Return the ids that end an answer: the tokenizer's EOS, and those that the model's generation settings name.
 

@@ -133,12 +133,13 @@ class CausalLMTrainer(BaseTrainer[list[TextScore]]):
             num_ranks=self.args.world_size,
         )
 
-    def more_figures(self, model: PreTrainedModel) -> dict[str, float]:
+    def more_figures(self, model: PreTrainedModel, scores: list[TextScore]) -> dict[str, float]:
         """Return, before the first step, the bits per byte without BOS where they are others than those with it."""
         bos_token_id = self.eval_dataset[0].bos_token_id
         if self.state.global_step or bos_token_id is None:
             return {}
-        effect = perplexity.bos_effect(partial(self._score_texts, model), self.eval_dataset, bos_token_id)
+        score_texts = partial(self._score_texts, model)
+        effect = perplexity.bos_effect(score_texts, self.eval_dataset, bos_token_id, scores)
         if not effect.is_worth_telling:
             return {}
         runtime.announce(f"held-out texts before training: {effect}")

@@ -35,12 +35,8 @@ _LASTING_KEYS = frozenset(
         "vocab_size",
     ]
 )
-_KEYS_OF_ONE_RECIPE = (
-    "objective",
-    "embedding_warmup_steps",
-    "template",
-    "trainable",
-)  # each tells its recipe from the others
+# Each tells its recipe from the others.
+_KEYS_OF_ONE_RECIPE = ("objective", "embedding_warmup_steps", "template", "trainable")
 _NUM_SHOWN = 12
 
 

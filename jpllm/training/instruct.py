@@ -253,7 +253,7 @@ class InstructTrainer(BaseTrainer[tuple[TokenScore, list[TextScore]]]):
             figures[f"{GROUP_PREFIX}{name}"] = perplexity.total(members).bits_per_byte
         return figures
 
-    def more_figures(self, model: PreTrainedModel) -> dict[str, float]:
+    def more_figures(self, model: PreTrainedModel, scores: tuple[TokenScore, list[TextScore]]) -> dict[str, float]:
         """Return the shares of the held-out questions whose answer ends by itself, and is right."""
         return self._questions.ask(model, self._tokenizer, self.state.global_step)
 

@@ -137,7 +137,8 @@ class BaseTrainer(Trainer, Generic[Scores]):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Score the held-out texts; logs and returns their figures."""
         model = self.plain_model()
-        figures = self.figures(self.score(model)) | self.more_figures(model)
+        scores = self.score(model)
+        figures = self.figures(scores) | self.more_figures(model, scores)
         row = {f"{metric_key_prefix}_{name}": figure for name, figure in figures.items()}
         self.log(dict(row))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, row)
@@ -163,7 +164,7 @@ class BaseTrainer(Trainer, Generic[Scores]):
     def figures(self, scores: Scores) -> dict[str, float]:
         """Return `loss`, `best_figure` and what else is logged of an evaluation."""
 
-    def more_figures(self, model: PreTrainedModel) -> dict[str, float]:
+    def more_figures(self, model: PreTrainedModel, scores: Scores) -> dict[str, float]:
         """Return what else is logged of an evaluation, and is not needed to prove the saved model."""
         return {}
 

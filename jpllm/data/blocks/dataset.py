@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jpllm.data.blocks.blend import Blend, SourceUse, source_uses
-from jpllm.data.shards.token_shards import TokenShards
+from jpllm.data.shards.token_shards import TokenShards, own_bos
 from jpllm.runtime import InputError
 
 IGNORED_LABEL = -100
@@ -73,10 +73,11 @@ class BlockDataset:
             raise IndexError(position)
         source, index = self.block_at(position)
         input_ids = self.block(source, index)
-        bos_token_id, eos_token_id = self.sources[source].bos_token_id, self.sources[source].eos_token_id
+        eos_token_id = self.sources[source].eos_token_id
+        bos_token_id = own_bos(self.sources[source].bos_token_id, eos_token_id)
         labels = input_ids.copy()
         labels[0] = IGNORED_LABEL
-        if bos_token_id not in (None, eos_token_id):
+        if bos_token_id is not None:
             labels[input_ids == bos_token_id] = IGNORED_LABEL
         item = {"input_ids": input_ids, "labels": labels}
         if self._isolate_documents:

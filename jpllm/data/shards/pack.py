@@ -107,7 +107,8 @@ def document_pieces(encoder: Encoder, texts: list[str]) -> list[np.ndarray]:
 
     A BOS that is the EOS is not written: the end of the document before it stands there.
     """
-    begins = [] if encoder.bos_token_id in (None, encoder.eos_token_id) else [np.array([encoder.bos_token_id])]
+    bos = token_shards.own_bos(encoder.bos_token_id, encoder.eos_token_id)
+    begins = [] if bos is None else [np.array([bos])]
     end = np.array([encoder.eos_token_id])
     return [piece for ids in encoder.encode(texts) for piece in (*begins, ids, end)]
 

@@ -192,6 +192,11 @@ def file_facts(file: Path) -> dict[str, int | str]:
     return {"bytes": num_bytes, "sha256": sha256}
 
 
+def own_bos(bos_token_id: int | None, eos_token_id: int) -> int | None:
+    """Return the BOS that stands in front of documents; None where the EOS of the document before is that too."""
+    return None if bos_token_id == eos_token_id else bos_token_id
+
+
 def read_meta(directory: Path) -> dict:
     """Return the facts of a finished shard folder. Raises InputError where there are none that can be believed."""
     file = directory / META_NAME
